@@ -1,0 +1,27 @@
+"""lime-edge: one small on-device language model, many skills, switched in microseconds.
+
+Importing this package loads neither torch nor onnxruntime: names are resolved on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import LimeError
+
+if TYPE_CHECKING:
+    from .package import Skill, read_skill
+    from .peft_config import LimeConfig
+    from .runtime import Runtime
+
+__version__ = "0.1.0"
+__all__ = ["LimeConfig", "LimeError", "Runtime", "Skill", "read_skill"]
+
+_HOMES = {"LimeConfig": ".peft_config", "Runtime": ".runtime", "Skill": ".package", "read_skill": ".package"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -1,0 +1,270 @@
+"""The contract between checkpoint, skill, exported graph and runtime: plain data and digests.
+
+What a skill's vectors are called, how long they are, where each lies in a row of the bank, and what
+the routing constants may be. Knows nothing of torch, ONNX or files. Maths: LiME (arXiv 2604.02338).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ConfigError, ModelError
+
+Kind = Literal["expert", "gain", "shift", "rank"]
+Mode = Literal["hard", "soft", "auto", "auto_soft"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+MODES: tuple[Mode, ...] = get_args(Mode)
+MODEL_FORMAT = 1
+OPSET = 1  # version of the operator domain "ai.lime"
+ALIGNMENT = 64  # floats; every module's block of a bank row starts and ends on it
+
+#: A value that leaves the frozen output alone, per kind: what a skill without that kind means.
+NEUTRAL: dict[Kind, float] = {"expert": 0.0, "gain": 0.0, "shift": 0.0, "rank": 1.0}
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Constants of the zero-parameter router (LiME sections on routing, Auto Top-K and n-grams)."""
+
+    experts: int = 4  # E, 1..64
+    gamma: float = 0.7  # share of the adapter's output in the evidence, 0..1
+    temperature: float = 0.5  # T of the softmax, > 0
+    mode: Mode = "auto"  # how experts are selected
+    top_k: int = 2  # k of hard and soft; "auto" keeps at most min(2k, E)
+    theta: float = 0.5  # Auto Top-K keeps prob >= theta * max(prob), 0..1
+    softness: float = 0.5  # t of the sigmoid in the soft modes, > 0
+    window: int = 1  # n of the causal n-gram, 1..16
+
+    def __post_init__(self) -> None:
+        whole = {"experts": (1, 64), "top_k": (1, 64), "window": (1, 16)}
+        real = {"gamma": (0, 1), "theta": (0, 1), "temperature": (1e-3, 1e3), "softness": (1e-3, 1e3)}
+        faults = []
+        for name, (low, high) in (whole | real).items():
+            value = getattr(self, name)
+            kind = int if name in whole else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+                what = "a whole number" if name in whole else "a number"
+                faults.append(f"{name} is {value!r}; expected {what} from {low} to {high}")
+        if self.mode not in MODES:
+            faults.append(f"mode is {self.mode!r}; expected one of {', '.join(MODES)}")
+        if faults:
+            raise ConfigError("the routing constants cannot be used", faults)
+
+    @property
+    def keep(self) -> int:
+        """How many experts a hard selection can keep at most: k, or min(2k, E) for Auto Top-K."""
+        return min(2 * self.top_k if self.mode == "auto" else self.top_k, self.experts)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Routing:
+        """Raises ConfigError that names every unknown, missing or wrong key."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"the routing constants are {type(values).__name__}; expected an object")
+        known = {f.name for f in fields(cls)}
+        faults = [f"unknown key {key!r}" for key in sorted(set(values) - known, key=str)]
+        faults += [f"missing key {key!r}" for key in sorted(known - set(values))]
+        if faults:
+            raise ConfigError("the routing constants cannot be used", faults)
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Module:
+    """One adapted projection: its name in the backbone, H and r."""
+
+    name: str
+    out_features: int
+    rank: int
+
+    def shape(self, kind: Kind, experts: int) -> tuple[int, int]:
+        """Shape of one vector kind: [E, r] for the rank gate, else [E, H]."""
+        return (experts, self.rank if kind == "rank" else self.out_features)
+
+
+@dataclass(frozen=True)
+class ModuleTable:
+    """The adapted modules in graph order, and where each vector lies in a flat bank row.
+
+    A module's block is ``expert, gain, shift, rank`` (those in `kinds`), each ``[E, width]``
+    row-major, padded to a multiple of `ALIGNMENT`; blocks follow each other in table order.
+    """
+
+    modules: tuple[Module, ...]
+    experts: int
+    kinds: tuple[Kind, ...] = ("expert", "gain", "shift")
+
+    @cached_property
+    def offsets(self) -> dict[tuple[Kind, str], int]:
+        """Offset in floats of every (kind, module name)."""
+        return self._layout[0]
+
+    @cached_property
+    def row_size(self) -> int:
+        """P, floats in one bank row."""
+        return self._layout[1]
+
+    @cached_property
+    def _layout(self) -> tuple[dict[tuple[Kind, str], int], int]:
+        offsets: dict[tuple[Kind, str], int] = {}
+        position = 0
+        for module in self.modules:
+            for kind in self.kinds:
+                offsets[kind, module.name] = position
+                position += math.prod(module.shape(kind, self.experts))
+            position = math.ceil(position / ALIGNMENT) * ALIGNMENT
+        return offsets, position
+
+    def pack(self, tensors: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """Lay vectors named ``<kind>.<module>``, each [E, width] or [1, width], into one row [P].
+
+        One expert is repeated E times, which routes to the same output. A kind that is absent
+        becomes its neutral value. Shapes must have been checked before.
+        """
+        row = np.zeros(self.row_size, np.float32)
+        for module in self.modules:
+            for kind in self.kinds:
+                start = self.offsets[kind, module.name]
+                shape = module.shape(kind, self.experts)
+                target = row[start : start + math.prod(shape)].reshape(shape)
+                target[:] = tensors.get(f"{kind}.{module.name}", NEUTRAL[kind])
+        return row
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of names, H and r in order: what a skill's vectors are shaped by."""
+        return json_digest([[m.name, m.out_features, m.rank] for m in self.modules])
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """``lime.json``: what an exported model directory promises."""
+
+    backbone_name: str
+    backbone_revision: str
+    backbone_digest: str
+    adapter_digest: str
+    precision: str
+    routing: Routing
+    table: ModuleTable
+    files: tuple[tuple[str, str], ...]  # (file name, SHA-256) of the graph and its weights
+
+    @property
+    def graph_digest(self) -> str:
+        return json_digest(sorted(self.files))
+
+    def to_json(self) -> str:
+        table = self.table
+        document = {
+            "format": MODEL_FORMAT,
+            "backbone": {
+                "name": self.backbone_name,
+                "revision": self.backbone_revision,
+                "digest": self.backbone_digest,
+            },
+            "adapter": {"digest": self.adapter_digest},
+            "graph": {"digest": self.graph_digest, "opset": OPSET, "files": dict(self.files)},
+            "precision": self.precision,
+            "routing": self.routing.to_dict(),
+            "kinds": list(table.kinds),
+            "row_size": table.row_size,
+            "modules_digest": table.digest,
+            "modules": [
+                {
+                    "name": m.name,
+                    "out_features": m.out_features,
+                    "rank": m.rank,
+                    "offsets": {kind: table.offsets[kind, m.name] for kind in table.kinds},
+                }
+                for m in table.modules
+            ],
+        }
+        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelContract:
+        """Raises ModelError: not JSON, another format version, or keys that contradict each other."""
+        try:
+            document = json.loads(text)
+            if document.get("format") != MODEL_FORMAT:
+                found = document.get("format")
+                raise ModelError(f"lime.json has format {found!r}; this version reads {MODEL_FORMAT}: export again")
+            routing = Routing.from_dict(document["routing"])
+            table = ModuleTable(
+                modules=tuple(
+                    Module(str(m["name"]), _count(m["out_features"]), _count(m["rank"])) for m in document["modules"]
+                ),
+                experts=routing.experts,
+                kinds=tuple(document["kinds"]),
+            )
+            contract = cls(
+                backbone_name=str(document["backbone"]["name"]),
+                backbone_revision=str(document["backbone"]["revision"]),
+                backbone_digest=str(document["backbone"]["digest"]),
+                adapter_digest=str(document["adapter"]["digest"]),
+                precision=str(document["precision"]),
+                routing=routing,
+                table=table,
+                files=tuple(sorted((str(k), str(v)) for k, v in document["graph"]["files"].items())),
+            )
+            found = [{k: table.offsets[k, m.name] for k in table.kinds} for m in table.modules]
+            claimed = [m["offsets"] for m in document["modules"]]
+            opset = document["graph"]["opset"]
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(f"lime.json cannot be read: {type(error).__name__}: {error}; export again") from error
+        faults = []
+        if opset != OPSET:
+            faults.append(f"operator set {opset!r}; this version knows {OPSET}")
+        if found != claimed or document.get("row_size") != table.row_size:
+            faults.append("the offsets do not follow from the module table")
+        if document.get("modules_digest") != table.digest:
+            faults.append("the digest of the module table does not match its content")
+        if document["graph"].get("digest") != contract.graph_digest:
+            faults.append("the digest of the graph does not match its files")
+        if faults:
+            raise ModelError("lime.json contradicts itself: export again", faults)
+        return contract
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**24:
+        raise ValueError(f"{value!r} is not a size")
+    return value
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte form of a JSON value: sorted keys, no spaces, UTF-8, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of a value."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def tensor_digest(tensors: Iterable[tuple[str, npt.NDArray[Any]]], head: bytes = b"") -> str:
+    """SHA-256 (hex) of `head` and named tensors, whatever order they come in.
+
+    Each tensor contributes its canonical JSON head ``[name, dtype, shape]``, a newline and its
+    little-endian C-order bytes, in order of name.
+    """
+    digest = hashlib.sha256(head)
+    for name, array in sorted(tensors, key=lambda item: item[0]):
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        digest.update(canonical_json([name, str(array.dtype), list(array.shape)]) + b"\n")
+        digest.update(little.tobytes() if little.ndim == 0 else memoryview(little).cast("B"))
+    return digest.hexdigest()
