@@ -1,0 +1,147 @@
+"""What a value from an untrusted JSON document may be: small checks that name every fault.
+
+A check takes where a value stands and the value, and yields one line per fault: what was found and what
+was expected. Checks compose (`record`, `sequence`); they never raise. Knows nothing of skills.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import reprlib
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Check = Callable[[str, Any], Iterator[str]]
+
+_SHOWN = 40  # faults in one error; the rest are counted
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
+def show(value: Any) -> str:
+    """A bounded `repr`: escapes what a terminal must not see, and survives any depth or length."""
+    return _short.repr(value)
+
+
+def bounded(faults: list[str]) -> list[str]:
+    """At most a screenful of faults, and how many more there are."""
+    rest = len(faults) - _SHOWN
+    return faults if rest <= 0 else [*faults[:_SHOWN], f"and {rest} more faults"]
+
+
+def load_json(data: bytes | str) -> Any:
+    """Parse JSON without the parts on which readers disagree.
+
+    Raises:
+        ValueError: Not UTF-8, not JSON, a key twice in one object, NaN or Infinity, nested too deeply.
+    """
+    text = data if isinstance(data, str) else data.decode("utf-8")
+    try:
+        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {show(key)} stands twice in one object")
+        found[key] = value
+    return found
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is not a JSON number")
+
+
+def text(limit: int, *, least: int = 0, pattern: str = "", what: str = "text", controls: str = "") -> Check:
+    """A string of `least` to `limit` characters that matches `pattern` as a whole.
+
+    Args:
+        controls: Control characters allowed; ``"all"`` allows every one. Surrogates never are: no UTF-8 has them.
+    """
+    expected = f"{what} of at most {limit} characters" if not least else f"{what} of {least} to {limit} characters"
+
+    def check(where: str, value: Any) -> Iterator[str]:
+        if not isinstance(value, str) or not least <= len(value) <= limit:
+            yield f"{where} is {show(value)}; expected {expected}"
+        elif pattern and not re.fullmatch(pattern, value):
+            yield f"{where} is {show(value)}; expected {expected}, matching {pattern}"
+        elif bad := {c for c in value if not _allowed(c, controls)}:
+            yield f"{where} holds {show(sorted(bad))}; expected no control or surrogate characters"
+
+    return check
+
+
+def _allowed(character: str, controls: str) -> bool:
+    category = unicodedata.category(character)
+    return category != "Cs" and (category != "Cc" or controls == "all" or character in controls)
+
+
+def number(low: float, high: float) -> Check:
+    """A finite number from `low` to `high`; a bool is not a number."""
+
+    def check(where: str, value: Any) -> Iterator[str]:
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        # Python compares int and float exactly, so that a huge int cannot overflow here.
+        if not real or not low <= value <= high:
+            yield f"{where} is {show(value)}; expected a number from {low:g} to {high:g}"
+
+    return check
+
+
+def whole(low: int, high: int) -> Check:
+    """An int from `low` to `high`; neither a bool nor 2.0 is one."""
+
+    def check(where: str, value: Any) -> Iterator[str]:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            yield f"{where} is {show(value)}; expected a whole number from {low} to {high}"
+
+    return check
+
+
+def one_of(*values: str) -> Check:
+    """One of the given words."""
+
+    def check(where: str, value: Any) -> Iterator[str]:
+        if not isinstance(value, str) or value not in values:
+            yield f"{where} is {show(value)}; expected one of {', '.join(values)}"
+
+    return check
+
+
+def sequence(item: Check, limit: int, least: int = 0) -> Check:
+    """A list of `least` to `limit` values that each pass `item`."""
+
+    def check(where: str, value: Any) -> Iterator[str]:
+        if not isinstance(value, list) or not least <= len(value) <= limit:
+            found = f"a list of {len(value)}" if isinstance(value, list) else show(value)
+            yield f"{where} is {found}; expected a list of {least} to {limit}"
+            return
+        for position, element in enumerate(value):
+            yield from item(f"{where}[{position}]", element)
+
+    return check
+
+
+def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
+    """An object with exactly the `required` keys and some of the `optional` ones."""
+    known = {**required, **(optional or {})}
+
+    def check(where: str, value: Any) -> Iterator[str]:
+        if not isinstance(value, dict):
+            yield f"{where} is {show(value)}; expected an object with {', '.join(known)}"
+            return
+        for key in sorted(set(value) - set(known)):
+            yield f"{where} has the unknown key {show(key)}; known are {', '.join(known)}"
+        for key in required:
+            if key not in value:
+                yield f"{where} lacks the key {key!r}"
+        for key, inner in known.items():
+            if key in value:
+                yield from inner(f"{where}.{key}", value[key])
+
+    return check

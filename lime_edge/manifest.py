@@ -1,0 +1,275 @@
+"""The manifest of a skill package: what it says, checked against every rule at once.
+
+The normative page is docs/skill-format.md. Knows the routing constants and the kinds of vectors;
+knows nothing of files, tensors or models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from datetime import date
+from typing import Any, Literal, NotRequired, TypedDict
+
+from .checks import Check, bounded, load_json, number, one_of, record, sequence, show, text, whole
+from .contract import KINDS, Kind, Routing, canonical_json
+from .errors import ConfigError, SkillFormatError
+
+FORMAT = 1
+MANIFEST_LIMIT = 4 * 2**20  # bytes of the manifest's text
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
+GOLDEN_LIMIT = 16  # golden prompts
+IDS_LIMIT = 4096  # token ids in one golden list
+
+_NUMBER = r"(0|[1-9]\d{0,8})"
+_LABEL = r"(0|[1-9]\d{0,8}|\d*[A-Za-z-][0-9A-Za-z-]*)"
+_SEMVER = rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_LABEL}(\.{_LABEL})*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
+_SPDX = r"[A-Za-z0-9.+()\- ]+"
+
+Activation = Literal["always", "response"]
+
+
+class Generation(TypedDict, total=False):
+    """Generation settings that the skill was made for; a call's own settings win."""
+
+    max_new_tokens: int
+    temperature: float  # 0 means greedy
+    top_k: int  # 0 means no limit
+    top_p: float
+    repetition_penalty: float
+
+
+class Prompt(TypedDict):
+    """How to talk to the skill."""
+
+    system: str | None
+    generation: Generation
+    stop: list[str]
+
+
+class Golden(TypedDict):
+    """One prompt with the answer that proves the skill works where it was loaded.
+
+    `skill_logits` and `base_logits` are the logits of the tokens `top_ids` for the first token of the
+    answer, with the skill and without.
+    """
+
+    prompt_ids: list[int]
+    answer_ids: list[int]
+    top_ids: list[int]
+    skill_logits: list[float]
+    base_logits: list[float]
+
+
+class Metric(TypedDict):
+    """One measured quality, on the data whose SHA-256 is `dataset`."""
+
+    dataset: str
+    name: str
+    split: str
+    rows: int
+    skill: float
+    base: float
+    lora: NotRequired[float]
+    date: str
+
+
+class OtherFormatError(SkillFormatError):
+    """The package was made for another version of the format: none of its other rules are known here."""
+
+
+def _no_prompt() -> Prompt:
+    return {"system": None, "generation": {}, "stop": []}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a skill is, what it was made for and what it was measured to do.
+
+    Built by an author it is checked when it is written; read from a file it has been checked.
+    `bounds` and `digest` are filled in by `write_skill`.
+    """
+
+    name: str  # NAME_PATTERN
+    version: str  # semantic version
+    backbone: str  # SHA-256 of the backbone's weights
+    adapter: str  # SHA-256 of the shared adapter
+    modules: str  # SHA-256 of the module table
+    routing: Routing  # its `experts` is the E of the vectors
+    created: str  # YYYY-MM-DD
+    backbone_name: str = ""  # for people; never compared
+    description: str = ""
+    license: str = "NOASSERTION"  # SPDX expression
+    author: str = ""
+    activation: Activation = "response"  # from which token on the skill applies
+    prompt: Prompt = field(default_factory=_no_prompt)
+    bounds: dict[Kind, float] = field(default_factory=dict)  # max |value| of each kind present
+    golden: list[Golden] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
+    centroid: list[float] | None = None  # mean prompt embedding
+    digest: str = ""
+    format: int = FORMAT
+
+    @property
+    def experts(self) -> int:
+        """E, the rows of every vector; 1 where routing does not matter."""
+        return self.routing.experts
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document; `centroid` is left out when there is none."""
+        document = {f.name: getattr(self, f.name) for f in fields(self)}
+        document |= {"experts": self.experts, "routing": self.routing.to_dict()}
+        if self.centroid is None:
+            del document["centroid"]
+        return document
+
+    @classmethod
+    def from_dict(cls, document: Any) -> Manifest:
+        """Raises SkillFormatError that names every fault of the document."""
+        version = document.get("format", FORMAT) if isinstance(document, dict) else FORMAT
+        if isinstance(version, int) and version != FORMAT:
+            raise OtherFormatError(
+                f"format version {show(version)}; this lime-edge reads version {FORMAT}: update lime-edge, "
+                "or make the skill again with this one"
+            )
+        if faults := manifest_faults(document):
+            raise SkillFormatError("the manifest cannot be used", bounded(faults))
+        known = {key: value for key, value in document.items() if key != "experts"}
+        return cls(**known | {"routing": Routing.from_dict(document["routing"])})
+
+    @classmethod
+    def from_json(cls, source: str) -> Manifest:
+        """Parse the text that a package carries.
+
+        Raises:
+            SkillFormatError: Too long, not strict JSON, another format version, not in canonical form, or
+                any key unknown, missing or wrong.
+        """
+        if len(source) > MANIFEST_LIMIT:
+            raise SkillFormatError(f"the manifest is over {MANIFEST_LIMIT} characters")
+        try:
+            document = load_json(source)
+        except ValueError as error:
+            raise SkillFormatError(f"the manifest is not strict JSON: {error}") from error
+        manifest = cls.from_dict(document)
+        # One byte form: what is displayed, digested and signed is the same for every reader.
+        if canonical_json(document) != source.encode():
+            raise SkillFormatError("the manifest is not in canonical form (sorted keys, no spaces); write it anew")
+        return manifest
+
+    def sealed(self, bounds: dict[Kind, float], digest: str) -> Manifest:
+        """The same manifest with what only the writer knows."""
+        return replace(self, bounds=bounds, digest=digest)
+
+
+def manifest_faults(document: Any) -> list[str]:
+    """Every fault of a parsed manifest of this format version, one line each."""
+    return [*_MANIFEST("manifest", document), *_agreement(document)]
+
+
+def _agreement(document: Any) -> Iterator[str]:
+    if not isinstance(document, dict):
+        return
+    routing, experts = document.get("routing"), document.get("experts")
+    if isinstance(routing, dict) and routing.get("experts") != experts:
+        yield f"experts is {show(experts)} but routing.experts is {show(routing.get('experts'))}; expected the same"
+
+
+def _date(where: str, value: Any) -> Iterator[str]:
+    try:
+        if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII):
+            raise ValueError(value)
+        date.fromisoformat(value)
+    except ValueError:
+        yield f"{where} is {show(value)}; expected a date, YYYY-MM-DD"
+
+
+def _routing(where: str, value: Any) -> Iterator[str]:
+    if not isinstance(value, dict) or not all(isinstance(v, str | int | float) for v in value.values()):
+        yield f"{where} is {show(value)}; expected an object of numbers and words"
+        return
+    try:
+        Routing.from_dict(value)
+    except ConfigError as error:
+        for fault in error.faults:
+            yield f"{where}: {fault[:200]}"
+
+
+def _nullable(inner: Check) -> Check:
+    return lambda where, value: iter(()) if value is None else inner(where, value)
+
+
+_GOLDEN_LISTS = ("top_ids", "skill_logits", "base_logits")
+
+
+def _golden(where: str, value: Any) -> Iterator[str]:
+    yield from _GOLDEN(where, value)
+    lists = [value.get(key) for key in _GOLDEN_LISTS] if isinstance(value, dict) else []
+    lengths = [len(found) for found in lists if isinstance(found, list)]
+    if len(set(lengths)) > 1:
+        yield f"{where} has lists of {lengths} for {', '.join(_GOLDEN_LISTS)}; expected equal lengths"
+
+
+_DIGEST = text(64, least=64, pattern="[0-9a-f]{64}", what="a SHA-256 in lower-case hex")
+_LOGIT = number(-1e6, 1e6)
+_IDS = sequence(whole(0, 2**31 - 1), IDS_LIMIT, least=1)
+_LOGITS = sequence(_LOGIT, IDS_LIMIT, least=1)
+_VALUE = number(-1e9, 1e9)
+_GOLDEN = record(
+    {"prompt_ids": _IDS, "answer_ids": _IDS, "top_ids": _IDS, "skill_logits": _LOGITS, "base_logits": _LOGITS}
+)
+_GENERATION = record(
+    {},
+    {
+        "max_new_tokens": whole(1, 2**20),
+        "temperature": number(0, 10),
+        "top_k": whole(0, 2**20),
+        "top_p": number(1e-3, 1),
+        "repetition_penalty": number(0.1, 10),
+    },
+)
+_MANIFEST = record(
+    {
+        "format": whole(FORMAT, FORMAT),
+        "name": text(64, least=1, pattern=NAME_PATTERN, what="a name"),
+        "version": text(64, least=5, pattern=_SEMVER, what="a semantic version"),
+        "description": text(4000, controls="\n\t"),
+        "license": text(200, least=1, pattern=_SPDX, what="an SPDX licence expression"),
+        "author": text(200),
+        "created": _date,
+        "backbone": _DIGEST,
+        "backbone_name": text(200),
+        "adapter": _DIGEST,
+        "modules": _DIGEST,
+        "experts": whole(1, 64),
+        "routing": _routing,
+        "activation": one_of("always", "response"),
+        "prompt": record(
+            {
+                "system": _nullable(text(100_000, controls="all")),
+                "generation": _GENERATION,
+                "stop": sequence(text(200, least=1, controls="all"), 16),
+            }
+        ),
+        "bounds": record({}, {kind: number(0, 1e7) for kind in KINDS}),
+        "golden": sequence(_golden, GOLDEN_LIMIT),
+        "metrics": sequence(
+            record(
+                {
+                    "dataset": _DIGEST,
+                    "name": text(64, least=1),
+                    "split": text(64, least=1),
+                    "rows": whole(1, 2**40),
+                    "skill": _VALUE,
+                    "base": _VALUE,
+                    "date": _date,
+                },
+                {"lora": _VALUE},
+            ),
+            64,
+        ),
+        "digest": _DIGEST,
+    },
+    {"centroid": sequence(_LOGIT, 16_384, least=1)},
+)

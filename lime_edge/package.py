@@ -1,0 +1,305 @@
+"""The skill package ``NAME.lime``: write one, read one from a stranger, hold it against a model.
+
+Reading raises SkillFormatError with every fault at once; what passes is sound, inside its declared bounds and
+matches its digest. Whether it fits a model is `check_skill`. Knows nothing of ONNX, of torch or of what is
+already loaded. Normative page: docs/skill-format.md. Vectors: LiME, arXiv 2604.02338.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_UP, Context, Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from .checks import bounded, show
+from .container import pack, unpack
+from .contract import KINDS, Kind, ModelContract, canonical_json, tensor_digest
+from .errors import SkillError, SkillFormatError, SkillMismatchError
+from .manifest import Manifest, OtherFormatError
+from .vectors import Array, Float32, kind_of, module_of, peaks, restore, store, stored_dtype, tensor_faults
+
+FILE_LIMIT = 256 * 2**20  # bytes of one package
+
+#: The blast radius: the largest |value| of each kind that a runtime takes unless told otherwise. The shared
+#: adapter is trusted; a skill can only rescale and shift, and never by more than this.
+LIMITS: dict[Kind, float] = {"expert": 16.0, "gain": 8.0, "shift": 64.0, "rank": 16.0}
+
+_HINT = "learn the skill again on this checkpoint, or export the checkpoint it was made on"
+
+
+@dataclass(frozen=True, eq=False)
+class Skill:
+    """A sound skill package in memory.
+
+    Attributes:
+        manifest: What it says of itself.
+        tensors: ``<kind>.<module>`` -> read-only float32 [E, width], dequantised.
+        dtype: How the values are stored.
+        size: Bytes of the file.
+        path: Where it was read from.
+    """
+
+    manifest: Manifest
+    tensors: dict[str, Float32]
+    dtype: Literal["F16", "I8"]
+    size: int
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over manifest and stored tensors: the identity of the skill."""
+        return self.manifest.digest
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of vectors present, in the order of `KINDS`."""
+        return tuple(kind for kind in KINDS if kind in self.manifest.bounds)
+
+
+def digest_of(document: Mapping[str, Any], stored: Mapping[str, Array]) -> str:
+    """The digest of a package, reproducible by anyone from docs/skill-format.md.
+
+    Args:
+        document: The manifest; its own ``digest`` is left out.
+        stored: Every tensor as stored, scales included.
+    """
+    head = canonical_json({key: value for key, value in document.items() if key != "digest"}) + b"\n"
+    return tensor_digest(stored.items(), head)
+
+
+def write_skill(
+    path: str | os.PathLike[str],
+    manifest: Manifest,
+    tensors: Mapping[str, Array],
+    dtype: Literal["i8", "f16"] = "i8",
+) -> Skill:
+    """Quantise, seal and write a package; the same input gives the same bytes, and no half-written file.
+
+    Args:
+        path: The file to make or replace.
+        manifest: Its `bounds` and `digest` are computed here.
+        tensors: ``<kind>.<module>`` -> float [E, width].
+        dtype: ``"i8"`` (blocks of 32 with F16 scales) or ``"f16"``.
+
+    Returns:
+        What `read_skill` gives for the file: an author measures the values that ship.
+
+    Raises:
+        SkillFormatError: The manifest or the tensors break a rule; nothing is written.
+        SkillError: The file cannot be written.
+    """
+    stored = store(tensors, dtype)
+    sealed = manifest.sealed({k: _round_up(v) for k, v in peaks(restore(stored)).items()}, "0" * 64)
+    document = Manifest.from_dict(sealed.to_dict()).to_dict()
+    document["digest"] = digest_of(document, stored)
+    data = pack({"lime": canonical_json(document).decode()}, stored)
+    skill = _decode(data, Path(path))
+    _replace(skill.path, data)
+    return skill
+
+
+def read_skill(path: str | os.PathLike[str]) -> Skill:
+    """Read a package from anywhere, believing nothing.
+
+    Raises:
+        SkillFormatError: Names every fault at once, what was expected and what to do.
+    """
+    return _decode(_read_file(path), Path(path))
+
+
+def _round_up(value: float) -> float:
+    """Four significant digits, never below the value itself."""
+    return float(Context(prec=4, rounding=ROUND_UP).create_decimal(Decimal(value)))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write beside the target and move over it: a reader sees the old file or the new one, never half."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise SkillError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _read_file(path: str | os.PathLike[str]) -> bytes:
+    """The whole file, once: what is checked is what is used."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe must not block
+    try:
+        with open(os.open(path, flags), "rb") as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise SkillFormatError(f"{path} is not a regular file; expected one .lime file")
+            if info.st_size > FILE_LIMIT:
+                raise SkillFormatError(f"{path} has {info.st_size} bytes; expected at most {FILE_LIMIT}")
+            data = file.read(info.st_size + 1)
+    except FileNotFoundError as error:
+        raise SkillFormatError(f"{path} does not exist; expected a .lime file") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, SkillFormatError):
+            raise
+        raise SkillFormatError(f"{show(str(path))} cannot be read: {error}") from error
+    if len(data) != info.st_size:
+        raise SkillFormatError(f"{path} changed while it was read; try again")
+    return data
+
+
+def _decode(data: bytes, path: Path) -> Skill:
+    try:
+        box = unpack(data)
+    except ValueError as error:
+        raise SkillFormatError(f"{path} is not a skill package: not a safetensors file", [str(error)]) from error
+    faults: list[str] = []
+    manifest: Manifest | None = None
+    try:
+        manifest = _read_manifest(box.metadata)
+    except OtherFormatError as error:
+        raise SkillFormatError(f"{path} has {error.message}") from error
+    except SkillFormatError as error:
+        faults += error.faults or [error.message]
+    faults += box.faults or tensor_faults(box.tensors)
+    values: dict[str, Float32] = {}
+    if manifest is not None and not box.faults:
+        faults += _seal_faults(manifest, box.tensors)
+    if manifest is not None and not faults:
+        values = restore(box.tensors)
+        faults += _bound_faults(manifest, values)
+    if manifest is None or faults:
+        raise SkillFormatError(f"{path} is not a sound skill package", bounded(faults))
+    return Skill(manifest, values, stored_dtype(box.tensors), len(data), path)
+
+
+def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
+    if extra := sorted(set(metadata) - {"lime"}):
+        raise SkillFormatError(f"__metadata__ has the unknown keys {show(extra)}; expected only 'lime'")
+    if "lime" not in metadata:
+        raise SkillFormatError("__metadata__ has no key 'lime': a safetensors file, but not a skill package")
+    return Manifest.from_json(metadata["lime"])
+
+
+def _seal_faults(manifest: Manifest, stored: Mapping[str, Array]) -> Iterator[str]:
+    """E, the kinds declared, and the digest, against the tensors."""
+    for name, array in stored.items():
+        if len(array) != manifest.experts:
+            yield f"tensor {show(name)} has {len(array)} rows; expected E = {manifest.experts}"
+    present = {name.partition(".")[0] for name in stored}
+    if present != set(manifest.bounds):
+        declared = show(sorted(manifest.bounds))
+        yield f"manifest.bounds declares {declared} but the tensors are {show(sorted(present))}; expected the same"
+    if not all(name.isascii() for name in stored):
+        return  # no such name is sound, and not every one has a digest
+    found = digest_of(manifest.to_dict(), stored)
+    if found != manifest.digest:
+        yield (
+            f"the digest is {found[:12]}, the manifest says {manifest.digest[:12]}: the file was changed or damaged "
+            "after it was made; get it again"
+        )
+
+
+def _bound_faults(manifest: Manifest, values: Mapping[str, Float32]) -> Iterator[str]:
+    for kind, peak in peaks(values).items():
+        if peak > manifest.bounds[kind]:
+            yield f"{kind} reaches {peak:g}; manifest.bounds.{kind} promises at most {manifest.bounds[kind]:g}"
+
+
+def check_skill(skill: Skill, contract: ModelContract, limit: Mapping[Kind, float] | None = None) -> None:
+    """Hold a sound skill against a model.
+
+    Args:
+        skill: From `read_skill`.
+        contract: The model's ``lime.json``.
+        limit: The largest |value| taken of each kind, over `LIMITS`.
+
+    Raises:
+        SkillMismatchError: Names everything that does not fit and what to do.
+    """
+    made_for = [*_origin_faults(skill.manifest, contract), *_routing_faults(skill.manifest, contract)]
+    shaped = [*_table_faults(skill, contract)]
+    limits = [*_limit_faults(skill.manifest, {**LIMITS, **(limit or {})})]
+    if faults := made_for + shaped + limits:
+        model = f"{contract.backbone_name} ({contract.precision})"
+        hint = f": {_HINT}" if made_for else ""
+        raise SkillMismatchError(f"skill {skill.name!r} does not fit {model}{hint}", bounded(faults))
+
+
+def _origin_faults(manifest: Manifest, contract: ModelContract) -> Iterator[str]:
+    made_for = f" ({manifest.backbone_name})" if manifest.backbone_name else ""
+    pairs = {
+        f"backbone{made_for}": (manifest.backbone, contract.backbone_digest),
+        "shared adapter": (manifest.adapter, contract.adapter_digest),
+        "module table": (manifest.modules, contract.table.digest),
+    }
+    for what, (wanted, found) in pairs.items():
+        if wanted != found:
+            yield f"made for {what} {wanted[:12]}, the model has {found[:12]}"
+
+
+def _routing_faults(manifest: Manifest, contract: ModelContract) -> Iterator[str]:
+    if manifest.experts == 1:
+        return  # one expert takes everything: no constant of the router matters
+    theirs = contract.routing.to_dict()
+    for key, value in manifest.routing.to_dict().items():
+        if value != theirs[key]:
+            yield f"learned with routing {key} = {value}, the model has {theirs[key]}"
+
+
+def _table_faults(skill: Skill, contract: ModelContract) -> Iterator[str]:
+    table = contract.table
+    for kind in skill.kinds:
+        if kind not in table.kinds:
+            what = "export with --rank-gate" if kind == "rank" else "export again with this kind"
+            yield f"holds {kind} vectors, the graph has only {', '.join(table.kinds)}: {what}"
+        wanted = {f"{kind}.{module.name}": module.shape(kind, skill.manifest.experts) for module in table.modules}
+        found = {name: array.shape for name, array in skill.tensors.items() if kind_of(name) == kind}
+        if missing := [name for name in wanted if name not in found]:
+            yield f"lacks {_some(missing)}"
+        if extra := [name for name in found if name not in wanted]:
+            yield f"holds {_some(extra)}, which the model does not have"
+        for name in wanted.keys() & found.keys():
+            if found[name] != wanted[name]:
+                yield f"{name} is {list(found[name])}, the model takes {list(wanted[name])}"
+
+
+def _limit_faults(manifest: Manifest, limit: Mapping[Kind, float]) -> Iterator[str]:
+    for kind, bound in manifest.bounds.items():
+        if not bound <= limit[kind]:
+            most = f"this runtime takes at most {limit[kind]:g}"
+            yield f"declares {kind} up to {bound:g}, {most}: raise the limit if you trust the author"
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - 4
+    return ", ".join(names[:4]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def describe(skill: Skill) -> dict[str, Any]:
+    """What ``lime-edge inspect`` prints of a skill, as plain JSON values."""
+    manifest = skill.manifest
+    facts = manifest.to_dict()
+    for bulky in ("golden", "centroid"):
+        facts.pop(bulky, None)
+    return facts | {
+        "file": str(skill.path),
+        "size": skill.size,
+        "dtype": skill.dtype,
+        "kinds": list(skill.kinds),
+        "modules_count": len({module_of(name) for name in skill.tensors}),
+        "values": sum(array.size for array in skill.tensors.values()),
+        "golden_prompts": len(manifest.golden),
+        "centroid_size": len(manifest.centroid or ()),
+    }
