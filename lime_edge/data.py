@@ -1,0 +1,212 @@
+"""Examples from JSONL files: read, check, tokenise, group into batches. Knows nothing of models.
+
+A row is ``{"prompt", "answer", "choices"?}`` or ``{"messages": [...]}`` whose last message is the
+assistant's answer. The prompt goes through the tokenizer's chat template; the loss falls on the
+answer and the end-of-turn token alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError
+from .extras import need
+
+with need("train"):
+    import torch
+
+_SHOWN = 10  # faults listed before "and N more"
+_IGNORED = -100  # label that the loss skips
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example: the conversation so far, the answer, and the answers to choose from, if any."""
+
+    messages: tuple[dict[str, str], ...]
+    answer: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """A tokenised row.
+
+    Attributes:
+        input_ids: Prompt, answer and end-of-turn token.
+        answer_start: Index of the answer's first token.
+        response_start: Index of the first token of the assistant's turn, its header included: where
+            a skill with activation "response" begins.
+    """
+
+    input_ids: tuple[int, ...]
+    answer_start: int
+    response_start: int
+
+
+def find_files(paths: Iterable[str | Path], split: str) -> list[Path]:
+    """Files stay as they are; a folder stands for every ``<split>.jsonl`` in it, at any depth.
+
+    Raises:
+        DataError: naming every path that does not exist or holds no such file.
+    """
+    found: list[Path] = []
+    faults = []
+    for path in map(Path, paths):
+        inside = sorted(path.rglob(f"{split}.jsonl")) if path.is_dir() else [path] if path.is_file() else []
+        found += inside
+        if not inside:
+            faults.append(f"{path}: expected a .jsonl file, or a folder with a {split}.jsonl")
+    if faults:
+        raise DataError(f"no {split} data there", faults)
+    return found
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read one file.
+
+    Raises:
+        DataError: naming every row that cannot be used, by line number.
+    """
+    rows, faults = [], []
+    try:
+        lines = path.read_text("utf-8").split("\n")  # not splitlines: U+2028 may stand in a string
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_row(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            faults.append(f"line {number}: {error}")
+    if faults:
+        more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+        raise DataError(f"{path}: {len(faults)} rows cannot be used", faults[:_SHOWN] + more)
+    if not rows:
+        raise DataError(f"{path} holds no rows")
+    return rows
+
+
+def _row(value: Any) -> Row:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, found {type(value).__name__}")
+    choices = value.get("choices") or ()
+    if "messages" in value:
+        messages = tuple(_message(m) for m in _list(value["messages"], "messages"))
+        if len(messages) < 2 or messages[-1]["role"] != "assistant":
+            raise ValueError("messages must end with the assistant's answer to something")
+        messages, answer = messages[:-1], messages[-1]["content"]
+    else:
+        messages, answer = ({"role": "user", "content": _text(value, "prompt")},), _text(value, "answer")
+    if not all(isinstance(choice, str) and choice for choice in _list(choices, "choices")):
+        raise ValueError("choices must be non-empty strings")
+    if choices and answer not in choices:
+        raise ValueError(f"the answer {answer!r} is not among the choices")
+    return Row(messages, answer, tuple(choices))
+
+
+def _message(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("a message must be an object with role and content")
+    return {"role": _text(value, "role"), "content": _text(value, "content")}
+
+
+def _list(value: Any, name: str) -> Sequence[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{name} must be a list, found {type(value).__name__}")
+    return value
+
+
+def _text(value: dict[str, Any], key: str) -> str:
+    text = value.get(key)
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"{key!r} must be a non-empty string, found {text!r}")
+    return text
+
+
+def data_digest(rows: Sequence[Row]) -> str:
+    """SHA-256 of the rows in order: which data a metric was measured on."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.messages, row.answer, row.choices], ensure_ascii=False).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def with_system(messages: Sequence[dict[str, str]], system: str | None) -> list[dict[str, str]]:
+    """The conversation with a skill's system text in front, unless it brings its own."""
+    if system is None or (messages and messages[0]["role"] == "system"):
+        return list(messages)
+    return [{"role": "system", "content": system}, *messages]
+
+
+def encode_prompt(tokenizer: Any, messages: Sequence[dict[str, str]], system: str | None = None) -> tuple[list[int], int]:
+    """Token ids of the conversation up to where the answer begins, and where the response starts."""
+    chat = with_system(messages, system)
+    ids: list[int] = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    before: list[int] = tokenizer.apply_chat_template(chat, add_generation_prompt=False, return_dict=False)
+    return ids, len(before) if ids[: len(before)] == before else len(ids) - 1
+
+
+def encode(tokenizer: Any, row: Row, system: str | None = None) -> Example:
+    """Tokenise a row: template, answer, end of turn."""
+    prompt, response_start = encode_prompt(tokenizer, row.messages, system)
+    answer: list[int] = tokenizer.encode(row.answer, add_special_tokens=False)
+    return Example((*prompt, *answer, tokenizer.eos_token_id), len(prompt), response_start)
+
+
+class Examples(torch.utils.data.Dataset[dict[str, Any]]):
+    """Tokenised rows of at most `max_length` tokens, as the Trainer wants them.
+
+    Attributes:
+        dropped: How many rows were longer and left out.
+    """
+
+    def __init__(self, tokenizer: Any, rows: Sequence[Row], max_length: int, system: str | None = None) -> None:
+        encoded = [encode(tokenizer, row, system) for row in rows]
+        self.examples = [example for example in encoded if len(example.input_ids) <= max_length]
+        self.dropped = len(encoded) - len(self.examples)
+        if not self.examples:
+            raise DataError(f"all {len(encoded)} rows are longer than {max_length} tokens")
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": self.examples[index].input_ids, "example": self.examples[index]}
+
+
+class Collator:
+    """Right-padded batches; logits are asked for only where an answer can be.
+
+    Args:
+        pad_id: Token for the padding, which neither attention nor loss sees.
+        response_only: Whether the skill is active on the assistant's turn alone.
+    """
+
+    def __init__(self, pad_id: int, response_only: bool = False) -> None:
+        self.pad_id = pad_id
+        self.response_only = response_only
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Returns input_ids, attention_mask [B, S], labels [B, K], logits_to_keep K; skill_active [B, S]."""
+        examples: list[Example] = [item["example"] for item in items]
+        longest = max(len(e.input_ids) for e in examples)
+        keep = longest - min(e.answer_start for e in examples) + 1  # the token before predicts the first
+        ids = torch.full((len(examples), longest), self.pad_id)
+        mask = torch.zeros_like(ids)
+        labels = torch.full_like(ids, _IGNORED)
+        active = torch.zeros_like(ids, dtype=torch.bool)
+        for i, example in enumerate(examples):
+            length = len(example.input_ids)
+            ids[i, :length] = torch.tensor(example.input_ids)
+            mask[i, :length] = 1
+            labels[i, example.answer_start : length] = ids[i, example.answer_start : length]
+            active[i, example.response_start :] = True
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels[:, -keep:], "logits_to_keep": keep}
+        return batch | ({"skill_active": active} if self.response_only else {})

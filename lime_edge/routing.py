@@ -1,0 +1,106 @@
+"""Zero-parameter routing in torch: evidence, causal n-gram windows, selection, balance losses.
+
+LiME (arXiv 2604.02338), with the causal rule: the weights of token t of row b depend only on tokens
+<= t of row b. Knows nothing of layers, adapters or skills. Shapes: B rows, S tokens, E experts.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .contract import Routing
+
+_CLAMP = 1e-6
+
+
+def evidence(y: Tensor, d: Tensor, routing: Routing, scale: Literal["token", "batch"] = "token") -> Tensor:
+    """Routing logits from the E leading components of both representations.
+
+    Args:
+        y: Frozen representation [..., H]; only the first E components are read.
+        d: Adapted representation [..., H], before any rank gate; likewise.
+        routing: The constants.
+        scale: "token" divides by each token's own max-abs; "batch" by one maximum over everything,
+            as published, which makes tokens depend on their batch and on the future.
+
+    Returns:
+        Logits [..., E] in float32.
+    """
+    e, g = routing.experts, routing.gamma
+    return (1 - g) * _scaled(y[..., :e].float(), scale) + g * _scaled(d[..., :e].float(), scale)
+
+
+def _scaled(v: Tensor, scale: str) -> Tensor:
+    largest = v.abs().amax() if scale == "batch" else v.abs().amax(-1, keepdim=True)
+    return v / largest.clamp_min(_CLAMP)
+
+
+def window_mean(logits: Tensor, n: int, past: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+    """Mean of the logits of tokens t-n+1..t, fewer at the start of a row.
+
+    Args:
+        logits: [B, S, E].
+        n: Window length; 1 returns the logits unchanged.
+        past: Logits and flags of the n - 1 tokens before, [B, n-1, E+1]; the flag, last, is 1 where
+            the token exists.
+        real: [B, S], False on padding, which takes part in no window.
+
+    Returns:
+        [B, S, E].
+    """
+    if n == 1:
+        return logits
+    flagged = with_flag(logits, real)
+    before = flagged.new_zeros(len(logits), n - 1, flagged.shape[-1]) if past is None else past
+    sums = torch.cat([before, flagged], 1).unfold(1, n, 1).sum(-1)  # [B, S, E+1]
+    return sums[..., :-1] / sums[..., -1:].clamp_min(1)
+
+
+def with_flag(logits: Tensor, real: Tensor | None) -> Tensor:
+    """Append the flag that marks real tokens and zero the others: [B, S, E] -> [B, S, E+1]."""
+    flag = logits.new_ones(*logits.shape[:2], 1) if real is None else real.to(logits.dtype)[..., None]
+    return torch.cat([logits * flag, flag], -1)
+
+
+def select(logits: Tensor, routing: Routing) -> tuple[Tensor, Tensor]:
+    """Expert weights from logits; experts that tie with the last one kept are kept too.
+
+    Args:
+        logits: [..., E], window-averaged.
+        routing: The constants.
+
+    Returns:
+        Weights [..., E], rows sum to 1, and the softmax probabilities [..., E] behind them.
+    """
+    prob = torch.softmax(logits / routing.temperature, -1)
+    kth = prob.topk(routing.keep, -1).values[..., -1:]
+    top = routing.theta * prob.amax(-1, keepdim=True)
+    match routing.mode:
+        case "hard":
+            kept = prob * (prob >= kth)
+        case "auto":
+            kept = prob * (prob >= torch.maximum(kth, top))
+        case "soft":
+            kept = prob * torch.sigmoid((prob - kth) / routing.softness)
+        case "auto_soft":
+            kept = prob * torch.sigmoid((prob - top) / routing.softness)
+    return kept / kept.sum(-1, keepdim=True), prob
+
+
+def balance_losses(prob: Tensor, real: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Importance E * sum(mean^2) - 1 and KL(mean || uniform), both 0 when experts are used evenly.
+
+    Args:
+        prob: [B, S, E].
+        real: [B, S], False on padding.
+
+    Returns:
+        Two scalars.
+    """
+    weight = torch.ones_like(prob[..., :1]) if real is None else real.to(prob.dtype)[..., None]
+    mean = (prob * weight).sum((0, 1)) / weight.sum().clamp_min(1)  # [E]
+    count = prob.shape[-1]
+    return count * mean.square().sum() - 1, (mean * (mean * count).clamp_min(_CLAMP).log()).sum()

@@ -1,0 +1,66 @@
+"""`lime-edge train`: one shared adapter from many tasks, with the vectors trained beside it as a skill."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import backbone, checkpoint
+from .data import Collator, Examples, Row, find_files, read_rows
+from .errors import ConfigError
+from .peft_config import LimeConfig
+from .training import Plan, fit
+
+_VALID_ROWS = 240  # rows of the validation loss, spread evenly over the tasks
+
+
+def train(
+    data: Sequence[str],
+    model: str,
+    output: Path,
+    config: LimeConfig,
+    plan: Plan,
+    max_length: int = 512,
+    resume: bool = False,
+) -> dict[str, float]:
+    """Train a checkpoint.
+
+    Args:
+        data: JSONL files, or folders with train.jsonl and valid.jsonl, one task each.
+        model: "default", a directory, or a hub name.
+        output: The checkpoint directory.
+        config: What to put on which modules.
+        plan: How long and how fast.
+        max_length: Longer rows, in tokens, are left out.
+        resume: Go on where an interrupted run stopped.
+
+    Returns:
+        The figures of `training.fit`, and ``dropped``, the number of rows left out.
+
+    Raises:
+        ConfigError, DataError: naming everything that cannot be used.
+    """
+    if output.exists() and any(output.iterdir()) and not resume:
+        raise ConfigError(f"{output} is not empty; choose another folder, or --resume")
+    tasks = [read_rows(path) for path in find_files(data, "train")]
+    folders = [path for path in data if Path(path).is_dir()]
+    valid_tasks = [read_rows(path) for path in find_files(folders, "valid")] if folders else []
+    where = backbone.resolve(model)
+    config.backbone_digest = backbone.digest(where)
+    net, tokenizer = backbone.load(where, backbone.training_dtype())
+    net.config._name_or_path = model
+    config.base_model_name_or_path = model
+    wrapped = checkpoint.wrap(net, config)
+    rows = [row for task in tasks for row in task]
+    train_set = Examples(tokenizer, rows, max_length)
+    valid_set = Examples(tokenizer, _spread(valid_tasks, plan.seed), max_length) if valid_tasks else None
+    figures = fit(wrapped, train_set, valid_set, Collator(tokenizer.pad_token_id), plan, output / "run", resume)
+    wrapped.save_pretrained(str(output))
+    return figures | {"dropped": float(train_set.dropped)}
+
+
+def _spread(tasks: Sequence[Sequence[Row]], seed: int) -> list[Row]:
+    share = max(1, _VALID_ROWS // len(tasks))
+    pick = random.Random(seed)
+    return [row for task in tasks for row in pick.sample(task, min(share, len(task)))]

@@ -1,0 +1,171 @@
+"""One training run, on the transformers Trainer: groups of parameters, progress, time limit, resume.
+
+Knows nothing of what is trained: `train` and `learn` decide which parameters are free.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from .data import Collator, Examples
+from .errors import DataError
+from .layer import LimeLayer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to train."""
+
+    steps: int = 300  # optimiser steps
+    minutes: float | None = None  # stop earlier, after this long
+    batch: int = 12  # rows per step
+    vector_rate: float = 1e-3  # learning rate of expert vectors and gates, which have no weight decay
+    shared_rate: float = 4e-4  # learning rate of everything else
+    weight_decay: float = 0.01  # of everything else
+    warmup: float = 0.05  # share of the steps; the rate then falls linearly
+    seed: int = 0
+    save_every: int = 50  # steps between checkpoints and evaluations
+    gradient_checkpointing: bool = False
+
+
+def parameter_groups(model: torch.nn.Module, plan: Plan) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: a skill's vectors, and the rest."""
+    vectors: list[torch.nn.Parameter] = []
+    for module in model.modules():
+        if isinstance(module, LimeLayer):
+            names = (*module.vector_names, "lime_shared", "lime_gate")
+            vectors += [p for name in names for p in getattr(module, name).values() if p.requires_grad]
+    known = {id(p) for p in vectors}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+    groups = [
+        {"params": vectors, "lr": plan.vector_rate, "weight_decay": 0.0},
+        {"params": others, "lr": plan.shared_rate, "weight_decay": plan.weight_decay},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def fit(
+    model: torch.nn.Module,
+    train: Examples,
+    valid: Examples | None,
+    collator: Collator,
+    plan: Plan,
+    state_dir: Path,
+    resume: bool = False,
+) -> dict[str, float]:
+    """Train the parameters that require gradients.
+
+    Args:
+        model: A PEFT model.
+        train, valid: Tokenised rows.
+        collator: Makes the batches.
+        plan: How long and how fast.
+        state_dir: Where checkpoints of the run are kept (model, optimiser, random state).
+        resume: Go on from the newest checkpoint in `state_dir`.
+
+    Returns:
+        Final figures: ``train_loss``, ``eval_loss`` (with valid), ``tokens_per_second``, ``steps``.
+
+    Raises:
+        DataError: `resume` without a checkpoint.
+    """
+    newest = _newest(state_dir) if resume else None
+    if resume and newest is None:
+        raise DataError(f"nothing to resume: {state_dir} holds no checkpoint")
+    optimizer = torch.optim.AdamW(parameter_groups(model, plan))
+    progress = _Progress(plan.minutes)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(plan, state_dir, valid is not None),
+        train_dataset=train,
+        eval_dataset=valid,
+        data_collator=collator,
+        optimizers=(optimizer, None),
+        callbacks=[progress],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    result = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    figures = {"train_loss": float(result.training_loss), "steps": float(trainer.state.global_step)}
+    figures["tokens_per_second"] = progress.tokens_per_second
+    if valid is not None:
+        figures["eval_loss"] = float(trainer.evaluate()["eval_loss"])
+    return figures
+
+
+def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(state_dir),
+        max_steps=plan.steps,
+        per_device_train_batch_size=plan.batch,
+        per_device_eval_batch_size=plan.batch,
+        warmup_steps=max(1, round(plan.warmup * plan.steps)),
+        lr_scheduler_type="linear",
+        max_grad_norm=1.0,
+        seed=plan.seed,
+        train_sampling_strategy="group_by_length",
+        include_num_input_tokens_seen="non_padding",
+        gradient_checkpointing=plan.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        logging_steps=5,
+        save_steps=plan.save_every,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=plan.save_every,
+        prediction_loss_only=True,
+        save_total_limit=2,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to=[],
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=False,
+    )
+
+
+def _newest(state_dir: Path) -> Path | None:
+    found: Sequence[Path] = sorted(state_dir.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[-1]))
+    return found[-1] if found else None
+
+
+class _Progress(TrainerCallback):  # type: ignore[misc]
+    """A bar with loss and tokens a second; stops the run when its time is up."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.limit = None if minutes is None else time.monotonic() + 60 * minutes
+        self.tokens_per_second = 0.0
+        self._loss = ""
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=False
+        )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._began, self._tokens_before = time.monotonic(), int(state.num_input_tokens_seen)
+        self._task = self._bar.add_task("training", total=state.max_steps, completed=state.global_step)
+        if state.is_world_process_zero:
+            self._bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        seconds = time.monotonic() - self._began
+        self.tokens_per_second = (int(state.num_input_tokens_seen) - self._tokens_before) / seconds
+        speed = f"{self.tokens_per_second:.0f} tokens/s"
+        self._bar.update(self._task, completed=state.global_step, description=f"training {self._loss} {speed}")
+        if self.limit is not None and time.monotonic() > self.limit:
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        logs = logs or {}
+        if "loss" in logs:
+            self._loss = f"loss {float(logs['loss']):.3f}"
+        if "eval_loss" in logs and state.is_world_process_zero:
+            self._bar.print(f"step {state.global_step}: validation loss {float(logs['eval_loss']):.4f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.stop()
