@@ -1,0 +1,97 @@
+"""The plain backbone graph, made by ONNX Runtime GenAI's model builder.
+
+Calls the builder on a local directory, quietly and without a network. Knows nothing of LiME.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..errors import ExportError, MissingExtraError
+
+Precision = Literal["int4", "fp16", "fp32"]
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+_PACKAGE = "onnxruntime_genai.models"
+
+
+def build_backbone(backbone: Path, output: Path, precision: Precision) -> None:
+    """Write the backbone's optimised decoder graph for the CPU provider, without any LiME operator.
+
+    Args:
+        backbone: Local directory in the Hugging Face layout; only read.
+        output: Directory to fill with model.onnx, model.onnx.data, genai_config.json, tokenizer files.
+        precision: Of the weights; activations are fp16 in ``fp16`` and fp32 otherwise.
+
+    Raises:
+        MissingExtraError: onnxruntime-genai is not installed.
+        ExportError: The builder failed; the message ends with what it printed.
+    """
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as cache, _builder() as builder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whatever they are, they are about the builder's own code
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                _run(builder, str(backbone.resolve()), str(output), precision, str(Path(cache) / "builder"))
+        except Exception as error:  # the builder raises anything, bare Exception included
+            tail = "\n".join(said.getvalue().splitlines()[-20:])
+            raise ExportError(
+                f"ONNX Runtime GenAI's model builder failed on {backbone} as {precision}: "
+                f"{type(error).__name__}: {error}\n{tail}"
+            ) from error
+
+
+def _run(builder: Any, backbone: str, output: str, precision: str, cache: str) -> None:
+    where = (None, backbone, output, precision, "cpu", cache)
+    options = builder.parse_extra_options(*where, ["hf_token=false"])
+    _flatten_rope(options["hf_details"]["hf_config"])
+    builder.create_model(*where, **options)
+
+
+def _flatten_rope(config: Any) -> None:
+    """Give Gemma 3's rope settings the flat form that the builder reads.
+
+    transformers 5 keeps them per kind of layer; the builder knows the older names. The config is
+    the builder's own copy, and the weights are loaded with another.
+    """
+    if config.model_type not in ("gemma3_text", "gemma3") or "full_attention" not in config.rope_parameters:
+        return
+    kinds = dict(config.rope_parameters)
+    config.rope_theta = kinds["full_attention"]["rope_theta"]
+    config.rope_local_base_freq = kinds["sliding_attention"]["rope_theta"]
+    config.rope_parameters = dict(kinds["full_attention"])
+
+
+@contextlib.contextmanager
+def _builder() -> Iterator[Any]:
+    """The builder module, with what it does to the process undone afterwards.
+
+    It imports its neighbours by bare names, so its folder is on sys.path for as long; its quantizer
+    sets up the root logger.
+    """
+    path, root = list(sys.path), logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    spec = importlib.util.find_spec("onnxruntime_genai")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError("exporting needs onnxruntime-genai: pip install 'lime-edge[export]'")
+    sys.path.insert(0, str(Path(spec.submodule_search_locations[0]) / "models"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module(f"{_PACKAGE}.builder")
+        yield module
+    finally:
+        sys.path[:] = path
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -1,0 +1,255 @@
+"""The operator ``ai.lime::LimeLinear<n>`` and its body of standard operators.
+
+One node adapts one projection of the graph, which covers n modules side by side ("parts": packed
+q, k and v are three). The body is what any ONNX Runtime can run; a native kernel of the same name
+may take its place. It holds the maths of LiME (arXiv 2604.02338), causal and per token.
+
+Inputs (B rows, S tokens, D in, H = sum of the parts' H_i out, R = sum of their ranks, E experts):
+
+    x              [B, S, D]           input of the projection
+    y              [B, S, H]           its frozen output, bias included
+    A              [D, R]              the parts' shared A, transposed, side by side
+    B1 .. Bn       [r_i, H_i]          the parts' shared B, transposed, LoRA's scaling folded in
+    bank           [N, P]              one row per skill
+    skill_ids      [B, S], [B, 1] or [1, 1], int64
+    past_evidence  [B or 1, n - 1, C + 1]   only with a window: evidence of the tokens before, all
+                                       modules side by side; the last column is 1 where a token exists
+
+Outputs: out [B, S, H] and, only with a window, evidence [B, S, n * E].
+
+A skill id outside 0 .. N - 1 is an error of ONNX Runtime (Gather out of bounds). Only the blocks in
+use are read from the bank, so that cost does not depend on N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..contract import ALIGNMENT, Kind, Routing
+from .body import Body
+from .routing import evidence, select, window_mean
+
+DOMAIN = "ai.lime"
+MINIMUM_OPSET = 21
+
+_BEYOND = 2**31  # no bank has that many rows
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What all nodes of one operator in one graph have in common.
+
+    Args:
+        parts: How many modules a node covers.
+        routing: Routing constants.
+        kinds: Kinds of vectors in the bank, in order; at least one beside ``rank``.
+        row_size: P, floats in a bank row.
+        dtype: Float type of activations, bank and shared adapter.
+        opset: Of the standard operators.
+        aligned: Every node has one part whose fields fill its block exactly; saves two nodes.
+    """
+
+    parts: int
+    routing: Routing
+    kinds: tuple[Kind, ...]
+    row_size: int
+    dtype: ir.DataType = ir.DataType.FLOAT
+    opset: int = MINIMUM_OPSET
+    aligned: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"LimeLinear{self.parts}"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+        shared = tuple(f"B{part + 1}" for part in range(self.parts))
+        past = ("past_evidence",) if self.routing.window > 1 else ()
+        return ("x", "y", "A", *shared, "bank", "skill_ids", *past)
+
+    @property
+    def fields(self) -> tuple[Kind, ...]:
+        """The kinds that are as wide as the output."""
+        return tuple(kind for kind in self.kinds if kind != "rank")
+
+    @property
+    def routed(self) -> bool:
+        """Whether anything depends on the routing: one expert always has weight 1."""
+        return self.routing.experts > 1 or self.routing.window > 1
+
+    def attributes(
+        self, sizes: Sequence[int], ranks: Sequence[int], bank_offset: int, evidence_offset: int
+    ) -> list[ir.Attr]:
+        """Attributes of one node: everything that a kernel needs beside the inputs.
+
+        Args:
+            sizes: H_i of every part.
+            ranks: r_i of every part.
+            bank_offset: Where the block of the first part begins in a bank row, in floats.
+            evidence_offset: First column of this node's evidence.
+        """
+        routing = self.routing
+        return [
+            *(ir.AttrInt64(key, getattr(routing, key)) for key in ("experts", "keep", "window")),
+            *(ir.AttrFloat32(key, getattr(routing, key)) for key in ("gamma", "temperature", "theta", "softness")),
+            ir.AttrString("mode", routing.mode),
+            ir.AttrStrings("kinds", self.kinds),
+            ir.AttrInt64s("parts", sizes),
+            ir.AttrInt64s("ranks", ranks),
+            ir.AttrInt64("bank_offset", bank_offset),
+            ir.AttrInt64("evidence_offset", evidence_offset),
+        ]
+
+    def node(
+        self, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value], attributes: Sequence[ir.Attr], name: str
+    ) -> ir.Node:
+        """A node that calls the operator."""
+        return ir.Node(DOMAIN, self.name, inputs, attributes, outputs=outputs, name=name)
+
+    def function(self) -> ir.Function:
+        """The operator's body."""
+        body = Body(self.inputs, self.dtype)
+        outputs = _Writer(self, body).outputs()
+        sizes = [1] * self.parts
+        names = [attribute.name for attribute in self.attributes(sizes, sizes, 0, 0)]
+        # Without a type there is no default: every node must state every attribute.
+        declared = [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in names]
+        return body.function(DOMAIN, self.name, outputs, declared, self.opset)
+
+
+class _Writer:
+    """Writes the body of one operator. T tokens in each of G groups that share a skill: G * T = B * S."""
+
+    def __init__(self, operator: Operator, body: Body) -> None:
+        self.operator, self.body = operator, body
+        self.experts = operator.routing.experts
+        self.sizes = body.attribute("parts", many=True)  # [n]
+        self.ranks = body.attribute("ranks", many=True)  # [n]
+        ids = body("Reshape", body.inputs["skill_ids"], body.whole([-1]))  # [G]
+        self.ids = ids
+        self.groups = body("Shape", ids)
+
+    def outputs(self) -> dict[str, ir.Value]:
+        body, operator = self.body, self.operator
+        y = body.inputs["y"]
+        low = body("MatMul", body.inputs["x"], body.inputs["A"])  # [B, S, R]
+        shared = self.shared()  # [R, H]
+        outputs: dict[str, ir.Value] = {}
+        weights: tuple[ir.Value, ...] = ()
+        if operator.routed:
+            weights = self.weights(y, low, shared, outputs)  # n of [G, 1, T, E]
+        vectors, gates = self.vectors()
+        low = self.grouped(low, body("ReduceSum", self.ranks, keepdims=1))  # [G, 1, T, R]
+        if gates:
+            low = body("Mul", low, self.mixed(weights, gates))
+        out = self.modulated(y, low, shared, self.mixed(weights, vectors))
+        return {"out": body("Reshape", out, body("Shape", y)), **outputs}
+
+    def grouped(self, value: ir.Value, width: ir.Value) -> ir.Value:
+        """[B, S, width] -> [G, 1, T, width]."""
+        body = self.body
+        shape = body("Concat", self.groups, body.whole([1, -1]), width, axis=0)
+        return body("Reshape", value, shape)
+
+    def shared(self) -> ir.Value:
+        """The parts' B on the diagonal of one matrix [R, H], so that d of all parts is one product."""
+        body, parts = self.body, self.operator.parts
+        if parts == 1:
+            return body.inputs["B1"]
+        before = body("CumSum", self.sizes, body.whole(0), exclusive=1)
+        after = body("CumSum", self.sizes, body.whole(0), exclusive=1, reverse=1)
+        left = body.many(parts, "Split", before, axis=0, num_outputs=parts)
+        right = body.many(parts, "Split", after, axis=0, num_outputs=parts)
+        zero, rows = body.whole([0]), []
+        for part in range(parts):
+            pads = body("Concat", zero, left[part], zero, right[part], axis=0)
+            rows.append(body("Pad", body.inputs[f"B{part + 1}"], pads))
+        return body("Concat", *rows, axis=0)
+
+    def weights(
+        self, y: ir.Value, low: ir.Value, shared: ir.Value, outputs: dict[str, ir.Value]
+    ) -> tuple[ir.Value, ...]:
+        """Expert weights of every part, each [G, 1, T, E]; adds the evidence to `outputs`."""
+        body, operator, parts = self.body, self.operator, self.operator.parts
+        first = body("CumSum", self.sizes, body.whole(0), exclusive=1)
+        leading = body(  # [n * E], where each part's first E components are
+            "Reshape",
+            body("Add", body("Unsqueeze", first, body.whole([1])), body.whole([list(range(self.experts))])),
+            body.whole([-1]),
+        )
+        logits = evidence(
+            body,
+            operator.routing,
+            parts,
+            body("Gather", y, leading, axis=2),
+            # from before the rank gate, and without waiting for d
+            body("MatMul", low, body("Gather", shared, leading, axis=1)),
+        )  # [B, S, n, E]
+        if operator.routing.window > 1:
+            flat = body("Reshape", logits, body.whole([0, 0, -1]))
+            outputs["evidence"] = flat
+            mean = window_mean(body, operator.routing.window, parts * self.experts, flat)
+            logits = body("Reshape", mean, body.whole([0, 0, parts, self.experts]))
+        chosen = self.grouped(select(body, operator.routing, logits), body.whole([parts * self.experts]))
+        return body.many(parts, "Split", chosen, axis=3, num_outputs=parts) if parts > 1 else (chosen,)
+
+    def vectors(self) -> tuple[list[ir.Value], list[ir.Value]]:
+        """Every part's fields [G, K, E, H_i] and rank gates [G, 1, E, r_i] (none without the kind)."""
+        body, operator = self.body, self.operator
+        gated, count, parts = "rank" in operator.kinds, len(operator.fields), operator.parts
+        shape = [body.whole([0, k, self.experts, -1]) for k in (count, 1)]
+        fields = body("Mul", self.sizes, body.whole(self.experts * count))
+        gates = body("Mul", self.ranks, body.whole(self.experts * gated))
+        used = body("Add", fields, gates)
+        # blocks begin on multiples of ALIGNMENT: round up
+        units = body("Div", body("Add", used, body.whole(ALIGNMENT - 1)), body.whole(ALIGNMENT))  # [n]
+        if operator.aligned:
+            return [body("Reshape", self.block(units), shape[0])], []
+        padding = body("Sub", body("Mul", units, body.whole(ALIGNMENT)), used)
+        block = body("Reshape", self.block(units), body.whole([0, -1]))  # [G, floats of all parts]
+        columns = [body("Unsqueeze", column, body.whole([1])) for column in (fields, gates, padding)]
+        lengths = body("Reshape", body("Concat", *columns, axis=1), body.whole([-1]))  # [3 * n]
+        pieces = body.many(3 * parts, "Split", block, lengths, axis=1)
+        return (
+            [body("Reshape", piece, shape[0]) for piece in pieces[0::3]],
+            [body("Reshape", piece, shape[1]) for piece in pieces[1::3]] if gated else [],
+        )
+
+    def block(self, units: ir.Value) -> ir.Value:
+        """This node's part of the bank rows in use, [G, U, ALIGNMENT]; the rest is not touched."""
+        body = self.body
+        bank = body("Reshape", body.inputs["bank"], body.whole([-1, ALIGNMENT]))  # a view
+        # Gather counts negative indices from the end and a product may overflow; both would land in
+        # another skill's row. (Min would be shorter: onnxruntime 1.31.1 gets it wrong for int64.)
+        small = body("Equal", body("BitwiseAnd", self.ids, body.whole(_BEYOND - 1)), self.ids)
+        ids = body("Where", small, self.ids, body.whole(_BEYOND))
+        first = body("Mul", ids, body.whole(self.operator.row_size // ALIGNMENT))
+        start = body("Div", body.attribute("bank_offset"), body.whole(ALIGNMENT))
+        total = body("ReduceSum", units, keepdims=0)
+        inside = body("Add", body("Range", body.whole(0), total, body.whole(1)), start)  # [U]
+        return body("Gather", bank, body("Add", body("Unsqueeze", first, body.whole([1])), inside), axis=0)
+
+    def mixed(self, weights: Sequence[ir.Value], vectors: Sequence[ir.Value]) -> ir.Value:
+        """The experts' vectors under the routing weights, parts side by side: [G, K, T or 1, sum of widths]."""
+        body = self.body
+        if weights:
+            vectors = [body("MatMul", w, v) for w, v in zip(weights, vectors, strict=True)]
+        return body("Concat", *vectors, axis=3) if len(vectors) > 1 else vectors[0]
+
+    def modulated(self, y: ir.Value, low: ir.Value, shared: ir.Value, mixed: ir.Value) -> ir.Value:
+        """y + d * expert + y * gain + shift, [G, 1, T, H]. Adding to y comes first: zeros leave its bits alone."""
+        body, kinds = self.body, self.operator.fields
+        y = self.grouped(y, body("ReduceSum", self.sizes, keepdims=1))
+        count = len(kinds)
+        fields = body.many(count, "Split", mixed, axis=1, num_outputs=count) if count > 1 else (mixed,)
+        terms = [y]
+        for kind, field in zip(kinds, fields, strict=True):
+            if kind == "expert":
+                terms.append(body("Mul", body("MatMul", low, shared), field))
+            else:
+                terms.append(body("Mul", y, field) if kind == "gain" else field)
+        return body("Sum", *terms)
