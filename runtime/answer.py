@@ -1,0 +1,154 @@
+"""The decoding loop: a batch of prompts in, tokens and text out, one step at a time.
+
+A row's answer depends on its own prompt, skill and settings, never on its neighbours. Knows nothing
+of names of skills or of what is loaded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import ConfigError
+from .bank import Array
+from .cache import Cache, Ids
+from .graph import Graph
+from .options import DEFAULT_NEW_TOKENS, Options
+from .registry import Applied
+from .results import Timings
+from .sampling import Sampler
+from .text import Text, TextStream, Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One row to be answered, all settled."""
+
+    tokens: Tokens
+    applied: Applied
+    options: Options
+
+    @property
+    def skills(self) -> Ids:
+        """The bank row that each prompt token uses, [S]: row 0 before the skill begins."""
+        return skill_rows(self.tokens, self.applied)
+
+    def limit(self, context_length: int) -> int:
+        """New tokens at most; what was not asked for ends with the context."""
+        room = context_length - len(self.tokens.ids)
+        return self.options.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
+
+
+def skill_rows(tokens: Tokens, applied: Applied) -> Ids:
+    """The bank row that each prompt token uses, [S]."""
+    start = tokens.boundary if applied.activation == "response" else 0
+    return np.where(np.arange(len(tokens.ids)) >= start, applied.row, 0)
+
+
+@dataclass(eq=False)
+class Answer:
+    """One row's answer as it grows."""
+
+    request: Request
+    text: Text
+    limit: int
+    ids: list[int] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
+    reason: str = ""  # why it ended; empty while it goes on
+    reused: int = 0
+    started: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+
+    def __post_init__(self) -> None:
+        options = self.request.options
+        self._sample = Sampler(options, self.request.tokens.ids.tolist())
+        self._stream = TextStream(self.text.tokenizer, options.stop)
+
+    def take(self, logits: Array) -> str:
+        """Pick the next token from [V]; the text that is certain now."""
+        token = self._sample(logits)
+        self.ids.append(token)
+        self.last = time.perf_counter()
+        self.first = self.first or self.last
+        if token in self.text.eos_ids:
+            self.reason, piece = "stop", self._stream.flush()
+        else:
+            piece = self._stream.push(token)
+            if self._stream.stopped:
+                self.reason = "stop"
+            elif len(self.ids) == self.limit:
+                self.reason, piece = "length", piece + self._stream.flush()
+        self.pieces.append(piece)
+        return piece
+
+    @property
+    def timings(self) -> Timings:
+        return Timings(
+            prefill_seconds=self.first - self.started,
+            decode_seconds=self.last - self.first,
+            prompt_tokens=len(self.request.tokens.ids),
+            reused_tokens=self.reused,
+            new_tokens=len(self.ids),
+        )
+
+
+def open_answers(graph: Graph, text: Text, requests: Sequence[Request]) -> list[Answer]:
+    """Answers that fit into the context.
+
+    Raises:
+        ConfigError: Names every row whose prompt and new tokens do not.
+    """
+    context = graph.directory.context_length
+    answers = [Answer(request, text, request.limit(context)) for request in requests]
+    faults = []
+    for number, answer in enumerate(answers):
+        size = len(answer.request.tokens.ids)
+        if answer.limit < 1 or size + answer.limit > context:
+            asked = answer.request.options.max_new_tokens or 1
+            faults.append(
+                f"row {number}: {size} prompt tokens + {asked} new ones; expected at most {context} together: "
+                "shorten the prompt or ask for fewer tokens"
+            )
+        outside = answer.request.tokens.ids.max() >= graph.vocabulary
+        if outside:
+            faults.append(f"row {number}: token {answer.request.tokens.ids.max()} of {graph.vocabulary}")
+    if faults:
+        raise ConfigError("the prompts do not fit into the model's context", faults)
+    return answers
+
+
+def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple[int, str], None, None]:
+    """Answer a batch.
+
+    Args:
+        graph: What to run.
+        bank: [N, P], pinned by the caller until the iterator ends.
+        answers: From `open_answers`; filled in here.
+
+    Yields:
+        Row number and a piece of its text (may be empty), after every token.
+    """
+    started = time.perf_counter()
+    for answer in answers:
+        answer.started = started
+    capacity = max(len(answer.request.tokens.ids) + answer.limit for answer in answers)
+    cache = Cache(graph, bank, len(answers), capacity)
+    for row, answer in enumerate(answers):
+        logits, answer.reused = cache.prefill(row, answer.request.tokens.ids, answer.request.skills)
+        yield row, answer.take(logits)
+    live = list(range(len(answers)))  # answer of every row of the cache
+    while going := [at for at, number in enumerate(live) if not answers[number].reason]:
+        if len(going) < len(live) and cache.keep(going):
+            live = [live[at] for at in going]
+        tokens = np.array([answers[number].ids[-1] for number in live])
+        skills = np.array([answers[number].request.applied.row for number in live])
+        logits = cache.step(tokens, skills)  # [b, V]
+        for at, number in enumerate(live):
+            if answers[number].reason:  # still there because rows cannot be moved on this device
+                cache.rewind(at, int(cache.lengths[at]) - 1)
+            else:
+                yield number, answers[number].take(logits[at])

@@ -1,0 +1,230 @@
+"""The KV cache of one request batch, and the graph run on it.
+
+One buffer per layer, allocated once, serves as past and present alike. Rows have their own lengths.
+Prompts run row by row (GroupQueryAttention takes several tokens after a past only for one row; and
+a row then computes exactly what it would alone), single tokens for all rows at once. Every cached
+position knows the token and the bank row that made it, so a prefix is reused only where the new
+prompt would have made the same. Knows nothing of text, sampling or skill names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from ..errors import ConfigError, ModelError
+from .graph import BANK, EVIDENCE, PAST_EVIDENCE, SKILL_IDS, Graph
+
+Ids = npt.NDArray[np.int64]
+Array = npt.NDArray[np.floating]
+
+CHUNK = 256  # prompt tokens in one run, fewer where the vocabulary is large
+_LOGITS = 2**24  # floats of logits in one run at most, [1, CHUNK, V]
+_ROUND = 64  # capacities are multiples of it
+
+
+class Cache:
+    """Keys, values and routing evidence of B rows.
+
+    A prompt is cut into runs of at least two tokens wherever it can be: those give the same bits
+    however they are cut, while a run of one token takes another kernel (equal to about 1e-5).
+
+    Args:
+        graph: What to run.
+        bank: [N, P], pinned for as long as this cache lives.
+        rows: B.
+        capacity: Positions needed in the longest row.
+
+    Raises:
+        ConfigError: The capacity is over the model's context length, or there is no memory for it.
+    """
+
+    def __init__(self, graph: Graph, bank: Array, rows: int, capacity: int) -> None:
+        directory = graph.directory
+        if capacity > directory.context_length:
+            raise ConfigError(f"{capacity} positions are needed; the context has {directory.context_length}")
+        self._graph, self._bank = graph, graph.place(bank)
+        self.rows = rows
+        self.capacity = min(-(-capacity // _ROUND) * _ROUND, directory.context_length)
+        self.lengths = np.zeros(rows, np.int64)  # [B]
+        self._state = _State(graph, rows, self.capacity)
+        self._ids: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap]
+        self._skills: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap] bank row of every position
+        width = graph.evidence_width if graph.window > 1 else 0
+        self._evidence: Array = np.zeros((rows, self.capacity, width), np.float32)  # [B, cap, R]
+        self._bound: tuple[int, int, Any] | None = None
+        self._logits: Array = np.empty((0,), graph.logits_dtype)
+
+    def prefill(self, row: int, ids: Ids, skills: Ids) -> tuple[Array, int]:
+        """Bring a row to hold exactly this prompt.
+
+        Args:
+            row: Which row.
+            ids, skills: [S], S >= 1: tokens and the bank row that each uses.
+
+        Returns:
+            The logits after the last token [V] (valid until the next run), and how many positions
+            were taken over from what this or another row held.
+        """
+        sources = range(self.rows) if self._graph.on_host else [row]  # rows are copied on the host only
+        reused, _, source = max((self._common(other, ids, skills), other == row, other) for other in sources)
+        if source != row:
+            self._copy(source, row, reused)
+        self.lengths[row] = reused
+        pieces = -(-(len(ids) - reused) // max(32, min(CHUNK, _LOGITS // self._graph.vocabulary)))
+        for chunk in np.array_split(np.arange(reused, len(ids)), pieces):  # sizes differ by one at most
+            logits = self._run(row, row + 1, ids[None, chunk], skills[None, chunk])
+        last: Array = logits[0, -1]
+        return last, reused
+
+    def extend(self, row: int, ids: Ids, skills: Ids) -> Array:
+        """Append a few tokens [S] to one row; the logits after each, [S, V], valid until the next run."""
+        logits: Array = self._run(row, row + 1, ids[None], skills[None])[0]
+        return logits
+
+    def step(self, ids: Ids, skills: Ids) -> Array:
+        """Append one token to every row: [B], [B] -> logits [B, V], valid until the next run."""
+        logits: Array = self._run(0, self.rows, ids[:, None], skills[:, None])[:, 0]
+        return logits
+
+    def rewind(self, row: int, length: int) -> None:
+        """Forget the positions of a row from `length` on."""
+        self.lengths[row] = length
+
+    def keep(self, rows: list[int]) -> bool:
+        """Drop all rows but these (in rising order), so that finished rows cost nothing.
+
+        Returns:
+            False where the device's memory cannot be moved from here: all rows are still there.
+        """
+        if not self._graph.on_host:
+            return False
+        for target, source in enumerate(rows):
+            if target != source:
+                self._copy(source, target, int(self.lengths[source]))
+                self.lengths[target] = self.lengths[source]
+        self.rows, self._bound = len(rows), None
+        return True
+
+    def _common(self, row: int, ids: Ids, skills: Ids) -> int:
+        """Positions of a row that this prompt would have made itself, leaving two tokens to run."""
+        most = max(0, min(int(self.lengths[row]), len(ids) - 2))
+        same = (self._ids[row, :most] == ids[:most]) & (self._skills[row, :most] == skills[:most])
+        return most if same.all() else int(same.argmin())
+
+    def _copy(self, source: int, target: int, length: int) -> None:
+        self._state.copy(source, target, length)
+        for array in (self._ids, self._skills, self._evidence):
+            array[target, :length] = array[source, :length]
+
+    def _run(self, start: int, stop: int, ids: Ids, skills: Ids) -> Array:
+        """Run rows start..stop on [b, S] more tokens -> logits [b, S, V]."""
+        rows, count = ids.shape
+        past = self.lengths[start:stop]
+        if int(past.max()) + count > self.capacity:
+            raise ConfigError(f"the KV cache of {self.capacity} positions is full: ask for fewer tokens")
+        io = self._binding(start, stop)
+        feeds = self._feeds(start, stop, ids, skills)
+        for name, array in feeds.items():
+            _bind(io.bind_input, name, array)
+        if self._logits.shape != (rows, count, self._graph.vocabulary):
+            self._logits = np.empty((rows, count, self._graph.vocabulary), self._graph.logits_dtype)
+        _bind(io.bind_output, self._graph.directory.names.logits, self._logits)
+        evidence = self._bind_evidence(io, rows, count)
+        try:
+            self._graph.session.run_with_iobinding(io)
+        except Exception as error:  # onnxruntime's own exceptions have no common base
+            raise ModelError(f"ONNX Runtime could not run the graph: {error}") from error
+        for row, length in enumerate(past.tolist(), start):
+            self._ids[row, length : length + count] = ids[row - start]
+            self._skills[row, length : length + count] = skills[row - start]
+            if evidence is not None:
+                self._evidence[row, length : length + count] = evidence[row - start]
+        self.lengths[start:stop] += count
+        return self._logits
+
+    def _feeds(self, start: int, stop: int, ids: Ids, skills: Ids) -> dict[str, npt.NDArray[Any]]:
+        """What changes with every run, by input name."""
+        names, count = self._graph.directory.names, ids.shape[1]
+        past = self.lengths[start:stop, None]  # [b, 1]
+        total = np.arange(int(past.max()) + count)
+        feeds: dict[str, npt.NDArray[Any]] = {
+            names.input_ids: np.ascontiguousarray(ids),
+            names.attention_mask: (total < past + count).astype(np.int64),  # [b, total]
+            SKILL_IDS: np.ascontiguousarray(skills),
+        }
+        if self._graph.has_positions:
+            feeds[names.position_ids] = past + np.arange(count)  # [b, S]
+        if self._graph.window > 1:
+            feeds[PAST_EVIDENCE] = self._past_evidence(start, stop)
+        return feeds
+
+    def _past_evidence(self, start: int, stop: int) -> Array:
+        """Routing evidence of the last n - 1 tokens of each row, [b, n - 1, R + 1]; all 0 where there was none."""
+        before = self.lengths[start:stop, None] + np.arange(1 - self._graph.window, 0)  # [b, n - 1] positions
+        exists = (before >= 0)[..., None]
+        rows = np.arange(start, stop)[:, None]
+        known = np.where(exists, self._evidence[rows, before.clip(0)], 0)
+        return np.concatenate([known, exists], axis=-1, dtype=self._graph.dtype(PAST_EVIDENCE))
+
+    def _bind_evidence(self, io: Any, rows: int, count: int) -> Array | None:
+        if self._graph.window == 1:
+            return None
+        evidence = np.empty((rows, count, self._graph.evidence_width), self._graph.dtype(EVIDENCE))
+        _bind(io.bind_output, EVIDENCE, evidence)
+        return evidence
+
+    def _binding(self, start: int, stop: int) -> Any:
+        """The binding of these rows' state and of the bank, kept while the rows stay the same."""
+        if self._bound is None or self._bound[:2] != (start, stop):
+            io = self._graph.session.io_binding()
+            self._state.bind(io, start, stop)
+            io.bind_ortvalue_input(BANK, self._bank)
+            self._bound = (start, stop, io)
+        return self._bound[2]
+
+
+class _State:
+    """The buffers of keys and values: numpy's on the host, ONNX Runtime's on a device."""
+
+    def __init__(self, graph: Graph, rows: int, capacity: int) -> None:
+        directory = graph.directory
+        self._graph = graph
+        self._tail = (directory.kv_heads, capacity, directory.head_size)
+        shape = (rows, *self._tail)
+        try:
+            if graph.on_host:
+                self._host = [np.zeros(shape, graph.cache_dtype) for _ in range(2 * directory.layers)]
+                self._pointers = [array.ctypes.data for array in self._host]
+            else:
+                self._device = [
+                    ort.OrtValue.ortvalue_from_shape_and_type(shape, graph.cache_dtype, graph.device, 0)
+                    for _ in range(2 * directory.layers)
+                ]
+                self._pointers = [value.data_ptr() for value in self._device]
+        except MemoryError as error:
+            raise ConfigError(f"no memory for {rows} x {capacity} positions: fewer rows or tokens") from error
+        self._stride = int(np.prod(self._tail)) * np.dtype(graph.cache_dtype).itemsize  # bytes of a row
+
+    def bind(self, io: Any, start: int, stop: int) -> None:
+        """Bind rows start..stop of every buffer as past and as present."""
+        names, shape = self._graph.directory.names, (stop - start, *self._tail)
+        pairs = ((names.past_key, names.present_key), (names.past_value, names.present_value))
+        for index, base in enumerate(self._pointers):
+            layer, which = divmod(index, 2)
+            where = (self._graph.device, 0, self._graph.cache_dtype, shape, base + start * self._stride)
+            io.bind_input(pairs[which][0] % layer, *where)
+            io.bind_output(pairs[which][1] % layer, *where)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first positions of one row to another."""
+        for array in self._host:
+            array[target, :, :length] = array[source, :, :length]
+
+
+def _bind(bind: Any, name: str, array: npt.NDArray[Any]) -> None:
+    """Bind numpy memory; the caller keeps the array alive until the run is over."""
+    bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

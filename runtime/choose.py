@@ -1,0 +1,114 @@
+"""Choosing among a few answers by their probability, with the prompt run once.
+
+The score of a choice is log P(its tokens, then the end-of-turn token | prompt): what training on
+that answer maximises. Prompts that begin alike (same tokens, same skill at each) share the run of
+that beginning. All runs have at least two tokens, so every score is bit for bit that of a full
+forward pass over prompt and choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError
+from .answer import skill_rows
+from .bank import Array
+from .cache import Cache, Ids
+from .graph import Graph
+from .registry import Applied
+from .text import Text, Tokens
+
+Float64 = npt.NDArray[np.float64]
+
+
+def encode_choices(choices: Any, text: Text) -> dict[str, Ids]:
+    """Tokens of every choice, with the end-of-turn token.
+
+    Raises:
+        ConfigError: Names every choice that is not one.
+    """
+    if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
+        raise ConfigError(f"choices is {choices!r:.80}; expected a list of texts")
+    faults = [f"{choice!r:.60}; expected text" for choice in choices if not isinstance(choice, str) or not choice]
+    if not faults and len(set(choices)) < len(choices):
+        faults.append(f"{list(choices)!r:.200}; expected every choice once")
+    if faults:
+        raise ConfigError("the choices cannot be used", faults)
+    return {choice: np.array([*text.encode(choice), text.end_id], np.int64) for choice in choices}
+
+
+def score_prompts(
+    graph: Graph,
+    bank: Array,
+    prompts: Sequence[tuple[Tokens, Applied]],
+    choices: Mapping[str, Ids],
+    best_only: bool,
+) -> Iterator[dict[str, float]]:
+    """Score every choice after every prompt.
+
+    Args:
+        graph: What to run.
+        bank: [N, P], pinned by the caller.
+        prompts: Tokens and what applies to them.
+        choices: From `encode_choices`.
+        best_only: Leave out choices that cannot win any more.
+
+    Yields:
+        Per prompt: choice -> log-probability.
+
+    Raises:
+        ConfigError: A prompt and its longest choice do not fit into the context.
+    """
+    longest = max(len(ids) for ids in choices.values())
+    capacity = max(len(tokens.ids) for tokens, _ in prompts) + longest
+    cache = Cache(graph, bank, 1, capacity)
+    for tokens, applied in prompts:
+        yield _score(cache, tokens, applied, choices, best_only)
+
+
+def _score(
+    cache: Cache, tokens: Tokens, applied: Applied, choices: Mapping[str, Ids], best_only: bool
+) -> dict[str, float]:
+    logits, _ = cache.prefill(0, tokens.ids, skill_rows(tokens, applied))
+    first = log_softmax(logits)  # [V]
+    scores: dict[str, float] = {}
+    # The likeliest first token first: later tokens only lower a score, so a choice whose first token
+    # is below the best complete score cannot win.
+    for label, ids in sorted(choices.items(), key=lambda item: -first[item[1][0]]):
+        if best_only and scores and first[ids[0]] <= max(scores.values()):
+            continue
+        scores[label] = float(first[ids[0]]) + _rest(cache, tokens, applied, ids)
+    return {label: scores[label] for label in choices if label in scores}
+
+
+def _rest(cache: Cache, tokens: Tokens, applied: Applied, ids: Ids) -> float:
+    """Log-probability of all tokens of a choice but the first. The prompt stays in the cache."""
+    if len(ids) == 1:
+        return 0.0
+    said, size = ids[:-1], len(tokens.ids)
+    if len(said) == 1 and size > 1:  # never a run of one token: it would take another kernel
+        said = np.concatenate([tokens.ids[-1:], said])
+    start = size - (len(said) - len(ids) + 1)
+    cache.rewind(0, start)
+    logits = cache.extend(0, said, np.full(len(said), applied.row))[1 - len(ids) :]  # [n - 1, V]
+    cache.rewind(0, size)
+    return float(sum(log_softmax(row)[token] for row, token in zip(logits, ids[1:], strict=True)))
+
+
+def log_softmax(logits: Array) -> Float64:
+    """[V] -> [V], in float64."""
+    shifted = logits.astype(np.float64) - logits.max()
+    result: Float64 = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def probabilities(scores: Mapping[str, float]) -> dict[str, float]:
+    """Softmax over scores: the probability of each choice if it must be one of them."""
+    top = max(scores.values())
+    weights = {label: float(np.exp(score - top)) for label, score in scores.items()}
+    total = sum(weights.values())
+    return {label: weight / total for label, weight in weights.items()}

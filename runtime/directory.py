@@ -1,0 +1,165 @@
+"""An exported model directory: read and held against its own promises before anything runs.
+
+Collects every fault of the directory and raises once. Knows nothing of ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..contract import ModelContract
+from ..errors import ModelError
+
+CONTRACT, GENAI, TOKENIZER = "lime.json", "genai_config.json", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the graph calls its inputs and outputs; KV names hold %d for the layer."""
+
+    input_ids: str
+    attention_mask: str
+    position_ids: str  # the graph may lack it
+    past_key: str
+    past_value: str
+    logits: str
+    present_key: str
+    present_value: str
+
+
+@dataclass(frozen=True)
+class ModelDirectory:
+    """A sound model directory."""
+
+    path: Path
+    contract: ModelContract
+    graph: Path
+    names: Names
+    layers: int
+    kv_heads: int
+    head_size: int
+    context_length: int
+    eos_ids: tuple[int, ...]
+    shared_buffer: bool  # past and present may be one buffer
+
+
+def read_directory(path: Path, verify: bool) -> ModelDirectory:
+    """Read lime.json and genai_config.json and check the files they name.
+
+    Args:
+        path: The model directory.
+        verify: Hash the weights too, not only the graph.
+
+    Raises:
+        ModelError: Names every file that is missing or changed and every setting that is wrong.
+    """
+    if not path.is_dir():
+        raise ModelError(f"{path} is not a directory; expected what `lime-edge export` writes")
+    faults: list[str] = []
+    contract = _contract(path, faults)
+    config = _config(path, faults)
+    if not (path / TOKENIZER).is_file():
+        faults.append(f"{TOKENIZER} is missing")
+    if contract is not None:
+        faults += _file_faults(path, contract, verify)
+    found = None
+    if contract is not None and config is not None:
+        found = _described(path, contract, config, faults)
+    if faults or found is None:
+        raise ModelError(f"{path} cannot be used: export again, or copy the directory anew", faults)
+    return found
+
+
+def _contract(path: Path, faults: list[str]) -> ModelContract | None:
+    try:
+        return ModelContract.from_json((path / CONTRACT).read_text("utf-8"))
+    except FileNotFoundError:
+        faults.append(f"{CONTRACT} is missing: not a directory that lime-edge exported")
+    except (OSError, UnicodeDecodeError) as error:
+        faults.append(f"{CONTRACT} cannot be read: {error}")
+    except ModelError as error:
+        faults += [error.message, *error.faults]
+    return None
+
+
+def _config(path: Path, faults: list[str]) -> dict[str, Any] | None:
+    try:
+        config = json.loads((path / GENAI).read_text("utf-8"))
+        if isinstance(config, dict):
+            return config
+        faults.append(f"{GENAI} holds {type(config).__name__}; expected an object")
+    except FileNotFoundError:
+        faults.append(f"{GENAI} is missing")
+    except (OSError, ValueError, RecursionError) as error:
+        faults.append(f"{GENAI} cannot be read: {error}")
+    return None
+
+
+def _file_faults(path: Path, contract: ModelContract, verify: bool) -> list[str]:
+    faults = []
+    for name, digest in contract.files:
+        file = path / name
+        if Path(name).name != name:
+            faults.append(f"{CONTRACT} names {name!r}; expected a plain file name")
+        elif not file.is_file():
+            faults.append(f"{name} is missing")
+        elif verify or file.suffix == ".onnx":
+            found = file_digest(file)
+            if found != digest:
+                faults.append(f"{name} has digest {found[:12]}, {CONTRACT} says {digest[:12]}: changed or damaged")
+    return faults
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _described(path: Path, contract: ModelContract, config: dict[str, Any], faults: list[str]) -> ModelDirectory | None:
+    """What genai_config.json says of the graph; None with a fault if it does not say it."""
+    try:
+        model = config["model"]
+        decoder = model["decoder"]
+        eos = model["eos_token_id"]
+        found = ModelDirectory(
+            path=path,
+            contract=contract,
+            graph=path / str(decoder["filename"]),
+            names=_names(decoder["inputs"], decoder["outputs"]),
+            layers=_size(decoder["num_hidden_layers"]),
+            kv_heads=_size(decoder["num_key_value_heads"]),
+            head_size=_size(decoder["head_size"]),
+            context_length=_size(model["context_length"]),
+            eos_ids=tuple(int(token) for token in (eos if isinstance(eos, list) else [eos])),
+            shared_buffer=bool(config.get("search", {}).get("past_present_share_buffer", True)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        faults.append(f"{GENAI} does not describe a decoder: {type(error).__name__}: {error}")
+        return None
+    if found.graph.name not in dict(contract.files):
+        faults.append(f"{GENAI} names the graph {found.graph.name!r}; {CONTRACT} has {dict(contract.files).keys()}")
+    return found
+
+
+def _names(inputs: dict[str, str], outputs: dict[str, str]) -> Names:
+    return Names(
+        input_ids=str(inputs["input_ids"]),
+        attention_mask=str(inputs["attention_mask"]),
+        position_ids=str(inputs.get("position_ids", "position_ids")),
+        past_key=str(inputs["past_key_names"]),
+        past_value=str(inputs["past_value_names"]),
+        logits=str(outputs["logits"]),
+        present_key=str(outputs["present_key_names"]),
+        present_value=str(outputs["present_value_names"]),
+    )
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**24:
+        raise ValueError(f"{value!r} is not a size")
+    return value

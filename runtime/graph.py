@@ -1,0 +1,134 @@
+"""The ONNX Runtime session of one model directory, and what its graph asks for.
+
+Knows names, types and devices; the KV cache and the decoding loop are in `cache.py` and `answer.py`.
+The CUDA path is written to the same interface; it was not run on a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from ..errors import ConfigError, DeviceError, ModelError
+from .directory import ModelDirectory
+
+BANK, SKILL_IDS = "lime.bank", "lime.skill_ids"
+PAST_EVIDENCE, EVIDENCE = "lime.past_evidence", "lime.evidence"
+
+_DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How ONNX Runtime runs the graph."""
+
+    device: str = "auto"  # auto, cpu or cuda
+    threads: int | None = None  # None: one per physical core
+    spin: bool = False  # let idle threads burn a core to answer a little sooner
+    operators: Path | None = None  # library with the native LiME operators
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.device not in ("auto", *_PROVIDERS):
+            faults.append(f"device is {self.device!r}; expected auto, {', '.join(_PROVIDERS)}")
+        whole = isinstance(self.threads, int) and not isinstance(self.threads, bool)
+        if self.threads is not None and (not whole or not 1 <= self.threads <= 1024):
+            faults.append(f"threads is {self.threads!r}; expected None or a whole number from 1 to 1024")
+        if faults:
+            raise ConfigError("the runtime cannot start", faults)
+
+
+class Graph:
+    """A loaded graph. `session` may be run by several threads at once.
+
+    Args:
+        directory: A sound model directory.
+        settings: How to run it.
+
+    Raises:
+        DeviceError: The device is not there.
+        ModelError: ONNX Runtime refuses the graph, or the graph does not keep its contract.
+    """
+
+    def __init__(self, directory: ModelDirectory, settings: SessionSettings) -> None:
+        self.directory = directory
+        self.device = _pick_device(settings.device)
+        self.session = _open(directory, self.device, settings)
+        inputs = [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
+        self._types = {value.name: value.type for value in [*inputs, *self.session.get_outputs()]}
+        names, routing = directory.names, directory.contract.routing
+        self.window = routing.window
+        self.evidence_width = len(directory.contract.table.modules) * routing.experts  # R
+        faults = _faults(directory, self._types, self.window)
+        if faults:
+            raise ModelError(f"{directory.graph} does not keep its contract: export again", faults)
+        self.has_positions = names.position_ids in self._types
+        self.bank_dtype = self.dtype(BANK)
+        self.cache_dtype = self.dtype(names.past_key % 0)
+        self.logits_dtype = self.dtype(names.logits)
+        self.vocabulary = int(next(o for o in self.session.get_outputs() if o.name == names.logits).shape[-1])
+
+    def dtype(self, name: str) -> npt.DTypeLike:
+        return _DTYPES[self._types[name]]
+
+    def place(self, array: npt.NDArray[Any]) -> Any:
+        """An OrtValue on the graph's device: the array's own memory on the host, else a copy."""
+        return ort.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the graph's memory is numpy's."""
+        return self.device == "cpu"
+
+
+def _pick_device(device: str) -> str:
+    available = ort.get_available_providers()
+    if device == "auto":
+        return "cuda" if _PROVIDERS["cuda"] in available else "cpu"
+    if _PROVIDERS[device] not in available:
+        raise DeviceError(
+            f"device {device!r} needs {_PROVIDERS[device]}; this onnxruntime has {', '.join(available)}: "
+            f"pip install 'lime-edge[{device}]'"
+        )
+    return device
+
+
+def _open(directory: ModelDirectory, device: str, settings: SessionSettings) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spin else "0")
+    if settings.threads is not None:
+        options.intra_op_num_threads = settings.threads
+    try:
+        if settings.operators is not None:
+            options.register_custom_ops_library(str(settings.operators))
+        return ort.InferenceSession(str(directory.graph), options, providers=[_PROVIDERS[device]])
+    except Exception as error:  # its exceptions have no common base below Exception
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot load {directory.graph}: {error}") from error
+
+
+def _faults(directory: ModelDirectory, types: dict[str, str], window: int) -> list[str]:
+    """What the graph lacks, and what it has in a type that numpy does not know."""
+    names = directory.names
+    state = [names.past_key, names.past_value, names.present_key, names.present_value]
+    floats = [names.logits, BANK, *(name % layer for name in state for layer in range(directory.layers))]
+    whole = [names.input_ids, names.attention_mask, SKILL_IDS]
+    if window > 1:
+        floats += [PAST_EVIDENCE, EVIDENCE]
+    faults = [f"no input or output {name!r}" for name in [*floats, *whole] if name not in types]
+    faults += [
+        f"{name!r} is {types[name]}; expected float or float16"
+        for name in floats
+        if name in types and types[name] not in _DTYPES
+    ]
+    known = {*floats, *whole, names.position_ids}
+    faults += [f"{name!r} is not known to this version" for name in types if name not in known]
+    if not directory.shared_buffer:
+        faults.append("past and present do not share a buffer: export with GroupQueryAttention")
+    return faults

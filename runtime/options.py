@@ -1,0 +1,85 @@
+"""Settings of one answer: their ranges, their defaults, and who wins (call > skill > default)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
+
+from ..errors import ConfigError
+
+DEFAULT_NEW_TOKENS = 256  # at most; fewer where the context ends before
+
+# name -> whole number?, lowest, highest. The same ranges as in a skill's manifest.
+_RANGES: dict[str, tuple[bool, float, float]] = {
+    "max_new_tokens": (True, 1, 2**20),
+    "temperature": (False, 0, 10),
+    "top_k": (True, 0, 2**20),
+    "top_p": (False, 1e-3, 1),
+    "repetition_penalty": (False, 0.1, 10),
+    "seed": (True, 0, 2**63),
+}
+_MAX_STOPS = 16
+
+
+class Settings(TypedDict, total=False):
+    """What a call may say; None and what is left out are the skill's or the default."""
+
+    max_new_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    repetition_penalty: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How one answer is produced, all settled."""
+
+    max_new_tokens: int | None = None  # None: DEFAULT_NEW_TOKENS, or up to the end of the context
+    temperature: float = 0.0  # 0 is greedy
+    top_k: int = 0  # 0 is off
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0  # 1 is off; on prompt and answer
+    seed: int | None = None  # None: different every time
+    stop: tuple[str, ...] = ()
+
+    @classmethod
+    def settle(cls, call: Mapping[str, Any], skill: Mapping[str, Any] | None = None) -> Options:
+        """Merge what a call says over what the skill was made for.
+
+        Args:
+            call: Settings by name; None means not given.
+            skill: Checked settings of the manifest, ``stop`` included.
+
+        Raises:
+            ConfigError: Names every setting that is unknown or out of range.
+        """
+        given = {name: value for name, value in call.items() if value is not None}
+        if isinstance(given.get("stop"), str):
+            given["stop"] = (given["stop"],)
+        if faults := _faults(given):
+            raise ConfigError("the generation settings cannot be used", faults)
+        merged = {**(skill or {}), **given}
+        return cls(**{**merged, "stop": tuple(merged.get("stop", ()))})
+
+
+def _faults(given: Mapping[str, Any]) -> list[str]:
+    known = {f.name for f in fields(Options)}
+    faults = [f"unknown setting {name!r}; known are {', '.join(sorted(known))}" for name in set(given) - known]
+    for name, (whole, low, high) in _RANGES.items():
+        if name in given and not _within(given[name], whole, low, high):
+            what = "a whole number" if whole else "a number"
+            faults.append(f"{name} is {given[name]!r}; expected {what} from {low:g} to {high:g}")
+    stop = given.get("stop", ())
+    if not isinstance(stop, Sequence) or len(stop) > _MAX_STOPS or not all(isinstance(s, str) and s for s in stop):
+        faults.append(f"stop is {stop!r}; expected up to {_MAX_STOPS} strings, none of them empty")
+    return faults
+
+
+def _within(value: Any, whole: bool, low: float, high: float) -> bool:
+    kind = int if whole else (int, float)
+    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high

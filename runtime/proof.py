@@ -1,0 +1,111 @@
+"""The load-time proof: a skill's golden prompts on this very graph.
+
+A package may be sound and carry the right digests and still do nothing here: a damaged graph, an
+adapter that was left out, vectors that never reach it. So the golden prompts are run as the base
+and with the skill, and held against what the author's machine said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SkillProofError
+from .answer import skill_rows
+from .bank import Array
+from .cache import Cache, Ids
+from .graph import Graph
+from .registry import Applied
+from .text import Text
+
+Float64 = npt.NDArray[np.float64]
+
+#: fp32: the largest difference of a logit from the author's. Other kernels sum in another order (1e-4);
+#: another backbone or adapter is off by whole logits.
+LOGIT_TOLERANCE = 2e-2
+#: Other precisions move the base's logits by more than a skill may, so the change that the skill makes
+#: is compared: its direction over the golden tokens, and its size.
+LEAST_COSINE = 0.8
+SIZE_RANGE = (0.5, 2.0)
+#: A skill that moves no golden logit by more than this does nothing.
+LEAST_CHANGE = 1e-3
+
+
+def prove(
+    graph: Graph, bank: Array, text: Text, name: str, golden: Sequence[Mapping[str, Any]], applied: Applied
+) -> None:
+    """Run the golden prompts.
+
+    Args:
+        graph, bank, text: What to run them on.
+        name: Of the skill, for the message.
+        golden: From the manifest.
+        applied: The skill's row.
+
+    Raises:
+        SkillProofError: There are none, or names each that does not reproduce and why.
+    """
+    if not golden:
+        raise SkillProofError(f"skill {name!r} has no golden prompts to prove it by: learn it again, or prove=False")
+    faults = [
+        f"golden prompt {number}: {fault}"
+        for number, entry in enumerate(golden)
+        for fault in _faults(graph, bank, text, entry, applied)
+    ]
+    if faults:
+        raise SkillProofError(f"skill {name!r} does not do here what its author measured: not loaded", faults)
+
+
+def _faults(graph: Graph, bank: Array, text: Text, entry: Mapping[str, Any], applied: Applied) -> Iterator[str]:
+    tokens = text.known(entry["prompt_ids"])
+    top, answer = np.array(entry["top_ids"]), list(entry["answer_ids"])
+    size = len(tokens.ids) + len(answer)
+    highest = max(int(tokens.ids.max()), int(top.max()), max(answer))
+    if size > graph.directory.context_length or highest >= graph.vocabulary:
+        yield f"{size} tokens up to id {highest}; the model has {graph.directory.context_length} and {graph.vocabulary}"
+        return
+    cache = Cache(graph, bank, 1, size)
+    base = cache.prefill(0, tokens.ids, np.zeros(len(tokens.ids), np.int64))[0][top].astype(np.float64)
+    logits = cache.prefill(0, tokens.ids, skill_rows(tokens, applied))[0]
+    skill = logits[top].astype(np.float64)
+    wanted_base, wanted_skill = np.array(entry["base_logits"]), np.array(entry["skill_logits"])
+    if np.abs(skill - base).max() <= LEAST_CHANGE:
+        yield f"the skill changes no logit by more than {LEAST_CHANGE:g} here"
+    elif graph.directory.contract.precision == "fp32":
+        yield from _exact("base", base, wanted_base)
+        yield from _exact("skill", skill, wanted_skill)
+        if (found := _greedy(cache, logits, len(answer), applied.row)) != answer:
+            yield f"answers {found}; expected {answer}"
+    else:
+        yield from _alike(skill - base, wanted_skill - wanted_base)
+
+
+def _exact(what: str, found: Float64, wanted: Float64) -> Iterator[str]:
+    off = float(np.abs(found - wanted).max())
+    if not off <= LOGIT_TOLERANCE:
+        yield f"the {what}'s logits are off by {off:.3g}; at most {LOGIT_TOLERANCE:g} is expected in fp32"
+
+
+def _alike(found: Float64, wanted: Float64) -> Iterator[str]:
+    """Whether the skill moves the logits here as it did there."""
+    size, expected = float(np.linalg.norm(found)), float(np.linalg.norm(wanted))
+    if not expected > 0:
+        yield "its author's measurement shows no change by the skill"
+        return
+    cosine = float(found @ wanted) / (size * expected)
+    if not cosine >= LEAST_COSINE:
+        yield f"the change points elsewhere: cosine {cosine:.2f}; at least {LEAST_COSINE:g} is expected"
+    if not SIZE_RANGE[0] <= size / expected <= SIZE_RANGE[1]:
+        yield f"the change is {size / expected:.2f} times its author's; expected {SIZE_RANGE[0]:g} to {SIZE_RANGE[1]:g}"
+
+
+def _greedy(cache: Cache, logits: Array, count: int, row: int) -> list[int]:
+    """The likeliest tokens one after another, after `logits` [V]."""
+    found = [int(logits.argmax())]
+    while len(found) < count:
+        ids: Ids = np.array(found[-1:])
+        found.append(int(cache.step(ids, np.array([row]))[0].argmax()))
+    return found

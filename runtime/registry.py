@@ -1,0 +1,285 @@
+"""Which skills are loaded, which one is active, and which bank row each request uses.
+
+The lock is held for dictionary changes only, never while a graph runs or a file is read. A request
+takes a `Lease` at its start: whatever is loaded, replaced or unloaded later, it goes on with the
+rows it began with. Knows nothing of files, tokens or graphs.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from ..contract import KINDS, Kind, ModuleTable
+from ..errors import ConfigError, UnknownSkillError
+from .bank import Array, Bank
+from .results import ACTIVE, Active, SkillInfo, SkillSpec
+
+# Registries (by id) whose active skill is switched off in this thread or task.
+_DISABLED: ContextVar[frozenset[int]] = ContextVar("lime_edge_disabled", default=frozenset())
+
+Spec = str | tuple[tuple[str, float], ...] | None  # a SkillSpec that nobody else can change
+
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """What a request applies: a bank row and how to use it."""
+
+    row: int = 0
+    activation: str = "always"
+    system: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # generation settings and stop strings
+    parts: tuple[tuple[SkillInfo, float], ...] = ()  # skills and weights; empty for the base
+
+
+@dataclass(frozen=True, eq=False)
+class Lease:
+    """Rows pinned for one request; a context manager that gives them back.
+
+    Attributes:
+        array: The bank to feed, [N, P].
+        applied: One per skill asked for.
+    """
+
+    registry: Registry
+    array: Array
+    applied: tuple[Applied, ...]
+
+    def release(self) -> None:
+        """Once, when the request is over."""
+        self.registry.release(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class Registry:
+    """Loaded skills by name.
+
+    Args:
+        bank: Where their vectors are.
+        table: Layout of a bank row.
+        limits: The largest |value| of each kind that a blend may reach.
+    """
+
+    def __init__(self, bank: Bank, table: ModuleTable, limits: Mapping[Kind, float]) -> None:
+        self._bank, self._limits = bank, limits
+        self._neutral = table.pack({})  # [P]
+        self._slices = _slices(table)
+        self._skills: dict[str, Applied] = {}
+        self._blends: dict[tuple[tuple[int, float], ...], Applied] = {}  # by rows and weights
+        self._active: Spec = None
+        self._active_lease: Lease | None = None
+        self._lock = threading.RLock()
+
+    def add(self, name: str, applied: Applied, replace: bool) -> None:
+        """Take over a skill whose row the caller holds; on any error nothing has changed.
+
+        Raises:
+            ConfigError: The name is taken, or the active blend cannot use the new skill.
+        """
+        with self._lock:
+            before = self._skills.get(name)
+            if before is not None and not replace:
+                raise ConfigError(taken(name))
+            self._skills[name] = applied
+            try:
+                self._activate(self._active)
+            except ConfigError:
+                self._restore(name, before)
+                raise
+            if before is not None:
+                self._bank.release([before.row])
+
+    def remove(self, name: str) -> None:
+        """Forget a skill; requests that began with it finish with it.
+
+        Raises:
+            UnknownSkillError: No such skill.
+            ConfigError: It is active.
+        """
+        with self._lock:
+            applied = self._find(name)
+            if name in dict(_parts(self._active)):
+                raise ConfigError(f"skill {name!r} is active: use_skill(None) or another skill first")
+            del self._skills[name]
+            self._bank.release([applied.row])
+
+    def activate(self, spec: SkillSpec) -> None:
+        """Make a skill the one that calls use which name none."""
+        frozen = _frozen(spec)
+        if not isinstance(frozen, Active):
+            with self._lock:
+                self._activate(frozen)
+
+    @property
+    def active(self) -> SkillSpec:
+        """The active skill as this thread or task sees it."""
+        return None if self._is_disabled else _thawed(self._active)
+
+    @property
+    def _is_disabled(self) -> bool:
+        return id(self) in _DISABLED.get()
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Calls of this thread or task that name no skill use the base."""
+        token = _DISABLED.set(_DISABLED.get() | {id(self)})
+        try:
+            yield
+        finally:
+            _DISABLED.reset(token)
+
+    def infos(self) -> list[SkillInfo]:
+        """In the order of loading."""
+        with self._lock:
+            return [applied.parts[0][0] for applied in self._skills.values()]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._skills
+
+    def lease(self, specs: Sequence[SkillSpec | Active]) -> Lease:
+        """Pin what is asked for, the active skill included.
+
+        Raises:
+            UnknownSkillError: A skill is not loaded; the message names those that are.
+            ConfigError: A blend cannot be made.
+        """
+        active = None if self._is_disabled else ACTIVE
+        frozen = [_frozen(active if spec is ACTIVE else spec) for spec in specs]
+        with self._lock:
+            return self._lease([self._active if isinstance(spec, Active) else spec for spec in frozen])
+
+    def release(self, lease: Lease) -> None:
+        """Give back what a lease holds; a blend that nobody uses any more is forgotten."""
+        with self._lock:
+            self._bank.release(applied.row for applied in lease.applied)
+            self._blends = {key: blend for key, blend in self._blends.items() if self._bank.held(blend.row)}
+
+    def _lease(self, specs: Sequence[Spec]) -> Lease:
+        applied: list[Applied] = []
+        try:
+            for spec in specs:
+                applied.append(self._resolve(spec))
+        except BaseException:
+            self._bank.release(one.row for one in applied)
+            raise
+        return Lease(self, self._bank.array, tuple(applied))
+
+    def _activate(self, spec: Spec) -> None:
+        lease = self._lease([spec])
+        before, self._active, self._active_lease = self._active_lease, spec, lease
+        if before is not None:
+            self.release(before)
+
+    def _restore(self, name: str, before: Applied | None) -> None:
+        if before is None:
+            del self._skills[name]
+        else:
+            self._skills[name] = before
+
+    def _find(self, name: str) -> Applied:
+        if name not in self._skills:
+            raise UnknownSkillError(unknown(name, list(self._skills)))
+        return self._skills[name]
+
+    def _resolve(self, spec: Spec) -> Applied:
+        """What a spec means now, its row held once."""
+        parts = [(self._find(name), weight) for name, weight in _parts(spec)]
+        if isinstance(spec, tuple):
+            return self._blend(parts)
+        applied = parts[0][0] if parts else Applied()
+        self._bank.hold([applied.row])
+        return applied
+
+    def _blend(self, parts: list[tuple[Applied, float]]) -> Applied:
+        """A derived row: neutral + sum of weight * (skill - neutral), so that what a skill lacks stays neutral."""
+        key = tuple((applied.row, weight) for applied, weight in parts)
+        if key in self._blends:
+            self._bank.hold([self._blends[key].row])
+            return self._blends[key]
+        if len({applied.activation for applied, _ in parts}) > 1:
+            found = ", ".join(f"{applied.parts[0][0].name}: {applied.activation}" for applied, _ in parts)
+            raise ConfigError(f"skills of different activation cannot be blended ({found})")
+        rows = self._bank.array
+        vectors = self._neutral + sum(
+            np.float32(weight) * (rows[applied.row] - self._neutral) for applied, weight in parts
+        )
+        self._check(vectors)
+        loudest = max(parts, key=lambda part: part[1])[0]
+        blend = Applied(
+            self._bank.add(vectors),
+            loudest.activation,
+            loudest.system,
+            loudest.defaults,
+            tuple((applied.parts[0][0], weight) for applied, weight in parts),
+        )
+        self._blends[key] = blend
+        return blend
+
+    def _check(self, vectors: Array) -> None:
+        peaks = {kind: max(float(np.abs(vectors[at]).max()) for at in places) for kind, places in self._slices.items()}
+        faults = [
+            f"{kind} reaches {peak:g}; at most {self._limits[kind]:g} is allowed"
+            for kind, peak in peaks.items()
+            if not peak <= self._limits[kind]
+        ]
+        if faults:
+            raise ConfigError("the blend goes beyond what a skill may do: use smaller weights", faults)
+
+
+def taken(name: str) -> str:
+    return f"a skill named {name!r} is loaded: pass replace=True, or load it under another name"
+
+
+def unknown(name: str, loaded: Sequence[str]) -> str:
+    listed = f"loaded are {', '.join(map(repr, loaded))}" if loaded else "none is loaded"
+    return f"no skill named {name!r}; {listed}: load_skill first (None is the base)"
+
+
+def _frozen(spec: Any) -> Spec | Active:
+    """A checked copy of what was asked for."""
+    if spec is None or isinstance(spec, str | Active):
+        return spec
+    if not isinstance(spec, Mapping) or not spec:
+        raise ConfigError(f"skill is {spec!r:.80}; expected None, a name, or weights by name")
+    faults = [
+        f"weight of {name!r} is {weight!r}; expected a finite number"
+        for name, weight in spec.items()
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight)
+    ]
+    faults += [f"{name!r} is not a name" for name in spec if not isinstance(name, str)]
+    if faults:
+        raise ConfigError("the blend cannot be made", faults)
+    return tuple((name, float(weight)) for name, weight in spec.items())
+
+
+def _thawed(spec: Spec) -> SkillSpec:
+    return dict(spec) if isinstance(spec, tuple) else spec
+
+
+def _parts(spec: Spec) -> tuple[tuple[str, float], ...]:
+    """Names and weights of a spec; none for the base."""
+    if spec is None:
+        return ()
+    return ((spec, 1.0),) if isinstance(spec, str) else spec
+
+
+def _slices(table: ModuleTable) -> dict[Kind, list[slice]]:
+    """Where each kind's values lie in a row."""
+    found: dict[Kind, list[slice]] = {kind: [] for kind in KINDS if kind in table.kinds}
+    for module in table.modules:
+        for kind in table.kinds:
+            start = table.offsets[kind, module.name]
+            found[kind].append(slice(start, start + math.prod(module.shape(kind, table.experts))))
+    return found

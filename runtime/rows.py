@@ -1,0 +1,42 @@
+"""What a call asks for, row by row: one prompt or many, one skill or one for every row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..errors import ConfigError
+from .results import Active, Prompt, SkillSpec
+
+
+class Rows(NamedTuple):
+    """Prompts and skills of the same length."""
+
+    prompts: list[Prompt]
+    skills: list[SkillSpec | Active]
+    single: bool  # the caller gets one result, not a list
+
+
+def split_rows(prompt: Any, skill: Any) -> Rows:
+    """Sort out what a call was given.
+
+    Args:
+        prompt: Text, a list of messages, or a list of either.
+        skill: One for all, or a list with one for every prompt; one prompt with a list of skills is
+            asked once with each.
+
+    Raises:
+        ConfigError: There is no prompt, or there are more or fewer skills than prompts.
+    """
+    many = isinstance(prompt, list | tuple) and not (prompt and isinstance(prompt[0], Mapping))
+    each = isinstance(skill, list | tuple)
+    prompts, skills = (list(prompt) if many else [prompt]), (list(skill) if each else [skill])
+    if not prompts:
+        raise ConfigError("there is no prompt; expected text, messages, or a list of either")
+    if not many:
+        prompts *= len(skills)
+    if not each:
+        skills *= len(prompts)
+    if len(prompts) != len(skills) or not skills:
+        raise ConfigError(f"{len(skills)} skills for {len(prompts)} prompts; expected one for each, or one for all")
+    return Rows(prompts, skills, not many and not each)

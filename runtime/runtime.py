@@ -1,0 +1,371 @@
+"""One small model, many skills: load a model directory, switch skills by number, answer.
+
+The facade. What it promises to callers: nothing escapes but LimeError; whatever fails, the skills
+loaded before keep answering as before; `skill=` of a call is never seen by another call. Runs
+without torch, transformers, peft and onnx.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Unpack, overload
+
+from ..contract import Kind, ModelContract
+from ..errors import ConfigError
+from ..package import LIMITS, Skill, check_skill, read_skill
+from .answer import Answer, Request, open_answers, run
+from .bank import Bank
+from .choose import encode_choices, probabilities, score_prompts
+from .directory import read_directory
+from .graph import Graph, SessionSettings
+from .options import Options, Settings
+from .proof import prove as prove_skill
+from .registry import Applied, Lease, Registry, taken
+from .results import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
+from .rows import split_rows
+from .stream import Stream
+from .text import Text
+
+BATCH_SIZE = 8  # rows run together unless told otherwise
+
+
+class Runtime:
+    """An exported model and the skills loaded into it. Safe to use from several threads.
+
+    Made by `Runtime.load`.
+    """
+
+    def __init__(self, graph: Graph, text: Text, limits: Mapping[Kind, float]) -> None:
+        self._graph, self._text, self._limits = graph, text, {**LIMITS, **limits}
+        table = graph.directory.contract.table
+        self._bank = Bank(table.row_size, graph.bank_dtype)
+        self._registry = Registry(self._bank, table, self._limits)
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | os.PathLike[str],
+        device: str = "auto",
+        threads: int | None = None,
+        max_value: Mapping[Kind, float] | None = None,
+        verify: bool = False,
+        spin: bool = False,
+        operators: str | os.PathLike[str] | None = None,
+    ) -> Runtime:
+        """Open what `lime-edge export` wrote.
+
+        Args:
+            directory: With lime.json, model.onnx, genai_config.json and the tokenizer's files.
+            device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where onnxruntime has it. The CUDA path
+                was not run on a GPU.
+            threads: Of ONNX Runtime; None takes one per physical core.
+            max_value: The largest |value| that a skill or blend may hold, by kind of vector, over
+                `lime_edge.package.LIMITS`.
+            verify: Hash the weights too (the graph always is).
+            spin: Let waiting threads burn their core: a little faster, alone on a machine.
+            operators: Library with the native LiME operators; without, the graph's own are used.
+
+        Raises:
+            ModelError: Names every file that is missing or changed, or what the graph lacks.
+            DeviceError: The device is not there; the message says which are.
+            ConfigError: An argument is out of range.
+        """
+        settings = SessionSettings(device, threads, spin, None if operators is None else Path(operators))
+        found = read_directory(Path(directory), verify)
+        return cls(Graph(found, settings), Text(found.path, found.eos_ids), max_value or {})
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        return self._graph.device
+
+    @property
+    def contract(self) -> ModelContract:
+        """The model's lime.json."""
+        return self._graph.directory.contract
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together, at most."""
+        return self._graph.directory.context_length
+
+    # -- skills ------------------------------------------------------------------------------------
+
+    def load_skill(
+        self,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        prove: bool = False,
+        replace: bool = False,
+    ) -> SkillInfo:
+        """Load a skill package; running requests do not notice.
+
+        Args:
+            path: The .lime file.
+            name: What to call it; None takes the package's own name.
+            prove: Run its golden prompts on this graph first.
+            replace: Take the place of the skill of that name. Requests in flight finish with the old one.
+
+        Raises:
+            SkillFormatError: Not a sound package.
+            SkillMismatchError: Made for another backbone, adapter or routing, or beyond the limits.
+            SkillProofError: Its golden prompts do not reproduce.
+            ConfigError: The name is taken, or is not one.
+        """
+        skill = read_skill(path)
+        name = skill.manifest.name if name is None else name
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ConfigError(f"the name {name!r} cannot be used; expected printable text")
+        if name in self._registry and not replace:
+            raise ConfigError(taken(name))
+        check_skill(skill, self.contract, self._limits)
+        row = self._bank.add(self.contract.table.pack(skill.tensors))
+        applied = _applied(skill, name, row, prove)
+        try:
+            if prove:
+                array = self._bank.array
+                prove_skill(self._graph, array, self._text, name, skill.manifest.golden, applied)
+            self._registry.add(name, applied, replace)
+        except BaseException:
+            self._bank.release([row])
+            raise
+        return applied.parts[0][0]
+
+    def use_skill(self, skill: SkillSpec) -> None:
+        """Make a skill the one for calls without ``skill=``; costs microseconds.
+
+        Args:
+            skill: A name, weights by name for a blend, or None for the base.
+
+        Raises:
+            UnknownSkillError: Not loaded; names those that are.
+            ConfigError: A blend that cannot be made.
+        """
+        self._registry.activate(skill)
+
+    @property
+    def active_skill(self) -> SkillSpec:
+        """What calls without ``skill=`` use, here and now; None is the base."""
+        return self._registry.active
+
+    def disable_skill(self) -> AbstractContextManager[None]:
+        """Within it, calls of this thread (or asyncio task) without ``skill=`` use the base."""
+        return self._registry.disabled()
+
+    def skills(self) -> list[SkillInfo]:
+        """The loaded skills, in the order of loading."""
+        return self._registry.infos()
+
+    def unload_skill(self, name: str) -> None:
+        """Forget a skill; requests that began with it finish with it.
+
+        Raises:
+            UnknownSkillError: Not loaded; names those that are.
+            ConfigError: It is active.
+        """
+        self._registry.remove(name)
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
+        self,
+        prompt: Prompt,
+        skill: SkillSpec | Active = ACTIVE,
+        *,
+        raw: bool = False,
+        batch_size: int = BATCH_SIZE,
+        **settings: Unpack[Settings],
+    ) -> Generation: ...
+    @overload
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        skill: SkillSpec | SkillSpecs | Active = ACTIVE,
+        *,
+        raw: bool = False,
+        batch_size: int = BATCH_SIZE,
+        **settings: Unpack[Settings],
+    ) -> list[Generation]: ...
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        skill: SkillSpec | SkillSpecs | Active = ACTIVE,
+        *,
+        raw: bool = False,
+        batch_size: int = BATCH_SIZE,
+        **settings: Unpack[Settings],
+    ) -> Generation | list[Generation]:
+        """Answer one prompt or many.
+
+        Args:
+            prompt: Text (a user message), a list of messages, or a list of either.
+            skill: For this call only: a name, a blend, None for the base, or a list with one for every
+                row (one prompt with a list of skills is answered with each). Not given: the active one.
+            raw: The prompt is plain text, without the chat template and the skill's system text.
+            batch_size: Rows run together; a row's answer does not depend on it.
+            **settings: max_new_tokens, temperature (0 is greedy), top_k, top_p, repetition_penalty,
+                seed and stop, for all rows. What is not given is the skill's, else greedy with at most
+                256 tokens. The same seed gives the same answer, alone and in any batch; so rows with
+                the same prompt, skill and seed answer the same.
+
+        Returns:
+            One Generation, or a list where prompt or skill was a list.
+
+        Raises:
+            UnknownSkillError: A skill is not loaded.
+            ConfigError: Names every setting and prompt that cannot be used.
+        """
+        rows = split_rows(prompt, skill)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size!r}; expected a whole number of 1 or more")
+        with self._registry.lease(rows.skills) as lease:
+            answers = self._open(rows.prompts, lease, raw, settings)
+            for start in range(0, len(answers), batch_size):
+                for _ in run(self._graph, lease.array, answers[start : start + batch_size]):
+                    pass
+        generations = [self._generation(answer) for answer in answers]
+        return generations[0] if rows.single else generations
+
+    def stream(
+        self,
+        prompt: Prompt,
+        skill: SkillSpec | Active = ACTIVE,
+        *,
+        raw: bool = False,
+        **settings: Unpack[Settings],
+    ) -> Stream:
+        """Answer one prompt piece by piece; arguments and errors as in `generate`.
+
+        Returns:
+            An iterator over pieces of text; its `generation` has the rest once it is over.
+        """
+        rows = split_rows(prompt, skill)
+        if not rows.single:
+            raise ConfigError("stream takes one prompt and one skill; generate takes lists")
+        lease = self._registry.lease(rows.skills)
+        try:
+            answers = self._open(rows.prompts, lease, raw, settings)
+        except BaseException:
+            lease.release()
+            raise
+        return Stream(lease, answers[0], run(self._graph, lease.array, answers), self._generation)
+
+    @overload
+    def choose(  # type: ignore[overload-overlap]
+        self,
+        prompt: Prompt,
+        choices: Sequence[str],
+        skill: SkillSpec | Active = ACTIVE,
+        *,
+        best_only: bool = False,
+        raw: bool = False,
+    ) -> Choice: ...
+    @overload
+    def choose(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        choices: Sequence[str],
+        skill: SkillSpec | SkillSpecs | Active = ACTIVE,
+        *,
+        best_only: bool = False,
+        raw: bool = False,
+    ) -> list[Choice]: ...
+    def choose(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        choices: Sequence[str],
+        skill: SkillSpec | SkillSpecs | Active = ACTIVE,
+        *,
+        best_only: bool = False,
+        raw: bool = False,
+    ) -> Choice | list[Choice]:
+        """The likeliest of a few answers, by log P(choice + end of turn | prompt).
+
+        Args:
+            prompt, skill, raw: As in `generate`. Prompts that begin alike share the run of that beginning.
+            choices: Texts; an answer is exactly one of them.
+            best_only: Only the label matters: skip choices that cannot win. The label is the same.
+
+        Returns:
+            One Choice, or a list where prompt or skill was a list.
+
+        Raises:
+            UnknownSkillError: A skill is not loaded.
+            ConfigError: Prompts or choices cannot be used, or do not fit into the context.
+        """
+        rows, encoded = split_rows(prompt, skill), encode_choices(choices, self._text)
+        with self._registry.lease(rows.skills) as lease:
+            prompts = [
+                (self._text.tokens(one, applied.system, raw), applied)
+                for one, applied in zip(rows.prompts, lease.applied, strict=True)
+            ]
+            found = list(score_prompts(self._graph, lease.array, prompts, encoded, best_only))
+        chosen = [
+            Choice(
+                label=max(scores, key=scores.__getitem__),
+                probabilities={} if best_only else probabilities(scores),
+                scores=scores,
+                receipt=self._receipt(applied),
+            )
+            for scores, applied in zip(found, lease.applied, strict=True)
+        ]
+        return chosen[0] if rows.single else chosen
+
+    def _open(self, prompts: Sequence[Prompt], lease: Lease, raw: bool, settings: Settings) -> list[Answer]:
+        """Requests of a call, checked, ready to run."""
+        requests = [
+            Request(
+                self._text.tokens(prompt, applied.system, raw),
+                applied,
+                Options.settle(settings, applied.defaults),
+            )
+            for prompt, applied in zip(prompts, lease.applied, strict=True)
+        ]
+        return open_answers(self._graph, self._text, requests)
+
+    def _generation(self, answer: Answer) -> Generation:
+        return Generation(
+            text="".join(answer.pieces),
+            token_ids=tuple(answer.ids),
+            finish_reason=answer.reason,
+            timings=answer.timings,
+            receipt=self._receipt(answer.request.applied),
+        )
+
+    def _receipt(self, applied: Applied) -> dict[str, Any]:
+        """What answered, by digest."""
+        contract = self.contract
+        skills = [
+            {"name": info.name, "version": info.version, "digest": info.digest, "weight": weight}
+            for info, weight in applied.parts
+        ]
+        return {
+            "skills": skills,
+            "activation": applied.activation if skills else None,
+            "backbone": contract.backbone_digest,
+            "adapter": contract.adapter_digest,
+            "graph": contract.graph_digest,
+            "precision": contract.precision,
+        }
+
+
+def _applied(skill: Skill, name: str, row: int, proved: bool) -> Applied:
+    manifest = skill.manifest
+    info = SkillInfo(
+        name=name,
+        version=manifest.version,
+        digest=manifest.digest,
+        activation=manifest.activation,
+        description=manifest.description,
+        license=manifest.license,
+        author=manifest.author,
+        size=skill.size,
+        path=skill.path,
+        proved=proved,
+    )
+    defaults = {**manifest.prompt["generation"], "stop": tuple(manifest.prompt["stop"])}
+    return Applied(row, manifest.activation, manifest.prompt["system"], defaults, ((info, 1.0),))

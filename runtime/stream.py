@@ -1,0 +1,60 @@
+"""An answer in pieces, as they become certain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+
+from ..errors import ConfigError
+from .answer import Answer
+from .registry import Lease
+from .results import Generation
+
+
+class Stream(Iterator[str]):
+    """Iterate over the text of one answer; the pieces together are `generate`'s text.
+
+    Leaving early is fine: `close` (or dropping the stream) frees what it holds. Not to be shared
+    between threads.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        answer: Answer,
+        steps: Generator[tuple[int, str], None, None],
+        finish: Callable[[Answer], Generation],
+    ) -> None:
+        self._lease: Lease | None = lease
+        self._answer, self._steps, self._finish = answer, steps, finish
+
+    def __next__(self) -> str:
+        try:
+            for _, piece in self._steps:
+                if piece:
+                    return piece
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise StopIteration
+
+    @property
+    def generation(self) -> Generation:
+        """The whole answer with reason, timings and receipt, once the last piece is out.
+
+        Raises:
+            ConfigError: The stream was not read to its end.
+        """
+        if not self._answer.reason:
+            raise ConfigError("the stream is not at its end: read all pieces first")
+        return self._finish(self._answer)
+
+    def close(self) -> None:
+        """Stop generating and free the cache."""
+        lease, self._lease = self._lease, None
+        self._steps.close()
+        if lease is not None:
+            lease.release()
+
+    def __del__(self) -> None:
+        self.close()

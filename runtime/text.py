@@ -1,0 +1,256 @@
+"""Text to tokens and back: chat template, prompts, and an answer's text as it grows.
+
+The rules for prompts are those of training: the rendered template is encoded without special
+tokens, an answer follows it, and the end-of-turn token ends it. Knows nothing of models or skills.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from ..errors import ConfigError, ModelError
+from .results import Message, Prompt
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt as the model sees it.
+
+    Attributes:
+        ids: [S], S >= 1.
+        boundary: The first position that belongs to the answer's turn: where a skill of activation
+            "response" begins. At most S - 1, so that the last token always predicts with the skill.
+    """
+
+    ids: Ids
+    boundary: int
+
+
+class Text:
+    """Tokenizer and chat template of one model directory.
+
+    Args:
+        path: The model directory.
+        eos_ids: Tokens that end an answer.
+
+    Raises:
+        ModelError: The tokenizer or the template cannot be read.
+    """
+
+    def __init__(self, path: Path, eos_ids: Sequence[int]) -> None:
+        self.tokenizer = _tokenizer(path / "tokenizer.json")
+        self._config = _json(path / "tokenizer_config.json")
+        self._template = _template(path, self._config)
+        self.eos_ids = frozenset(eos_ids)
+        named = self.tokenizer.token_to_id(self._special("eos_token"))
+        #: The token that ends an answer when one is scored: the tokenizer's own where the model ends on it.
+        self.end_id = named if named in self.eos_ids else eos_ids[0]
+
+    def tokens(self, prompt: Prompt, system: str | None = None, raw: bool = False) -> Tokens:
+        """Encode one prompt.
+
+        Args:
+            prompt: A user message, or a list of messages; with `raw`, plain text.
+            system: Put first where the messages have no system message of their own.
+            raw: No template: the text as it is, with the tokenizer's own special tokens.
+
+        Raises:
+            ConfigError: The prompt is not one, or is empty.
+        """
+        if raw:
+            if not isinstance(prompt, str):
+                raise ConfigError(f"raw=True takes plain text; the prompt is {type(prompt).__name__}")
+            ids = self.tokenizer.encode(prompt).ids
+            return _tokens(ids, len(ids))
+        messages = _messages(prompt)
+        if system is not None and not any(message["role"] == "system" for message in messages):
+            messages = [{"role": "system", "content": system}, *messages]
+        ids = self.encode(self.render(messages, answer=True))
+        turns = self.encode(self.render(messages, answer=False))
+        return _tokens(ids, _common_prefix(ids, turns))
+
+    def known(self, ids: Sequence[int]) -> Tokens:
+        """Tokens that came without their text; the boundary is before the template's answer header."""
+        header = self._header
+        ends = len(header) > 0 and list(ids[-len(header) :]) == header
+        return _tokens(list(ids), len(ids) - len(header) if ends else len(ids))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without added special tokens."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def render(self, messages: Sequence[Message], answer: bool) -> str:
+        """The chat template's text, with the header of the answer or without."""
+        if self._template is None:
+            raise ConfigError("this model has no chat template: call with raw=True, or add chat_template.jinja")
+        special = {name: self._special(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        try:
+            return self._template.render(
+                messages=messages, add_generation_prompt=answer, tools=None, documents=None, **special
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ConfigError(f"the chat template does not take these messages: {error}") from error
+
+    @cached_property
+    def _header(self) -> list[int]:
+        """The tokens that open an answer, such as ``<|im_start|>assistant``."""
+        if self._template is None:
+            return []
+        example = self.tokens("x")
+        header: list[int] = example.ids[example.boundary :].tolist()
+        return header
+
+    def _special(self, name: str) -> str:
+        """A special token's text; tokenizer_config.json has strings or objects."""
+        value = self._config.get(name)
+        if isinstance(value, dict):
+            value = value.get("content")
+        return value if isinstance(value, str) else ""
+
+
+class TextStream:
+    """The text of one answer, token by token: whole characters, and never a piece of a stop string.
+
+    Args:
+        tokenizer: Of the model.
+        stops: The text ends before the first of these.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
+        self._decode = DecodeStream(skip_special_tokens=True)
+        self._held = ""  # could be the beginning of a stop string
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """Add one token; the text that is certain now."""
+        self._held += self._decode.step(self._tokenizer, token) or ""
+        ends = [found for stop in self._stops if (found := self._held.find(stop)) >= 0]
+        if ends:
+            self.stopped = True
+            return self._take(min(ends))
+        return self._take(len(self._held) - self._undecided())
+
+    def flush(self) -> str:
+        """The rest of the text: no token follows that could make a stop string of it."""
+        return "" if self.stopped else self._take(len(self._held))
+
+    def _take(self, count: int) -> str:
+        text, self._held = self._held[:count], self._held[count:]
+        return text
+
+    def _undecided(self) -> int:
+        """Length of the longest ending that begins a stop string."""
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        for count in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-count:]) for stop in self._stops):
+                return count
+        return 0
+
+
+def _tokens(ids: list[int], boundary: int) -> Tokens:
+    if not ids:
+        raise ConfigError("the prompt is empty; expected at least one token")
+    return Tokens(np.array(ids, np.int64), min(boundary, len(ids) - 1))
+
+
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _messages(prompt: Any) -> list[Message]:
+    """Messages of a prompt, checked."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, list | tuple) or not prompt:
+        raise ConfigError(f"the prompt is {prompt!r:.80}; expected text or a list of messages")
+    faults = []
+    for number, message in enumerate(prompt):
+        if not isinstance(message, Mapping):
+            faults.append(f"message {number} is {type(message).__name__}; expected an object with role and content")
+            continue
+        faults += [
+            f"message {number} has {key} {message.get(key)!r:.60}; expected text"
+            for key in ("role", "content")
+            if not isinstance(message.get(key), str)
+        ]
+    if faults:
+        raise ConfigError("the messages cannot be used", faults)
+    return list(prompt)
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _template(path: Path, config: Mapping[str, Any]) -> jinja2.Template | None:
+    """The chat template, compiled in a sandbox as transformers does; None where there is none."""
+    file = path / "chat_template.jinja"
+    source = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
+    if not isinstance(source, str):
+        return None
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _GenerationTag]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateError as error:
+        raise ModelError(f"the chat template of {path} is broken: {error}") from error
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """``{% generation %}``, which marks answers for training: its content, unchanged."""
+
+    tags = {"generation"}  # noqa: RUF012  # as jinja2 declares it
+
+    def parse(self, parser: Any) -> Any:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
