@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lime_edge import package
-from lime_edge.contract import Routing, canonical_json
+from lime_edge.contract import KINDS, Routing, canonical_json
 from lime_edge.errors import LimeError, SkillError, SkillFormatError, SkillMismatchError
 from lime_edge.manifest import Manifest
 from lime_edge.package import LIMITS, check_skill, describe, digest_of, read_skill, write_skill
@@ -63,6 +63,14 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, dtype: Dtype) -> None:
         assert not array.flags.writeable
         np.testing.assert_array_equal(array, wrote.tensors[name])
     assert os.listdir(tmp_path) == ["a.lime"]
+
+
+def test_every_kind_at_once(tmp_path: Path) -> None:
+    """The rank gate is r wide, beside others that are H wide."""
+    skill = write_skill(tmp_path / "a.lime", manifest(), vectors(KINDS))
+    assert read_skill(skill.path).kinds == KINDS
+    assert skill.tensors[f"rank.{MODULES[0]}"].shape == (EXPERTS, malformed.RANK)
+    check_skill(skill, CONTRACT)
 
 
 def test_f16_keeps_what_f16_can_say(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+# A machine with Python 3.11 is enough: every target makes its own .venv first.
+#
+# torch comes before the rest, at a version whose CPU build pip finds here. Where only PyPI is at hand, Linux takes a
+# CUDA build of gigabytes; the CPU build is then
+#   make test TORCH='torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu'
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := test
+.PHONY: test lint demo clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable '.[train,export,dev]'
+	@touch $@
+
+# The linters first, so that pytest's summary comes last; a lint fault does not hide a failing test.
+test: $(STAMP)
+	@status=0; $(MAKE) --no-print-directory lint || status=1; $(BIN)/python -m pytest || status=1; exit $$status
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: $(STAMP)
+	$(BIN)/lime-edge demo
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
