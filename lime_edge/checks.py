@@ -68,7 +68,7 @@ def text(limit: int, *, least: int = 0, pattern: str = "", what: str = "text", c
     def check(where: str, value: Any) -> Iterator[str]:
         if not isinstance(value, str) or not least <= len(value) <= limit:
             yield f"{where} is {show(value)}; expected {expected}"
-        elif pattern and not re.fullmatch(pattern, value):
+        elif pattern and not re.fullmatch(pattern, value, re.ASCII):
             yield f"{where} is {show(value)}; expected {expected}, matching {pattern}"
         elif bad := {c for c in value if not _allowed(c, controls)}:
             yield f"{where} holds {show(sorted(bad))}; expected no control or surrogate characters"

@@ -233,8 +233,10 @@ MANIFEST = [
     said("long name", "expected a name of 1 to 64 characters", name="a" * 65),
     said("version", "manifest.version is '1.0'; expected a semantic version", version="1.0"),
     said("version with a leading zero", "manifest.version is '01.0.0'", version="01.0.0"),
+    said("version in Arabic digits", "manifest.version is '1.0.٢'", version="1.0.٢"),
     said("licence", "expected an SPDX licence", license="mine!"),
     said("created", "manifest.created is '2026-02-30'; expected a date", created="2026-02-30"),
+    said("created in wide digits", "expected a date, YYYY-MM-DD", created="２０２６-01-31"),
     said("created as a number", "manifest.created is 2026", created=2026),
     said("author with a bell", r"manifest.author holds ['\x07']", author="a\x07"),
     said("description too long", "manifest.description is", description="a" * 4001),
@@ -285,6 +287,9 @@ TENSORS = [
     ),
     stored("no module", lambda t: t.update({"expert.": t[Q]}), "tensor 'expert.': expected a name"),
     stored("module with a space", lambda t: t.update({"expert.a b": t[Q]}), "tensor 'expert.a b': expected a name"),
+    header(
+        "surrogate in a name", lambda h: h.update({"expert.\ud800": h.pop(Q)}), r"'expert.\ud800'", "scales nothing"
+    ),
     stored("scale missing", lambda t: t.pop(Q + ".scale"), f"tensor {Q}.scale is missing"),
     stored("scale alone", lambda t: t.pop(Q), f"tensor {Q}.scale scales nothing"),
     stored("scale not wanted", lambda t: t.update({Q + ".scale": abs(t[Q])}), "is not wanted", dtype="f16"),
