@@ -109,3 +109,8 @@ def set_vectors(model: Any, vectors: Mapping[str, npt.NDArray[np.float32]]) -> N
 
 def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
     return tensor.detach().float().cpu().numpy().copy()
+
+
+def is_lime(model: Any) -> bool:
+    """Whether LiME layers are in the model."""
+    return isinstance(model, PeftModel) and isinstance(model.base_model, LimeModel)

@@ -194,7 +194,7 @@ class Collator:
         self.response_only = response_only
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Returns input_ids, attention_mask [B, S], labels [B, K], logits_to_keep K; skill_active [B, S]."""
+        """Returns input_ids, attention_mask [B, S], labels [B, K], logits_to_keep [K]; skill_active [B, S]."""
         examples: list[Example] = [item["example"] for item in items]
         longest = max(len(e.input_ids) for e in examples)
         keep = longest - min(e.answer_start for e in examples) + 1  # the token before predicts the first
@@ -208,5 +208,6 @@ class Collator:
             mask[i, :length] = 1
             labels[i, example.answer_start : length] = ids[i, example.answer_start : length]
             active[i, example.response_start :] = True
-        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels[:, -keep:], "logits_to_keep": keep}
+        kept = torch.arange(longest - keep, longest)  # indices, not a count: a slice would copy the output embedding
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels[:, -keep:], "logits_to_keep": kept}
         return batch | ({"skill_active": active} if self.response_only else {})

@@ -12,7 +12,7 @@ from .errors import ConfigError
 from .peft_config import LimeConfig
 from .training import Plan, fit
 
-_VALID_ROWS = 240  # rows of the validation loss, spread evenly over the tasks
+_VALID_ROWS = 96  # rows of the validation loss, spread evenly over the tasks
 
 
 def train(

@@ -33,7 +33,7 @@ class Plan:
     weight_decay: float = 0.01  # of everything else
     warmup: float = 0.05  # share of the steps; the rate then falls linearly
     seed: int = 0
-    save_every: int = 50  # steps between checkpoints and evaluations
+    save_every: int = 100  # steps between checkpoints and evaluations
     gradient_checkpointing: bool = False
 
 
@@ -114,8 +114,8 @@ def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments
         seed=plan.seed,
         train_sampling_strategy="group_by_length",
         include_num_input_tokens_seen="non_padding",
-        gradient_checkpointing=plan.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=plan.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         logging_steps=5,
         save_steps=plan.save_every,
         eval_strategy="steps" if evaluate else "no",

@@ -1,0 +1,51 @@
+"""How good answers are: exact match and F1. Plain Python; knows nothing of models."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over rows, each from 0 to 1.
+
+    Attributes:
+        rows: How many rows.
+        exact: Share of answers equal to the reference, surrounding white space aside. Where the answer
+            is one of given choices this is the accuracy.
+        f1: Overlap of the answer's parts with the reference's: key-value pairs where the reference is
+            a JSON object (slot F1), words elsewhere (token F1).
+    """
+
+    rows: int
+    exact: float
+    f1: float
+
+
+def score(answers: Sequence[str], references: Sequence[str]) -> Score:
+    """Compare answers with references, pairwise; at least one pair."""
+    pairs = [(answer.strip(), reference.strip()) for answer, reference in zip(answers, references, strict=True)]
+    exact = sum(answer == reference for answer, reference in pairs) / len(pairs)
+    return Score(len(pairs), exact, sum(f1(answer, reference) for answer, reference in pairs) / len(pairs))
+
+
+def f1(answer: str, reference: str) -> float:
+    """Harmonic mean of precision and recall over the parts of both texts."""
+    slots = _slots(reference)
+    wanted = Counter(reference.split() if slots is None else slots)
+    found = Counter(answer.split() if slots is None else _slots(answer) or [])
+    shared = sum((wanted & found).values())
+    return 2 * shared / (sum(wanted.values()) + sum(found.values())) if shared else float(wanted == found)
+
+
+def _slots(text: str) -> list[str] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    return [json.dumps([key, item], sort_keys=True) for key, item in value.items()]

@@ -1,0 +1,137 @@
+"""Answers of a torch model: greedy text, or the likeliest of given choices; logits of a prompt.
+
+The training side measures itself with this. Works for any causal model of transformers, wrapped or
+not; LiME layers additionally see where the skill is active. Shapes: B rows, S tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+from transformers import DynamicCache
+
+from .checkpoint import is_lime
+from .data import Row, encode_prompt
+
+_BATCH = 16  # rows generated together
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised prompt and where the assistant's turn begins in it."""
+
+    ids: tuple[int, ...]
+    response_start: int
+
+
+class Predictor:
+    """One model, asked greedily.
+
+    Args:
+        model: A causal language model, PEFT or plain.
+        tokenizer: Its tokenizer.
+        response_only: Whether the skill is active on the assistant's turn alone.
+        system: System text of the skill.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, response_only: bool = False, system: str | None = None) -> None:
+        self.model, self.tokenizer, self.system = model, tokenizer, system
+        self.response_only = response_only and is_lime(model)
+
+    def prompt(self, row: Row) -> Prompt:
+        ids, start = encode_prompt(self.tokenizer, row.messages, self.system)
+        return Prompt(tuple(ids), start)
+
+    def answers(self, rows: Sequence[Row], max_new_tokens: int = 96, label: str = "measuring") -> list[str]:
+        """One answer per row: the likeliest choice where the row has choices, else greedy text."""
+        found: dict[int, str] = {}
+        free = [i for i, row in enumerate(rows) if not row.choices]
+        free.sort(key=lambda i: len(self.prompt(rows[i]).ids))
+        jobs = [[i] for i, row in enumerate(rows) if row.choices]
+        jobs += [free[i : i + _BATCH] for i in range(0, len(free), _BATCH)]
+        with self._inference():
+            for job in track(jobs, label, transient=True):
+                first = rows[job[0]]
+                if first.choices:
+                    found[job[0]] = self._choose(self.prompt(first), first.choices)
+                else:
+                    texts = self.generate([self.prompt(rows[i]) for i in job], max_new_tokens)
+                    found |= {i: self.tokenizer.decode(ids, skip_special_tokens=True) for i, ids in zip(job, texts, strict=True)}
+        return [found[i] for i in range(len(rows))]
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
+        """Greedy token ids after every prompt, without the end-of-turn token."""
+        eos = self.tokenizer.eos_token_id
+        logits, cache, mask = self.prefill(prompts)
+        done = torch.zeros(len(prompts), dtype=torch.bool)
+        steps: list[Tensor] = []
+        for _ in range(max_new_tokens):
+            token = logits.argmax(-1)  # [B]
+            done = done | (token == eos)
+            if bool(done.all()):
+                break
+            steps.append(torch.where(done, eos, token))
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            logits = self._step(steps[-1][:, None], mask, cache)[:, -1]
+        rows = torch.stack(steps, 1).tolist() if steps else [[] for _ in prompts]
+        return [row[: row.index(eos)] if eos in row else row for row in rows]
+
+    @torch.no_grad()
+    def prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, DynamicCache, Tensor]:
+        """Logits [B, V] after each prompt, the cache, and the attention mask [B, S] (padding on the left)."""
+        longest = max(len(prompt.ids) for prompt in prompts)
+        ids = torch.full((len(prompts), longest), self.tokenizer.pad_token_id)
+        mask, active = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+        for i, prompt in enumerate(prompts):
+            begin = longest - len(prompt.ids)
+            ids[i, begin:] = torch.tensor(prompt.ids)
+            mask[i, begin:] = 1
+            active[i, begin + prompt.response_start :] = True
+        cache = DynamicCache(config=self.model.config)
+        extra = {"skill_active": active} if self.response_only else {}
+        return self._step(ids, mask, cache, last=True, **extra)[:, -1], cache, mask
+
+    def _step(self, ids: Tensor, mask: Tensor, cache: DynamicCache, last: bool = False, **extra: Any) -> Tensor:
+        places = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        if last:
+            extra["logits_to_keep"] = torch.tensor([ids.shape[1] - 1])
+        output = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, **extra
+        )
+        return output.logits.float()  # type: ignore[no-any-return]
+
+    def _choose(self, prompt: Prompt, choices: Sequence[str]) -> str:
+        """The choice whose tokens and end of turn are likeliest together; exact, hopeless ones skipped."""
+        logits, cache, mask = self.prefill([prompt])
+        first = logits[0].log_softmax(-1)
+        tails = {c: [*self.tokenizer.encode(c, add_special_tokens=False), self.tokenizer.eos_token_id] for c in choices}
+        best, best_score = choices[0], -torch.inf
+        for choice in sorted(choices, key=lambda c: -float(first[tails[c][0]])):
+            ids = tails[choice]
+            if float(first[ids[0]]) <= best_score:
+                break  # more tokens can only make it less likely
+            tail = torch.tensor([ids])
+            longer = torch.cat([mask, mask.new_ones(1, len(ids) - 1)], 1)
+            rest = self._step(tail[:, :-1], longer, cache)[0].log_softmax(-1)
+            cache.crop(len(prompt.ids))
+            total = float(first[ids[0]] + rest.gather(1, tail[0, 1:, None]).sum())
+            if total > best_score:
+                best, best_score = choice, total
+        return best
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.train(was_training)
