@@ -1,9 +1,8 @@
 """The KV cache of one request batch, and the graph run on it.
 
-One buffer per layer, allocated once, serves as past and present alike. Rows have their own lengths.
-Prompts run row by row (GroupQueryAttention takes several tokens after a past only for one row; and
-a row then computes exactly what it would alone), single tokens for all rows at once. Every cached
-position knows the token and the bank row that made it, so a prefix is reused only where the new
+Rows have their own lengths. Prompts run row by row (GroupQueryAttention takes several tokens after a
+past only for one row; and a row then computes exactly what it would alone), single tokens for all
+rows at once. Every cached position knows the token and the bank row that made it, so a prefix is reused only where the new
 prompt would have made the same. Knows nothing of text, sampling or skill names.
 """
 
@@ -13,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from ..errors import ConfigError, ModelError
 from .graph import BANK, EVIDENCE, PAST_EVIDENCE, SKILL_IDS, Graph
+from .state import State
 
 Ids = npt.NDArray[np.int64]
 Array = npt.NDArray[np.floating]
@@ -50,7 +49,7 @@ class Cache:
         self.rows = rows
         self.capacity = min(-(-capacity // _ROUND) * _ROUND, directory.context_length)
         self.lengths = np.zeros(rows, np.int64)  # [B]
-        self._state = _State(graph, rows, self.capacity)
+        self._state = State(graph, rows, self.capacity)
         self._ids: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap]
         self._skills: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap] bank row of every position
         width = graph.evidence_width if graph.window > 1 else 0
@@ -185,44 +184,6 @@ class Cache:
             io.bind_ortvalue_input(BANK, self._bank)
             self._bound = (start, stop, io)
         return self._bound[2]
-
-
-class _State:
-    """The buffers of keys and values: numpy's on the host, ONNX Runtime's on a device."""
-
-    def __init__(self, graph: Graph, rows: int, capacity: int) -> None:
-        directory = graph.directory
-        self._graph = graph
-        self._tail = (directory.kv_heads, capacity, directory.head_size)
-        shape = (rows, *self._tail)
-        try:
-            if graph.on_host:
-                self._host = [np.zeros(shape, graph.cache_dtype) for _ in range(2 * directory.layers)]
-                self._pointers = [array.ctypes.data for array in self._host]
-            else:
-                self._device = [
-                    ort.OrtValue.ortvalue_from_shape_and_type(shape, graph.cache_dtype, graph.device, 0)
-                    for _ in range(2 * directory.layers)
-                ]
-                self._pointers = [value.data_ptr() for value in self._device]
-        except MemoryError as error:
-            raise ConfigError(f"no memory for {rows} x {capacity} positions: fewer rows or tokens") from error
-        self._stride = int(np.prod(self._tail)) * np.dtype(graph.cache_dtype).itemsize  # bytes of a row
-
-    def bind(self, io: Any, start: int, stop: int) -> None:
-        """Bind rows start..stop of every buffer as past and as present."""
-        names, shape = self._graph.directory.names, (stop - start, *self._tail)
-        pairs = ((names.past_key, names.present_key), (names.past_value, names.present_value))
-        for index, base in enumerate(self._pointers):
-            layer, which = divmod(index, 2)
-            where = (self._graph.device, 0, self._graph.cache_dtype, shape, base + start * self._stride)
-            io.bind_input(pairs[which][0] % layer, *where)
-            io.bind_output(pairs[which][1] % layer, *where)
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first positions of one row to another."""
-        for array in self._host:
-            array[target, :, :length] = array[source, :, :length]
 
 
 def _bind(bind: Any, name: str, array: npt.NDArray[Any]) -> None:

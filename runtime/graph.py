@@ -130,5 +130,5 @@ def _faults(directory: ModelDirectory, types: dict[str, str], window: int) -> li
     known = {*floats, *whole, names.position_ids}
     faults += [f"{name!r} is not known to this version" for name in types if name not in known]
     if not directory.shared_buffer:
-        faults.append("past and present do not share a buffer: export with GroupQueryAttention")
+        faults.append("past and present do not share a buffer; expected GroupQueryAttention: use int4 or fp32")
     return faults

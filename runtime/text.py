@@ -57,17 +57,16 @@ class Text:
         self.tokenizer = _tokenizer(path / "tokenizer.json")
         self._config = _json(path / "tokenizer_config.json")
         self._template = _template(path, self._config)
-        self.eos_ids = frozenset(eos_ids)
-        named = self.tokenizer.token_to_id(self._special("eos_token"))
-        #: The token that ends an answer when one is scored: the tokenizer's own where the model ends on it.
-        self.end_id = named if named in self.eos_ids else eos_ids[0]
+        named: int | None = self.tokenizer.token_to_id(self._special("eos_token"))
+        self.end_id = eos_ids[0] if named is None else named  # what training puts after an answer
+        self.eos_ids = frozenset({*eos_ids, self.end_id})
 
     def tokens(self, prompt: Prompt, system: str | None = None, raw: bool = False) -> Tokens:
         """Encode one prompt.
 
         Args:
             prompt: A user message, or a list of messages; with `raw`, plain text.
-            system: Put first where the messages have no system message of their own.
+            system: Put first where the messages do not begin with one of their own.
             raw: No template: the text as it is, with the tokenizer's own special tokens.
 
         Raises:
@@ -79,11 +78,11 @@ class Text:
             ids = self.tokenizer.encode(prompt).ids
             return _tokens(ids, len(ids))
         messages = _messages(prompt)
-        if system is not None and not any(message["role"] == "system" for message in messages):
+        if system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system}, *messages]
         ids = self.encode(self.render(messages, answer=True))
         turns = self.encode(self.render(messages, answer=False))
-        return _tokens(ids, _common_prefix(ids, turns))
+        return _tokens(ids, len(turns) if ids[: len(turns)] == turns else len(ids))
 
     def known(self, ids: Sequence[int]) -> Tokens:
         """Tokens that came without their text; the boundary is before the template's answer header."""
@@ -169,11 +168,6 @@ def _tokens(ids: list[int], boundary: int) -> Tokens:
     if not ids:
         raise ConfigError("the prompt is empty; expected at least one token")
     return Tokens(np.array(ids, np.int64), min(boundary, len(ids) - 1))
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _messages(prompt: Any) -> list[Message]:

@@ -1,0 +1,68 @@
+"""Where keys and values are kept: numpy's memory on the host, ONNX Runtime's on a device.
+
+Knows nothing of tokens, skills or lengths. The device's way was not run on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from ..errors import ConfigError
+from .graph import Graph
+
+
+class State:
+    """One buffer [B, heads, capacity, size] per layer, for keys and for values: past and present alike.
+
+    GroupQueryAttention appends in place, so a binding serves any number of runs.
+
+    Args:
+        graph: Whose layers.
+        rows: B.
+        capacity: Positions in each row.
+
+    Raises:
+        ConfigError: There is no memory for them.
+    """
+
+    def __init__(self, graph: Graph, rows: int, capacity: int) -> None:
+        directory = graph.directory
+        self._graph = graph
+        self._tail = (directory.kv_heads, capacity, directory.head_size)
+        self._stride = int(np.prod(self._tail)) * np.dtype(graph.cache_dtype).itemsize  # bytes of a row
+        shape, count = (rows, *self._tail), 2 * directory.layers
+        try:
+            if graph.on_host:
+                self._host = [np.zeros(shape, graph.cache_dtype) for _ in range(count)]
+                self._pointers = [array.ctypes.data for array in self._host]
+            else:
+                kind = (graph.cache_dtype, graph.device, 0)
+                self._device = [ort.OrtValue.ortvalue_from_shape_and_type(shape, *kind) for _ in range(count)]
+                self._pointers = [value.data_ptr() for value in self._device]
+        except MemoryError as error:
+            raise ConfigError(f"no memory for {rows} x {capacity} positions: fewer rows or tokens") from error
+
+    def bind(self, io: Any, start: int, stop: int) -> None:
+        """Bind rows start..stop of every buffer as past and as present."""
+        shape = (stop - start, *self._tail)
+        for (past_name, present_name), base in zip(_names(self._graph), self._pointers, strict=True):
+            where = (self._graph.device, 0, self._graph.cache_dtype, shape, base + start * self._stride)
+            io.bind_input(past_name, *where)
+            io.bind_output(present_name, *where)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first positions of one row to another; on the host only."""
+        for array in self._host:
+            array[target, :, :length] = array[source, :, :length]
+
+
+def _names(graph: Graph) -> Iterator[tuple[str, str]]:
+    """Past and present of every layer's keys and values."""
+    names = graph.directory.names
+    for layer in range(graph.directory.layers):
+        yield names.past_key % layer, names.present_key % layer
+        yield names.past_value % layer, names.present_value % layer
