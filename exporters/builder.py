@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import io
 import logging
 import sys
@@ -24,6 +25,12 @@ Precision = Literal["int4", "fp16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _PACKAGE = "onnxruntime_genai.models"
+_OPTIONS = [
+    "hf_token=false",
+    # Layers with a sliding window keep the whole cache like all others: reusing a prefix after a
+    # switch of skills needs what a ring buffer has forgotten.
+    "windowed_kv_cache=false",
+]
 
 
 def build_backbone(backbone: Path, output: Path, precision: Precision) -> None:
@@ -52,9 +59,19 @@ def build_backbone(backbone: Path, output: Path, precision: Precision) -> None:
             ) from error
 
 
+def builds(architecture: str) -> bool:
+    """Whether the builder takes a model class, "LlamaForCausalLM". It keeps no list: its dispatch names them.
+
+    Raises:
+        MissingExtraError: onnxruntime-genai is not installed.
+    """
+    with _builder() as builder:
+        return f'"{architecture}"' in inspect.getsource(inspect.unwrap(builder.create_model))
+
+
 def _run(builder: Any, backbone: str, output: str, precision: str, cache: str) -> None:
     where = (None, backbone, output, precision, "cpu", cache)
-    options = builder.parse_extra_options(*where, ["hf_token=false"])
+    options = builder.parse_extra_options(*where, _OPTIONS)
     _flatten_rope(options["hf_details"]["hf_config"])
     builder.create_model(*where, **options)
 

@@ -140,7 +140,7 @@ class Case:
                 # a skill per token: every skill over the whole row, then each token takes its own
                 done = [self._module(i, module.name, x[b], skill) for skill in range(self.skills)]
                 rows.append(np.stack([done[every[b, t]][0][t] for t in range(x.shape[1])]))
-                clear[b] &= [_clear(row, self.routing) for row in self._means(done[0][1])]
+                clear[b] &= [clear_of_limits(row, self.routing) for row in self._means(done[0][1])]
             out.append(np.stack(rows))
         return np.concatenate(out, axis=2), clear
 
@@ -155,7 +155,7 @@ class Case:
         return reference.window_mean(logits, np.zeros((0, self.routing.experts)), self.routing.window)
 
 
-def _clear(logits: Array, routing: Routing) -> bool:
+def clear_of_limits(logits: Array, routing: Routing) -> bool:
     """Whether no probability lies within MARGIN of the limit that decides about it (its own limit aside)."""
     if routing.mode in ("soft", "auto_soft"):
         return True  # continuous

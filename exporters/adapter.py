@@ -1,0 +1,79 @@
+"""What an exporter needs to know of a trained checkpoint: plain arrays, no torch.
+
+Knows nothing of files and graphs; `faults` says everything about it that a graph cannot express.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..contract import KINDS, Kind, Routing
+
+
+@dataclass(frozen=True)
+class AdaptedModule:
+    """The shared adapter of one linear module: d = scale * b @ (a @ x)."""
+
+    name: str  # as in the Hugging Face model, "model.layers.0.self_attn.q_proj"
+    a: npt.NDArray[np.float32]  # [r, D]
+    b: npt.NDArray[np.float32]  # [H, r]
+    scale: float  # alpha / r
+
+    @property
+    def in_features(self) -> int:
+        return int(self.a.shape[1])
+
+    @property
+    def out_features(self) -> int:
+        return int(self.b.shape[0])
+
+    @property
+    def rank(self) -> int:
+        return int(self.a.shape[0])
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong with these arrays on their own."""
+        if self.a.ndim != 2 or self.b.ndim != 2 or self.a.shape[0] != self.b.shape[1] or 0 in self.a.shape:
+            yield f"{self.name}: A is {self.a.shape} and B is {self.b.shape}; expected [r, D] and [H, r]"
+        if not (np.isfinite(self.a).all() and np.isfinite(self.b).all() and np.isfinite(self.scale)):
+            yield f"{self.name}: the shared adapter holds numbers that are not finite; train again"
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """A trained shared adapter with what it was trained for."""
+
+    modules: tuple[AdaptedModule, ...]  # in any order
+    routing: Routing
+    kinds: tuple[Kind, ...] = ("expert", "gain", "shift")
+    routing_scale: str = "token"  # "batch" exists for comparison with published results only
+    backbone_name: str = ""
+    backbone_revision: str = ""
+    backbone_digest: str = ""
+    adapter_digest: str = ""
+
+    def faults(self) -> Iterator[str]:
+        """Everything that keeps this adapter from being exported, whatever the backbone."""
+        if self.routing_scale != "token":
+            yield (
+                f"routing scale is {self.routing_scale!r}: one maximum over the batch makes a token's routing depend "
+                "on other requests and on later tokens, which a cached decode step cannot see; train with 'token'"
+            )
+        if not self.modules:
+            yield "no module is adapted"
+        if self.kinds != tuple(kind for kind in KINDS if kind in self.kinds):
+            yield f"kinds are {', '.join(self.kinds)}; expected some of {', '.join(KINDS)}, in that order"
+        if not set(self.kinds) - {"rank"}:
+            yield "kinds need at least one of expert, gain, shift: a rank gate alone changes nothing"
+        for name, count in Counter(module.name for module in self.modules).items():
+            if count > 1:
+                yield f"{name} is adapted {count} times"
+        for module in self.modules:
+            yield from module.faults()
+            if module.b.ndim == 2 and module.out_features < self.routing.experts:
+                yield f"{module.name}: {module.out_features} outputs are fewer than {self.routing.experts} experts"

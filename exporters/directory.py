@@ -1,0 +1,116 @@
+"""From a backbone directory and an adapter to an exported model directory.
+
+Checks, builds, adapts, writes; what is written appears at once or not at all. Knows nothing of how
+a graph is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+
+from ..contract import ModelContract
+from ..errors import ExportError
+from .adapter import AdapterWeights
+from .backbone import backbone_faults
+from .builder import PRECISIONS, Precision, build_backbone
+from .graph import adapt_graph
+
+GRAPH, WEIGHTS, CONTRACT = "model.onnx", "model.onnx.data", "lime.json"
+_FROM_BACKBONE = ("generation_config.json", "config.json", "chat_template.jinja")
+
+
+def export(
+    adapter: AdapterWeights,
+    backbone: Path,
+    output: Path,
+    precision: Precision = "int4",
+    *,
+    overwrite: bool = False,
+) -> ModelContract:
+    """Export a backbone with a shared adapter baked in, ready for skills.
+
+    The same arguments give the same bytes. Neither the adapter nor the backbone directory is changed.
+
+    Args:
+        adapter: The shared adapter and what it was trained for.
+        backbone: Local directory in the Hugging Face layout, with safetensors weights.
+        output: Directory to make; it may exist if it is empty.
+        precision: ``int4``, ``fp16`` or ``fp32``, for the CPU provider.
+        overwrite: Replace a directory that an export made before.
+
+    Returns:
+        What ``lime.json`` says.
+
+    Raises:
+        ExportError: Every reason why it cannot be exported. Nothing has been written.
+        MissingExtraError: onnxruntime-genai is not installed.
+    """
+    faults = [*adapter.faults(), *backbone_faults(backbone, adapter.modules), *_output_faults(output, overwrite)]
+    if precision not in PRECISIONS:
+        faults.append(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    if faults:
+        raise ExportError(f"{backbone} cannot be exported to {output}", faults)
+    output = output.absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
+        plain, made = Path(scratch) / "plain", Path(scratch) / "made"
+        build_backbone(backbone, plain, precision)
+        contract = _write(adapter, plain, backbone, made, precision)
+        _put_in_place(made, output, Path(scratch) / "old")
+    return contract
+
+
+def _output_faults(output: Path, overwrite: bool) -> Iterator[str]:
+    if output.is_dir():
+        if any(output.iterdir()) and not overwrite:
+            yield f"{output} is not empty; choose another directory or allow overwriting"
+        elif any(output.iterdir()) and not (output / CONTRACT).is_file():
+            yield f"{output} holds something else than an exported model; choose another directory"
+    elif output.exists():
+        yield f"{output} is not a directory"
+
+
+def _write(
+    adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, precision: Precision
+) -> ModelContract:
+    """Fill `made` from what the builder left in `plain`."""
+    made.mkdir()
+    model = ir.load(plain / GRAPH)
+    table = adapt_graph(model, adapter)
+    ir.save(model, made / GRAPH, external_data=WEIGHTS)
+    contract = ModelContract(
+        backbone_name=adapter.backbone_name,
+        backbone_revision=adapter.backbone_revision,
+        backbone_digest=adapter.backbone_digest,
+        adapter_digest=adapter.adapter_digest,
+        precision=precision,
+        routing=adapter.routing,
+        table=table,
+        files=tuple((name, _digest(made / name)) for name in (GRAPH, WEIGHTS)),
+    )
+    for path in sorted(plain.iterdir()):
+        if path.name not in (GRAPH, WEIGHTS):
+            shutil.copyfile(path, made / path.name)
+    for name in _FROM_BACKBONE:
+        if (backbone / name).is_file() and not (made / name).exists():
+            shutil.copyfile(backbone / name, made / name)
+    (made / CONTRACT).write_text(contract.to_json(), "utf-8")
+    return contract
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _put_in_place(made: Path, output: Path, old: Path) -> None:
+    """Rename into place; what was there leaves with the scratch directory."""
+    if output.exists():
+        output.rename(old)
+    made.rename(output)

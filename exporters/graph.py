@@ -1,0 +1,73 @@
+"""From a builder's graph and an adapter to a graph with skills.
+
+Decides which nodes to insert; the surgeries are in `passes`. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ..contract import Module, ModuleTable
+from ..errors import ExportError
+from .adapter import AdapterWeights
+from .passes import CollectEvidence, DeclareInputs, InsertOperators, JoinSeparate, SplitPacked, Target
+from .projections import Placement, find_projections, module_place, place_modules
+
+
+def adapt_graph(model: ir.Model, adapter: AdapterWeights) -> ModuleTable:
+    """Insert the operators into a decoder graph, in place.
+
+    Args:
+        model: What the builder made. Adapting it again with the same adapter changes nothing.
+        adapter: Sound on its own (`AdapterWeights.faults`).
+
+    Returns:
+        The adapted modules in graph order and the layout of a bank row.
+
+    Raises:
+        ExportError: Modules without a place in the graph, all of them named; nothing was changed.
+    """
+    placements, faults = place_modules(adapter.modules, find_projections(model.graph))
+    if faults:
+        raise ExportError("the adapter does not fit the graph", faults)
+    dtype = _activations(model.graph)
+    modules = [module for placement in placements for module in placement.modules]
+    table = ModuleTable(
+        tuple(Module(module.name, module.out_features, module.rank) for module in modules),
+        adapter.routing.experts,
+        adapter.kinds,
+    )
+    targets = [target for placement in placements for target in _targets(model, placement)]
+    DeclareInputs(table, adapter.routing, dtype)(model)
+    InsertOperators(targets, table, adapter.routing, dtype)(model)
+    CollectEvidence(table)(model)
+    return table
+
+
+def _activations(graph: ir.Graph) -> ir.DataType:
+    """Float type of the activations: that of the logits."""
+    dtype = next((value.dtype for value in graph.outputs if value.name == "logits"), None)
+    if dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+        raise ExportError(f"the graph's logits are {dtype}; expected FLOAT or FLOAT16")
+    return dtype
+
+
+def _targets(model: ir.Model, placement: Placement) -> list[Target]:
+    """Nodes for one placement, after giving every one of them a value to adapt."""
+    first, modules = placement.projections[0], placement.modules
+    if len(placement.projections) > 1:
+        join = JoinSeparate(placement)
+        join(model)
+        assert join.joined is not None  # set by the call
+        block = first.stem.rsplit("/", 1)[0]
+        place = module_place(modules[0].name)
+        assert place is not None  # or it would not have been placed
+        return [Target(first.x, join.joined, f"{block}/{place[1]}/LimeLinear", modules)]
+    if len(modules) < len(placement.sizes):
+        split = SplitPacked(placement)
+        split(model)
+        return [
+            Target(first.x, split.pieces[part], f"{first.stem}/lime/{part}/LimeLinear", (module,))
+            for part, module in zip(placement.parts, modules, strict=True)
+        ]
+    return [Target(first.x, first.y, f"{first.stem}/LimeLinear", modules)]
