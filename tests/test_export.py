@@ -181,7 +181,7 @@ def test_without_a_skill_every_bit_is_the_builders(
 def test_a_skill_is_the_definition_on_the_hugging_face_model(
     architecture: str, backbones: dict[str, Path], tmp_path: Path
 ) -> None:
-    exported = make_export(backbones[architecture], tmp_path / "out")
+    exported = make_export(backbones[architecture], tmp_path / "out", seed=1)
     skills = exported.skills()
     found = run(
         exported.session(), prompt(3), bank=exported.bank(skills), skill_ids=np.array([[2], [0], [1]])
