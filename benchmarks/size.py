@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,7 @@ def measure(home: Path, work: Path) -> None:
     python = str(scripts / "python")
     empty = _sizes(_site(python))
     pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(work), str(ROOT)], check=True)
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(work), str(_copy(work / "source"))], check=True)
     wheel = next(work.glob("lime_edge-*.whl"))
     subprocess.run([*pip, "install", str(wheel)], check=True)
     sizes = {name: size for name, size in _sizes(_site(python)).items() if name not in empty}
@@ -50,6 +51,15 @@ def measure(home: Path, work: Path) -> None:
         print(f"  {name:<18} {size / 1e6:8.2f} MB")
     for module in ("lime_edge", "lime_edge.runtime"):
         print(f"import {module:<18} {_import_seconds(python, module):5.2f} s, best of 3")
+
+
+def _copy(target: Path) -> Path:
+    """The sources alone: setuptools leaves a build folder beside them, whose stale files end up in later wheels."""
+    for folder in ("lime_edge", "exporters", "runtime"):
+        shutil.copytree(ROOT / folder, target / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, target)
+    return target
 
 
 def _site(python: str) -> Path:
