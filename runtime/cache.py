@@ -2,8 +2,8 @@
 
 Rows have their own lengths. Prompts run row by row (GroupQueryAttention takes several tokens after a
 past only for one row; and a row then computes exactly what it would alone), single tokens for all
-rows at once. Every cached position knows the token and the bank row that made it, so a prefix is reused only where the new
-prompt would have made the same. Knows nothing of text, sampling or skill names.
+rows at once. Every cached position knows the token and the bank row that made it, so a prefix is
+reused only where the new prompt would have made the same. Knows nothing of text, sampling or skill names.
 """
 
 from __future__ import annotations

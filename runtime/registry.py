@@ -163,8 +163,11 @@ class Registry:
     def release(self, lease: Lease) -> None:
         """Give back what a lease holds; a blend that nobody uses any more is forgotten."""
         with self._lock:
-            self._bank.release(applied.row for applied in lease.applied)
-            self._blends = {key: blend for key, blend in self._blends.items() if self._bank.held(blend.row)}
+            self._drop(lease.applied)
+
+    def _drop(self, applied: Sequence[Applied]) -> None:
+        self._bank.release(one.row for one in applied)
+        self._blends = {key: blend for key, blend in self._blends.items() if self._bank.held(blend.row)}
 
     def _lease(self, specs: Sequence[Spec]) -> Lease:
         applied: list[Applied] = []
@@ -172,7 +175,7 @@ class Registry:
             for spec in specs:
                 applied.append(self._resolve(spec))
         except BaseException:
-            self._bank.release(one.row for one in applied)
+            self._drop(applied)
             raise
         return Lease(self, self._bank.array, tuple(applied))
 

@@ -104,7 +104,7 @@ class Text:
             return self._template.render(
                 messages=messages, add_generation_prompt=answer, tools=None, documents=None, **special
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except Exception as error:  # a template is a program: it can raise anything
             raise ConfigError(f"the chat template does not take these messages: {error}") from error
 
     @cached_property
