@@ -62,6 +62,14 @@ class Context:
         """[B, S, 1] in the type of `y`."""
         return None if self._active is None else self._active[..., None].to(y.dtype)
 
+    def past(self) -> dict[int, Tensor]:
+        """The evidence remembered so far, to `rewind` to."""
+        return dict(self._past)
+
+    def rewind(self, past: dict[int, Tensor]) -> None:
+        """Forget what was remembered since `past`: the cache was cropped back to there."""
+        self._past = dict(past)
+
     def balance_loss(self, coefficients: tuple[float, float]) -> Tensor | None:
         """Weighted balance losses, mean over the layers; None when nothing routed."""
         if not self.balance:

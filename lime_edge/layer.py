@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -19,8 +19,10 @@ from torch.nn import functional as F
 from .context import Context
 from .contract import NEUTRAL, Kind, Module
 from .errors import ConfigError
-from .peft_config import LimeConfig
 from .routing import balance_losses, evidence, select, window_mean, with_flag
+
+if TYPE_CHECKING:
+    from .peft_config import LimeConfig  # imports the model, which imports this
 
 _SPREAD = 0.1  # expert vectors start uniform in [1 - spread, 1 + spread]
 
@@ -63,6 +65,11 @@ class LimeLayer(nn.Module, BaseTunerLayer):
             self.lime_gate[adapter_name] = nn.Parameter(torch.zeros(()))
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def freeze_shared(self) -> None:
+        """Train the active adapter's vectors alone: its shared parameters no longer require gradients."""
+        self.frozen_peft_weight_names[self.adapter] = self.shared_names
+        self._freeze_non_trainable_peft_weights(self.adapter)
 
     def module(self, name: str) -> Module:
         """This layer as a row of the module table, under its name in the backbone."""

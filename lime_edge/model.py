@@ -5,7 +5,7 @@ Knows nothing of files, skills or training loops.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
@@ -15,7 +15,9 @@ from .context import Context
 from .contract import ModuleTable
 from .errors import ConfigError
 from .layer import BASES, LimeLayer
-from .peft_config import LimeConfig
+
+if TYPE_CHECKING:
+    from .peft_config import LimeConfig  # registers this module's model
 
 
 class LimeModel(BaseTuner):
@@ -35,7 +37,7 @@ class LimeModel(BaseTuner):
         model.register_forward_hook(self._after)
 
     @property
-    def config(self) -> LimeConfig:
+    def lime_config(self) -> LimeConfig:
         """Of the active adapter."""
         return self.peft_config[self.active_adapters[0]]  # type: ignore[no-any-return]
 
@@ -46,7 +48,7 @@ class LimeModel(BaseTuner):
     def table(self) -> ModuleTable:
         """The adapted modules in the order of the model."""
         modules = tuple(layer.module(name) for name, layer in self.layers().items())
-        return ModuleTable(modules, self.config.routing.experts, self.config.kinds)
+        return ModuleTable(modules, self.lime_config.routing.experts, self.lime_config.kinds)
 
     def _create_and_replace(
         self,
@@ -73,7 +75,7 @@ class LimeModel(BaseTuner):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         active = kwargs.pop("skill_active", None)  # [B, S], ours alone: the backbone does not know it
         cache = kwargs.get("past_key_values")
-        self.context.balancing = model.training and self._steps % self.config.balance_every == 0
+        self.context.balancing = model.training and self._steps % self.lime_config.balance_every == 0
         self._steps += model.training
         self.context.begin(kwargs.get("attention_mask"), int(cache.get_seq_length()) if cache is not None else 0, active)
         return args, kwargs
@@ -81,7 +83,7 @@ class LimeModel(BaseTuner):
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         task_loss = getattr(output, "loss", None)
         if model.training and isinstance(task_loss, torch.Tensor):
-            balance = self.context.balance_loss(self.config.balance)
+            balance = self.context.balance_loss(self.lime_config.balance)
             if balance is not None:
                 output["loss"] = task_loss + balance.to(task_loss.dtype)
         return output

@@ -16,7 +16,8 @@ from rich.progress import track
 from torch import Tensor
 from transformers import DynamicCache
 
-from .checkpoint import is_lime
+from .checkpoint import is_lime, tuner
+from .context import Context
 from .data import Row, encode_prompt
 
 _BATCH = 16  # rows generated together
@@ -43,6 +44,7 @@ class Predictor:
     def __init__(self, model: Any, tokenizer: Any, response_only: bool = False, system: str | None = None) -> None:
         self.model, self.tokenizer, self.system = model, tokenizer, system
         self.response_only = response_only and is_lime(model)
+        self.context = tuner(model).context if is_lime(model) else Context()
 
     def prompt(self, row: Row) -> Prompt:
         ids, start = encode_prompt(self.tokenizer, row.messages, self.system)
@@ -112,6 +114,7 @@ class Predictor:
         logits, cache, mask = self.prefill([prompt])
         first = logits[0].log_softmax(-1)
         tails = {c: [*self.tokenizer.encode(c, add_special_tokens=False), self.tokenizer.eos_token_id] for c in choices}
+        past = self.context.past()
         best, best_score = choices[0], -torch.inf
         for choice in sorted(choices, key=lambda c: -float(first[tails[c][0]])):
             ids = tails[choice]
@@ -121,6 +124,7 @@ class Predictor:
             longer = torch.cat([mask, mask.new_ones(1, len(ids) - 1)], 1)
             rest = self._step(tail[:, :-1], longer, cache)[0].log_softmax(-1)
             cache.crop(len(prompt.ids))
+            self.context.rewind(past)
             total = float(first[ids[0]] + rest.gather(1, tail[0, 1:, None]).sum())
             if total > best_score:
                 best, best_score = choice, total

@@ -1,0 +1,45 @@
+"""`lime-edge export`: a checkpoint as numbers for the exporter. Where torch ends and ONNX begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import backbone, checkpoint
+from .contract import KINDS, ModelContract
+from .extras import need
+
+with need("export"):
+    from .exporters import AdapterWeights, export
+
+
+def export_checkpoint(
+    directory: Path, output: Path, precision: str = "int4", rank_gate: bool = False, overwrite: bool = False
+) -> ModelContract:
+    """Export a checkpoint as a model directory.
+
+    Args:
+        directory: The checkpoint.
+        output: The directory to make.
+        precision: "int4", "fp16" or "fp32".
+        rank_gate: Give the graph the rank gate even if the checkpoint has none, for skills that do.
+        overwrite: Replace `output` if it is there.
+
+    Raises:
+        ConfigError, ExportError: naming every reason why it cannot be exported.
+    """
+    with need("export"):
+        import torch
+    model, _, where = checkpoint.open_checkpoint(directory, torch.bfloat16)
+    config = checkpoint.tuner(model).lime_config
+    wanted = {"expert", "gain", "shift", *config.kinds} | ({"rank"} if rank_gate else set())
+    weights = AdapterWeights(
+        modules=tuple((name, a, b, s) for name, (a, b, s) in checkpoint.shared_adapter(model).items()),
+        routing=config.routing,
+        kinds=tuple(kind for kind in KINDS if kind in wanted),
+        routing_scale=config.routing_scale,
+        backbone_name=str(config.base_model_name_or_path or ""),
+        backbone_revision=str(config.revision or ""),
+        backbone_digest=backbone.digest(where),
+        adapter_digest=checkpoint.adapter_digest(model),
+    )
+    return export(weights, where, output, precision, overwrite)
