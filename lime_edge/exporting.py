@@ -9,11 +9,11 @@ from .contract import KINDS, ModelContract
 from .extras import need
 
 with need("export"):
-    from .exporters import AdapterWeights, export
+    from .exporters import AdaptedModule, AdapterWeights, Precision, export
 
 
 def export_checkpoint(
-    directory: Path, output: Path, precision: str = "int4", rank_gate: bool = False, overwrite: bool = False
+    directory: Path, output: Path, precision: Precision = "int4", rank_gate: bool = False, overwrite: bool = False
 ) -> ModelContract:
     """Export a checkpoint as a model directory.
 
@@ -33,7 +33,7 @@ def export_checkpoint(
     config = checkpoint.tuner(model).lime_config
     wanted = {"expert", "gain", "shift", *config.kinds} | ({"rank"} if rank_gate else set())
     weights = AdapterWeights(
-        modules=tuple((name, a, b, s) for name, (a, b, s) in checkpoint.shared_adapter(model).items()),
+        modules=tuple(AdaptedModule(name, a, b, s) for name, (a, b, s) in checkpoint.shared_adapter(model).items()),
         routing=config.routing,
         kinds=tuple(kind for kind in KINDS if kind in wanted),
         routing_scale=config.routing_scale,
@@ -42,4 +42,4 @@ def export_checkpoint(
         backbone_digest=backbone.digest(where),
         adapter_digest=checkpoint.adapter_digest(model),
     )
-    return export(weights, where, output, precision, overwrite)
+    return export(weights, where, output, precision, overwrite=overwrite)
