@@ -11,14 +11,15 @@ Inputs (B rows, S tokens, D in, H = sum of the parts' H_i out, R = sum of their 
     A              [D, R]              the parts' shared A, transposed, side by side
     B1 .. Bn       [r_i, H_i]          the parts' shared B, transposed, LoRA's scaling folded in
     bank           [N, P]              one row per skill
-    skill_ids      [B, S], [B, 1] or [1, 1], int64
-    past_evidence  [B or 1, n - 1, C + 1]   only with a window: evidence of the tokens before, all
-                                       modules side by side; the last column is 1 where a token exists
+    skill_ids      [B or 1, S or 1], int64
+    past_evidence  [B or 1, n - 1, C + 1]   only with a window of n > 1: evidence of the tokens before,
+                                       of all modules of the graph side by side; the last column is 1
+                                       where such a token exists, and the row 0 where it does not
 
 Outputs: out [B, S, H] and, only with a window, evidence [B, S, n * E].
 
 A skill id outside 0 .. N - 1 is an error of ONNX Runtime (Gather out of bounds). Only the blocks in
-use are read from the bank, so that cost does not depend on N.
+use are read from the bank, so that cost does not depend on N. A row of zeros gives y bit for bit.
 """
 
 from __future__ import annotations
@@ -122,16 +123,13 @@ class Operator:
 
 
 class _Writer:
-    """Writes the body of one operator. T tokens in each of G groups that share a skill: G * T = B * S."""
+    """Writes the body of one operator. Skill ids are [B or 1, S or 1]; below, b and s stand for those two."""
 
     def __init__(self, operator: Operator, body: Body) -> None:
         self.operator, self.body = operator, body
         self.experts = operator.routing.experts
         self.sizes = body.attribute("parts", many=True)  # [n]
         self.ranks = body.attribute("ranks", many=True)  # [n]
-        ids = body("Reshape", body.inputs["skill_ids"], body.whole([-1]))  # [G]
-        self.ids = ids
-        self.groups = body("Shape", ids)
 
     def outputs(self) -> dict[str, ir.Value]:
         body, operator = self.body, self.operator
@@ -141,19 +139,11 @@ class _Writer:
         outputs: dict[str, ir.Value] = {}
         weights: tuple[ir.Value, ...] = ()
         if operator.routed:
-            weights = self.weights(y, low, shared, outputs)  # n of [G, 1, T, E]
+            weights = self.weights(y, low, shared, outputs)  # n of [B, S, 1, 1, E]
         vectors, gates = self.vectors()
-        low = self.grouped(low, body("ReduceSum", self.ranks, keepdims=1))  # [G, 1, T, R]
         if gates:
             low = body("Mul", low, self.mixed(weights, gates))
-        out = self.modulated(y, low, shared, self.mixed(weights, vectors))
-        return {"out": body("Reshape", out, body("Shape", y)), **outputs}
-
-    def grouped(self, value: ir.Value, width: ir.Value) -> ir.Value:
-        """[B, S, width] -> [G, 1, T, width]."""
-        body = self.body
-        shape = body("Concat", self.groups, body.whole([1, -1]), width, axis=0)
-        return body("Reshape", value, shape)
+        return {"out": self.modulated(y, low, shared, self.mixed(weights, vectors)), **outputs}
 
     def shared(self) -> ir.Value:
         """The parts' B on the diagonal of one matrix [R, H], so that d of all parts is one product."""
@@ -173,7 +163,7 @@ class _Writer:
     def weights(
         self, y: ir.Value, low: ir.Value, shared: ir.Value, outputs: dict[str, ir.Value]
     ) -> tuple[ir.Value, ...]:
-        """Expert weights of every part, each [G, 1, T, E]; adds the evidence to `outputs`."""
+        """Expert weights of every part, each [B, S, 1, 1, E]; adds the evidence to `outputs`."""
         body, operator, parts = self.body, self.operator, self.operator.parts
         first = body("CumSum", self.sizes, body.whole(0), exclusive=1)
         leading = body(  # [n * E], where each part's first E components are
@@ -188,20 +178,20 @@ class _Writer:
             body("Gather", y, leading, axis=2),
             # from before the rank gate, and without waiting for d
             body("MatMul", low, body("Gather", shared, leading, axis=1)),
-        )  # [B, S, n, E]
+        )  # [B, S, 1, n, E]
         if operator.routing.window > 1:
             flat = body("Reshape", logits, body.whole([0, 0, -1]))
             outputs["evidence"] = flat
             mean = window_mean(body, operator.routing.window, parts * self.experts, flat)
-            logits = body("Reshape", mean, body.whole([0, 0, parts, self.experts]))
-        chosen = self.grouped(select(body, operator.routing, logits), body.whole([parts * self.experts]))
+            logits = body("Reshape", mean, body.whole([0, 0, 1, parts, self.experts]))
+        chosen = select(body, operator.routing, logits)
         return body.many(parts, "Split", chosen, axis=3, num_outputs=parts) if parts > 1 else (chosen,)
 
     def vectors(self) -> tuple[list[ir.Value], list[ir.Value]]:
-        """Every part's fields [G, K, E, H_i] and rank gates [G, 1, E, r_i] (none without the kind)."""
+        """Every part's fields [b, s, K, E, H_i] and rank gates [b, s, 1, E, r_i] (none without the kind)."""
         body, operator = self.body, self.operator
         gated, count, parts = "rank" in operator.kinds, len(operator.fields), operator.parts
-        shape = [body.whole([0, k, self.experts, -1]) for k in (count, 1)]
+        shape = [body.whole([0, 0, k, self.experts, -1]) for k in (count, 1)]
         fields = body("Mul", self.sizes, body.whole(self.experts * count))
         gates = body("Mul", self.ranks, body.whole(self.experts * gated))
         used = body("Add", fields, gates)
@@ -210,42 +200,42 @@ class _Writer:
         if operator.aligned:
             return [body("Reshape", self.block(units), shape[0])], []
         padding = body("Sub", body("Mul", units, body.whole(ALIGNMENT)), used)
-        block = body("Reshape", self.block(units), body.whole([0, -1]))  # [G, floats of all parts]
+        block = body("Reshape", self.block(units), body.whole([0, 0, -1]))  # [b, s, floats of all parts]
         columns = [body("Unsqueeze", column, body.whole([1])) for column in (fields, gates, padding)]
         lengths = body("Reshape", body("Concat", *columns, axis=1), body.whole([-1]))  # [3 * n]
-        pieces = body.many(3 * parts, "Split", block, lengths, axis=1)
+        pieces = body.many(3 * parts, "Split", block, lengths, axis=2)
         return (
             [body("Reshape", piece, shape[0]) for piece in pieces[0::3]],
             [body("Reshape", piece, shape[1]) for piece in pieces[1::3]] if gated else [],
         )
 
     def block(self, units: ir.Value) -> ir.Value:
-        """This node's part of the bank rows in use, [G, U, ALIGNMENT]; the rest is not touched."""
-        body = self.body
+        """This node's part of the bank rows in use, [b, s, U, ALIGNMENT]; the rest is not touched."""
+        body, ids = self.body, self.body.inputs["skill_ids"]
         bank = body("Reshape", body.inputs["bank"], body.whole([-1, ALIGNMENT]))  # a view
         # Gather counts negative indices from the end and a product may overflow; both would land in
         # another skill's row. (Min would be shorter: onnxruntime 1.31.1 gets it wrong for int64.)
-        small = body("Equal", body("BitwiseAnd", self.ids, body.whole(_BEYOND - 1)), self.ids)
-        ids = body("Where", small, self.ids, body.whole(_BEYOND))
-        first = body("Mul", ids, body.whole(self.operator.row_size // ALIGNMENT))
+        small = body("Equal", body("BitwiseAnd", ids, body.whole(_BEYOND - 1)), ids)
+        safe = body("Where", small, ids, body.whole(_BEYOND))
+        first = body("Mul", safe, body.whole(self.operator.row_size // ALIGNMENT))
         start = body("Div", body.attribute("bank_offset"), body.whole(ALIGNMENT))
         total = body("ReduceSum", units, keepdims=0)
         inside = body("Add", body("Range", body.whole(0), total, body.whole(1)), start)  # [U]
-        return body("Gather", bank, body("Add", body("Unsqueeze", first, body.whole([1])), inside), axis=0)
+        return body("Gather", bank, body("Add", body("Unsqueeze", first, body.whole([2])), inside), axis=0)
 
     def mixed(self, weights: Sequence[ir.Value], vectors: Sequence[ir.Value]) -> ir.Value:
-        """The experts' vectors under the routing weights, parts side by side: [G, K, T or 1, sum of widths]."""
+        """The experts' vectors under the routing weights, parts side by side, [B or b, S or s, K * sum of widths]."""
         body = self.body
         if weights:
             vectors = [body("MatMul", w, v) for w, v in zip(weights, vectors, strict=True)]
-        return body("Concat", *vectors, axis=3) if len(vectors) > 1 else vectors[0]
+        together = body("Concat", *vectors, axis=4) if len(vectors) > 1 else vectors[0]
+        return body("Reshape", together, body.whole([0, 0, -1]))
 
     def modulated(self, y: ir.Value, low: ir.Value, shared: ir.Value, mixed: ir.Value) -> ir.Value:
-        """y + d * expert + y * gain + shift, [G, 1, T, H]. Adding to y comes first: zeros leave its bits alone."""
+        """y + d * expert + y * gain + shift, [B, S, H]. The sum begins with y: zeros leave its bits alone."""
         body, kinds = self.body, self.operator.fields
-        y = self.grouped(y, body("ReduceSum", self.sizes, keepdims=1))
         count = len(kinds)
-        fields = body.many(count, "Split", mixed, axis=1, num_outputs=count) if count > 1 else (mixed,)
+        fields = body.many(count, "Split", mixed, axis=2, num_outputs=count) if count > 1 else (mixed,)
         terms = [y]
         for kind, field in zip(kinds, fields, strict=True):
             if kind == "expert":
