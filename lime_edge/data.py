@@ -182,7 +182,7 @@ class Examples(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class Collator:
-    """Right-padded batches; logits are asked for only where an answer can be.
+    """Left-padded batches; logits are asked for only where an answer can be: at the end.
 
     Args:
         pad_id: Token for the padding, which neither attention nor loss sees.
@@ -194,20 +194,25 @@ class Collator:
         self.response_only = response_only
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Returns input_ids, attention_mask [B, S], labels [B, K], logits_to_keep [K]; skill_active [B, S]."""
+        """Returns input_ids, attention_mask, position_ids [B, S], labels [B, K], logits_to_keep [K]; skill_active."""
         examples: list[Example] = [item["example"] for item in items]
         longest = max(len(e.input_ids) for e in examples)
-        keep = longest - min(e.answer_start for e in examples) + 1  # the token before predicts the first
+        keep = max(len(e.input_ids) - e.answer_start for e in examples) + 1  # the token before predicts the first
         ids = torch.full((len(examples), longest), self.pad_id)
         mask = torch.zeros_like(ids)
         labels = torch.full_like(ids, _IGNORED)
         active = torch.zeros_like(ids, dtype=torch.bool)
         for i, example in enumerate(examples):
-            length = len(example.input_ids)
-            ids[i, :length] = torch.tensor(example.input_ids)
-            mask[i, :length] = 1
-            labels[i, example.answer_start : length] = ids[i, example.answer_start : length]
-            active[i, example.response_start :] = True
-        kept = torch.arange(longest - keep, longest)  # indices, not a count: a slice would copy the output embedding
-        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels[:, -keep:], "logits_to_keep": kept}
+            begin = longest - len(example.input_ids)
+            ids[i, begin:] = torch.tensor(example.input_ids)
+            mask[i, begin:] = 1
+            labels[i, begin + example.answer_start :] = ids[i, begin + example.answer_start :]
+            active[i, begin + example.response_start :] = True
+        batch = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(1) - 1).clamp_min(0),
+            "labels": labels[:, -keep:],
+            "logits_to_keep": torch.arange(longest - keep, longest),  # a count would slice, and copy the embedding
+        }
         return batch | ({"skill_active": active} if self.response_only else {})
