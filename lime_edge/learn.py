@@ -20,13 +20,14 @@ import torch
 from . import backbone, checkpoint
 from .checkpoint import Vectors
 from .contract import KINDS, Kind, ModuleTable
-from .data import Collator, Examples, Row, data_digest, read_rows
+from .data import Collator, Examples
 from .errors import ConfigError
 from .manifest import Activation, Golden, Manifest, Metric
 from .metrics import score
 from .package import Skill, write_skill
 from .peft_config import LimeConfig
 from .predict import Predictor, Prompt
+from .rows import Row, data_digest, read_rows
 from .training import Plan, fit
 
 _GOLDEN_PROMPTS = 3

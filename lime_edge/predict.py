@@ -18,7 +18,8 @@ from transformers import DynamicCache
 
 from .checkpoint import is_lime, tuner
 from .context import Context
-from .data import Row, encode_prompt
+from .data import encode_prompt
+from .rows import Row
 
 _BATCH = 16  # rows generated together
 

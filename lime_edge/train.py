@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import backbone, checkpoint
-from .data import Collator, Examples, Row, find_files, read_rows
+from .data import Collator, Examples
 from .errors import ConfigError
 from .peft_config import LimeConfig
+from .rows import Row, find_files, read_rows
 from .training import Plan, fit
 
 _VALID_ROWS = 96  # rows of the validation loss, spread evenly over the tasks
