@@ -66,13 +66,16 @@ class Graph:
         self.window = routing.window
         self.evidence_width = len(directory.contract.table.modules) * routing.experts  # R
         faults = _faults(directory, self._types, self.window)
+        faults += _unknown(directory, [value.name for value in self.session.get_inputs()])
+        if not faults and not isinstance(_logits_shape(self.session, names.logits)[-1], int):
+            faults.append("the size of the vocabulary is not in the graph")
         if faults:
             raise ModelError(f"{directory.graph} does not keep its contract: export again", faults)
         self.has_positions = names.position_ids in self._types
         self.bank_dtype = self.dtype(BANK)
         self.cache_dtype = self.dtype(names.past_key % 0)
         self.logits_dtype = self.dtype(names.logits)
-        self.vocabulary = int(next(o for o in self.session.get_outputs() if o.name == names.logits).shape[-1])
+        self.vocabulary: int = _logits_shape(self.session, names.logits)[-1]
 
     def dtype(self, name: str) -> npt.DTypeLike:
         return _DTYPES[self._types[name]]
@@ -85,6 +88,14 @@ class Graph:
     def on_host(self) -> bool:
         """Whether the graph's memory is numpy's."""
         return self.device == "cpu"
+
+
+def _unknown(directory: ModelDirectory, required: list[str]) -> list[str]:
+    """Inputs that have to be fed and that this version does not know."""
+    names = directory.names
+    known = {names.input_ids, names.attention_mask, names.position_ids, BANK, SKILL_IDS, PAST_EVIDENCE}
+    known |= {name % layer for name in (names.past_key, names.past_value) for layer in range(directory.layers)}
+    return [f"input {name!r} is not known to this version" for name in required if name not in known]
 
 
 def _pick_device(device: str) -> str:
@@ -113,6 +124,12 @@ def _open(directory: ModelDirectory, device: str, settings: SessionSettings) -> 
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot load {directory.graph}: {error}") from error
 
 
+def _logits_shape(session: Any, name: str) -> list[Any]:
+    """Sizes, or names of sizes."""
+    shape: list[Any] = next(value.shape for value in session.get_outputs() if value.name == name)
+    return shape
+
+
 def _faults(directory: ModelDirectory, types: dict[str, str], window: int) -> list[str]:
     """What the graph lacks, and what it has in a type that numpy does not know."""
     names = directory.names
@@ -127,8 +144,6 @@ def _faults(directory: ModelDirectory, types: dict[str, str], window: int) -> li
         for name in floats
         if name in types and types[name] not in _DTYPES
     ]
-    known = {*floats, *whole, names.position_ids}
-    faults += [f"{name!r} is not known to this version" for name in types if name not in known]
     if not directory.shared_buffer:
         faults.append("past and present do not share a buffer; expected GroupQueryAttention: use int4 or fp32")
     return faults

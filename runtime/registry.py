@@ -241,6 +241,18 @@ class Registry:
             raise ConfigError("the blend goes beyond what a skill may do: use smaller weights", faults)
 
 
+def check_limits(limits: Mapping[Any, Any]) -> None:
+    """Raises ConfigError: a kind that there is not, or a limit that is not a number above 0."""
+    faults = [f"unknown kind {kind!r}; known are {', '.join(KINDS)}" for kind in limits if kind not in KINDS]
+    faults += [
+        f"max_value of {kind} is {value!r}; expected a number above 0"
+        for kind, value in limits.items()
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
+    ]
+    if faults:
+        raise ConfigError("the limits on skills cannot be used", faults)
+
+
 def taken(name: str) -> str:
     return f"a skill named {name!r} is loaded: pass replace=True, or load it under another name"
 

@@ -23,7 +23,7 @@ from .directory import read_directory
 from .graph import Graph, SessionSettings
 from .options import Options, Settings
 from .proof import prove as prove_skill
-from .registry import Applied, Lease, Registry, taken
+from .registry import Applied, Lease, Registry, check_limits, taken
 from .results import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
 from .rows import split_rows
 from .stream import Stream
@@ -74,6 +74,7 @@ class Runtime:
             ConfigError: An argument is out of range.
         """
         settings = SessionSettings(device, threads, spin, None if operators is None else Path(operators))
+        check_limits(max_value or {})
         found = read_directory(Path(directory), verify)
         return cls(Graph(found, settings), Text(found.path, found.eos_ids), max_value or {})
 

@@ -109,7 +109,7 @@ FAULTS: list[tuple[Callable[[Path], None], list[str]]] = [
     (edit("genai_config.json", lambda d: d["model"]["decoder"].update(filename="x.onnx")), ["the graph 'x.onnx'"]),
     (
         edit("genai_config.json", lambda d: d["model"]["decoder"]["inputs"].update(past_key_names="old.%d")),
-        ["no input or output 'old.0'", "'past_key_values.1.key' is not known to this version"],
+        ["no input or output 'old.0'", "input 'past_key_values.1.key' is not known"],
     ),
     (
         edit("genai_config.json", lambda d: d["search"].update(past_present_share_buffer=False)),

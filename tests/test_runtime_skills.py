@@ -166,6 +166,9 @@ def test_limits_can_be_set(made: Runtime) -> None:
     strict = Runtime(made._graph, made._text, {"gain": 0.1})
     with pytest.raises(SkillMismatchError, match="gain"):
         strict.load_skill(made.skills()[0].path)
+    with pytest.raises(ConfigError) as caught:
+        Runtime.load(exported(), max_value={"gain": 0, "bias": 1.0})  # type: ignore[dict-item]
+    assert len(caught.value.faults) == 2
 
 
 def test_replacing(made: Runtime) -> None:
