@@ -151,12 +151,18 @@ def _names(inputs: dict[str, str], outputs: dict[str, str]) -> Names:
         input_ids=str(inputs["input_ids"]),
         attention_mask=str(inputs["attention_mask"]),
         position_ids=str(inputs.get("position_ids", "position_ids")),
-        past_key=str(inputs["past_key_names"]),
-        past_value=str(inputs["past_value_names"]),
+        past_key=_layered(inputs["past_key_names"]),
+        past_value=_layered(inputs["past_value_names"]),
         logits=str(outputs["logits"]),
-        present_key=str(outputs["present_key_names"]),
-        present_value=str(outputs["present_value_names"]),
+        present_key=_layered(outputs["present_key_names"]),
+        present_value=_layered(outputs["present_value_names"]),
     )
+
+
+def _layered(name: str) -> str:
+    if str(name).count("%") != 1 or "%d" not in name:
+        raise ValueError(f"{name!r} has no place for the layer, %d")
+    return name
 
 
 def _size(value: Any) -> int:

@@ -112,6 +112,10 @@ FAULTS: list[tuple[Callable[[Path], None], list[str]]] = [
         ["no input or output 'old.0'", "input 'past_key_values.1.key' is not known"],
     ),
     (
+        edit("genai_config.json", lambda d: d["model"]["decoder"]["inputs"].update(past_key_names="past")),
+        ["'past' has no place for the layer, %d"],
+    ),
+    (
         edit("genai_config.json", lambda d: d["search"].update(past_present_share_buffer=False)),
         ["past and present do not share a buffer"],
     ),
