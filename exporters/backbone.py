@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from .adapter import AdaptedModule
 from .builder import builds
-from .projections import module_place
+from .projections import module_place, placeless
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -64,7 +64,9 @@ def _module_faults(shapes: Shapes, modules: Sequence[AdaptedModule]) -> Iterator
     for module in modules:
         shape = shapes.get(f"{module.name}.weight")
         place = module_place(module.name)
-        if shape is None and place and place not in places:
+        if place is None:
+            yield placeless(module.name)
+        elif shape is None and place not in places:
             yield f"{module.name}: the backbone has no such module"
         if shape and not any(module.faults()) and shape != (module.out_features, module.in_features):
             found = [module.out_features, module.in_features]

@@ -76,9 +76,7 @@ def _output_faults(output: Path, overwrite: bool) -> Iterator[str]:
         yield f"{output} is not a directory"
 
 
-def _write(
-    adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, precision: Precision
-) -> ModelContract:
+def _write(adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, precision: Precision) -> ModelContract:
     """Fill `made` from what the builder left in `plain`."""
     made.mkdir()
     model = ir.load(plain / GRAPH)

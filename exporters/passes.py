@@ -75,17 +75,17 @@ class SplitPacked(ir.passes.InPlacePass):
             concat = _concat(split.outputs, f"{stem}/lime/Concat")
             _take_over(y, concat.outputs[0], but=split)
             model.graph.insert_after(_producer(y), [split, concat])
-            self.pieces = split.outputs
+            self.pieces = tuple(split.outputs)
             return ir.passes.PassResult(model, modified=True)
-        self.pieces = split.outputs
+        self.pieces = tuple(split.outputs)
         return ir.passes.PassResult(model, modified=False)
 
 
 class JoinSeparate(ir.passes.InPlacePass):
     """Gives separate projections one value, where the backbone has them as one module.
 
-        x -> gate_proj -> rest              x -> gate_proj -.              .-> rest
-        x -> up_proj   -> rest    ->        x -> up_proj  -> Concat -> Split -> rest
+        x -> gate_proj -> rest;  x -> up_proj -> rest
+    ->  x -> gate_proj, x -> up_proj -> Concat -> Split -> rest; rest
     """
 
     def __init__(self, placement: Placement) -> None:
@@ -225,7 +225,7 @@ def evidence_columns(table: ModuleTable) -> int:
 
 def _initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 

@@ -56,6 +56,11 @@ def module_place(name: str) -> Place | None:
     return (int(match[1]), match[2]) if match and match[2] in ORDER else None
 
 
+def placeless(name: str) -> str:
+    """The fault of a module whose name has no place."""
+    return f"{name}: not a projection of a decoder layer; adapt some of {', '.join(ORDER)}"
+
+
 def find_projections(graph: ir.Graph) -> dict[Place, Projection]:
     """Every projection of the decoder layers."""
     found = {}
@@ -101,7 +106,7 @@ def place_modules(
     for module in modules:
         place = module_place(module.name)
         if place is None:
-            faults.append(f"{module.name}: not a projection of a decoder layer; adapt {', '.join(ORDER)}")
+            faults.append(placeless(module.name))
         else:
             places[place] = module
     placements = []

@@ -68,9 +68,7 @@ class Case:
     def operator(self) -> Operator:
         width = len([kind for kind in self.kinds if kind != "rank"]) * self.routing.experts
         aligned = len(self.own) == 1 and "rank" not in self.kinds and width * self.sizes[0] % ALIGNMENT == 0
-        return Operator(
-            len(self.own), self.routing, self.kinds, self.table.row_size, dtype=self.dtype, aligned=aligned
-        )
+        return Operator(len(self.own), self.routing, self.kinds, self.table.row_size, dtype=self.dtype, aligned=aligned)
 
     def model(self) -> ir.Model:
         """A graph of one node, y an input."""
@@ -152,8 +150,10 @@ class Case:
         return np.concatenate(out, axis=2), clear
 
     def _module(self, i: int, name: str, x: Array, skill: int) -> tuple[Array, Array]:
-        zeros = {k: np.zeros(m) for k, m in ((k, self.own[i].shape(k, self.routing.experts)) for k in self.kinds)}
-        vectors = {k: self.vectors[skill][f"{k}.{name}"].astype(np.float64) for k in self.kinds} if skill else zeros
+        vectors: dict[str, Array] = {}
+        for kind in self.kinds:
+            start, shape = self.table.offsets[kind, name], self.own[i].shape(kind, self.routing.experts)
+            vectors[kind] = self.bank[skill, start : start + shape[0] * shape[1]].reshape(shape).astype(np.float64)
         return reference.lime_linear(
             x, self.weights[i], None, self.a[i], self.b[i], self.scales[i], vectors, self.routing
         )

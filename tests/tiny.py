@@ -63,7 +63,8 @@ _OWN: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-_WORDS = ("Ġthe", "Ġand", "Ġof", "Ġto", "ing", "Ġanswer", "Ġyes", "Ġno", "user", "assistant", "ion", "ess", "Ġskill", "Ġlime")
+_WORDS: tuple[str, ...] = ("Ġthe", "Ġand", "Ġof", "Ġto", "ing", "Ġanswer", "Ġyes", "Ġno")
+_WORDS += ("user", "assistant", "ion", "ess", "Ġskill", "Ġlime")
 
 
 def tiny_model(architecture: str, directory: Path, seed: int = 0) -> Path:
