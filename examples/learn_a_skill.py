@@ -1,0 +1,26 @@
+"""Learn a skill from a JSONL file and look at what came out. Needs `pip install 'lime-edge[train]'`.
+
+    python examples/learn_a_skill.py [EXAMPLES.jsonl] [CHECKPOINT] [OUTPUT.lime] [STEPS]
+
+The examples are lines of {"prompt": ..., "answer": ...}, some 200 to 2,000 of them.
+"""
+
+import sys
+from pathlib import Path
+
+from lime_edge.learn import Recipe, learn
+from lime_edge.training import Plan
+
+
+def main(
+    data: str = "examples.jsonl", checkpoint: str = "checkpoint", output: str = "mine.lime", steps: str = "300"
+) -> None:
+    recipe = Recipe(Path(output).stem, about={"description": "What I taught it", "license": "Apache-2.0"})
+    skill, figures = learn(Path(data), Path(checkpoint), Path(output), recipe, Plan(steps=int(steps)))
+    print(f"{skill.path}: {skill.size / 1000:.0f} KB after {figures['steps']:.0f} steps")
+    for metric in skill.manifest.metrics:
+        print(f"{metric['name']} on {metric['rows']} rows held back: {metric['base']:.3f} -> {metric['skill']:.3f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,94 @@
+"""`lime-edge chat`: a conversation in the terminal, the skill switched in between. Knows nothing of graphs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import LimeError
+from .installed import find_skill, skill_files
+from .runtime import Runtime
+from .tables import printable, say
+
+HELP = "/skill NAME or FILE, /skill none, /skill list, /clear forgets the conversation, /quit"
+_NONE, _LIST = "none", "list"
+
+
+class Chat:
+    """One conversation.
+
+    Args:
+        runtime: The model.
+        directory: Where its skills are.
+        settings: Of every answer.
+    """
+
+    def __init__(self, runtime: Runtime, directory: Path, settings: Mapping[str, Any]) -> None:
+        self.runtime, self.directory, self.settings = runtime, directory, dict(settings)
+        self.messages: list[dict[str, str]] = []
+        self._loaded: dict[Path, str] = {}  # package -> the name it goes by
+
+    def loop(self) -> None:
+        """Until /quit, the end of the input, or Ctrl-C at the prompt."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (line editing and history for input)
+        say(f"{HELP}\n")
+        while True:
+            try:
+                line = input(f"{self.runtime.active_skill or 'base'}> ").strip()
+            except (EOFError, KeyboardInterrupt):
+                say("\n")
+                return
+            if line == "/quit":
+                return
+            try:
+                self._heed(line)
+            except LimeError as error:
+                say(f"{error}\n")
+
+    def _heed(self, line: str) -> None:
+        command, _, rest = line.partition(" ")
+        if command == "/skill":
+            self.use(rest.strip())
+        elif command == "/clear":
+            self.messages.clear()
+        elif line.startswith("/"):
+            say(f"{printable(command)} is not known; {HELP}\n")
+        elif line:
+            self._answer(line)
+
+    def use(self, name: str) -> None:
+        """Switch to a skill, to the base (none), or list what there is.
+
+        Raises:
+            LimeError: The skill is not there or does not fit; the active one stays.
+        """
+        if name in ("", _LIST):
+            names = [path.stem for path in skill_files(self.directory)]
+            names += [called for path, called in self._loaded.items() if path.stem not in names]
+            active = self.runtime.active_skill
+            say("".join(f"{'*' if one == active else ' '} {printable(one)}\n" for one in names) or "no skills here\n")
+        elif name == _NONE:
+            self.runtime.use_skill(None)
+        else:
+            path = find_skill(self.directory, name)
+            if path not in self._loaded:
+                self._loaded[path] = self.runtime.load_skill(path).name
+            self.runtime.use_skill(self._loaded[path])
+
+    def _answer(self, text: str) -> None:
+        """Stream one answer; Ctrl-C cuts it off, and what was said so far counts."""
+        asked = [*self.messages, {"role": "user", "content": text}]
+        pieces = self.runtime.stream(asked, **self.settings)
+        said: list[str] = []
+        try:
+            for piece in pieces:
+                said.append(piece)
+                say(piece)
+        except KeyboardInterrupt:
+            pieces.close()
+        say("\n")
+        if "".join(said):
+            self.messages = [*asked, {"role": "assistant", "content": "".join(said)}]

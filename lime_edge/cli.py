@@ -1,0 +1,61 @@
+"""`lime-edge`: every command, and the one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from . import __version__, cli_look, cli_make, cli_use
+from .errors import LimeError
+
+_STOPPED = 130  # what shells give a program that Ctrl-C ended
+
+
+class _Commands(click.Group):
+    """Commands in the order of the work; errors of the library as one message."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LimeError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            _tidy_up()
+            ctx.exit(_STOPPED)
+
+
+def _tidy_up() -> None:
+    """A progress bar that was cut off leaves the cursor hidden."""
+    from rich import get_console
+
+    get_console().show_cursor()
+    click.echo("\nstopped", err=True)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="lime-edge")
+def main() -> None:
+    """One small language model, many skills, switched in microseconds.
+
+    A model owner trains a checkpoint and exports it; a skill author learns skills on the checkpoint; an app runs the
+    exported model with skills. `lime-edge demo` shows it all with a model that is made for you.
+    """
+
+
+for _command in (
+    cli_make.train,
+    cli_make.learn,
+    cli_make.export,
+    cli_look.inspect,
+    cli_use.run,
+    cli_use.chat,
+    cli_use.evaluate,
+    cli_look.list_skills,
+    cli_look.doctor,
+    cli_use.demo,
+):
+    main.add_command(_command)

@@ -1,0 +1,45 @@
+"""`lime-edge inspect`, `list` and `doctor`: what is there, and whether it is sound. Heavy imports inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .cli_options import json_option, model_argument, path_type
+from .tables import report
+
+
+@click.command()
+@click.argument("path", metavar="FILE_OR_DIR", type=path_type())
+@json_option
+def inspect(path: Path, target: str | None) -> None:
+    """Say what a skill package, an exported model directory or a checkpoint is."""
+    from .looking import describe_path
+
+    report(*describe_path(path), target)
+
+
+@click.command("list")
+@model_argument
+@json_option
+def list_skills(directory: Path, target: str | None) -> None:
+    """List the skills of a model directory, or of a folder of .lime files."""
+    from .looking import describe_skills
+
+    report(*describe_skills(directory), target)
+
+
+@click.command()
+@click.argument("directory", metavar="[DIR]", type=path_type(), required=False)
+@click.option("--prove", is_flag=True, help="Also run the golden prompts of every skill in DIR.")
+@json_option
+def doctor(directory: Path | None, prove: bool, target: str | None) -> None:
+    """Say what is installed and in use, and why; with DIR, check a model and its skills."""
+    from . import doctor as doctoring
+
+    document, tables = doctoring.machine()
+    if directory is not None:
+        more, checked = doctoring.model(directory, prove)
+        document, tables = {**document, "model": more}, [*tables, *checked]
+    report(document, tables, target)

@@ -1,0 +1,218 @@
+"""`lime-edge train`, `learn` and `export`: what model owners and skill authors do. Heavy imports inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .cli_options import json_option, path_type
+from .errors import ConfigError
+from .extras import need
+from .quiet import quietly
+from .tables import STDOUT, Table, report, share, short, size
+
+if TYPE_CHECKING:
+    from .learn import Recipe
+    from .package import Skill
+    from .peft_config import LimeConfig
+
+_COUNT, _RATE = click.IntRange(1), click.FloatRange(0, min_open=True)
+_TARGETS = "q_proj,k_proj,v_proj,o_proj"
+_FIGURES = {
+    "steps": ("steps", "{:.0f}"),
+    "train_loss": ("loss in training", "{:.4f}"),
+    "eval_loss": ("loss on valid.jsonl", "{:.4f}"),
+    "tokens_per_second": ("tokens a second", "{:.0f}"),
+    "dropped": ("rows left out as too long", "{:.0f}"),
+}
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True)
+@click.option(
+    "-m", "--model", required=True, help="The backbone: a directory, a name on the Hugging Face hub, or default."
+)
+@click.option("-o", "--output", required=True, metavar="CHECKPOINT", type=path_type(), help="The directory to make.")
+@click.option("--steps", type=_COUNT, default=300, show_default=True, help="Optimiser steps.")
+@click.option("--minutes", type=_RATE, help="Stop after this long, if the steps are not done by then.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+@click.option("--batch", type=_COUNT, default=12, show_default=True, help="Rows a step.")
+@click.option("--targets", default=_TARGETS, show_default=True, help="Projections to adapt, by name.")
+@click.option("--rank", type=_COUNT, default=8, show_default=True, help="Rank of the shared adapter.")
+@click.option("--alpha", type=_RATE, help="The adapter is scaled by alpha / rank.  [default: twice the rank]")
+@click.option("--experts", type=_COUNT, default=4, show_default=True, help="Expert vectors of each projection.")
+@click.option(
+    "--mode", default="auto", show_default=True, help="How experts are selected: auto, hard, soft or auto_soft."
+)
+@click.option("--window", type=_COUNT, default=1, show_default=True, help="Tokens whose evidence a token is routed by.")
+@click.option("--max-length", type=_COUNT, default=512, show_default=True, help="Longer rows, in tokens, are left out.")
+@click.option("--shared-rate", type=_RATE, default=4e-4, show_default=True, help="Learning rate of the shared adapter.")
+@click.option("--vector-rate", type=_RATE, default=1e-3, show_default=True, help="Learning rate of the expert vectors.")
+@click.option(
+    "--save-every", type=_COUNT, default=100, show_default=True, help="Steps between what --resume can start from."
+)
+@click.option("--gradient-checkpointing", is_flag=True, help="Less memory, more time.")
+@click.option("--seed", default=0, show_default=True, help="Of the order of rows and the initial weights.")
+@json_option
+def train(
+    data: tuple[str, ...], model: str, output: Path, max_length: int, resume: bool, target: str | None, **settings: Any
+) -> None:
+    """Train the shared adapter of a model, once, on many tasks.
+
+    DATA are JSONL files, or folders with train.jsonl and valid.jsonl, one task each. A line is {"prompt": ...,
+    "answer": ...}, with "choices": [...] if it is one of these, or {"messages": [...]} that ends with the answer.
+    """
+    with need("train"):
+        from . import train as training
+        from .training import Plan
+    config = _config(settings)
+    try:
+        with quietly():
+            figures = training.train(data, model, output, config, Plan(**settings), max_length, resume)
+    except KeyboardInterrupt:
+        if any(output.glob("run/checkpoint-*")):
+            click.echo("\nthe same command with --resume goes on from here", err=True)
+        raise
+    document = {"checkpoint": str(output), "figures": figures}
+    report(document, [Table(f"checkpoint {output}", _rows(figures))], target)
+
+
+def _config(settings: dict[str, Any]) -> LimeConfig:
+    """Takes out of the options what shapes the adapter; the rest is the plan."""
+    from .contract import Routing
+    from .peft_config import LimeConfig
+
+    routing = Routing(**{name: settings.pop(name) for name in ("experts", "mode", "window")})
+    targets = [name.strip() for name in settings.pop("targets").split(",") if name.strip()]
+    rank, alpha = settings.pop("rank"), settings.pop("alpha")
+    return LimeConfig(target_modules=targets, r=rank, alpha=2.0 * rank if alpha is None else alpha, routing=routing)
+
+
+def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
+    return [(label, form.format(figures[key])) for key, (label, form) in _FIGURES.items() if key in figures]
+
+
+@click.command()
+@click.argument("data", type=path_type())
+@click.option("-c", "--checkpoint", required=True, type=path_type(), help="The checkpoint, from lime-edge train.")
+@click.option("--name", required=True, help="Lower-case letters, digits, dots, dashes and underscores.")
+@click.option("-o", "--output", type=path_type(), metavar="FILE", help="The package to write.  [default: NAME.lime]")
+@click.option(
+    "--valid", type=path_type(), metavar="FILE", help="Rows to measure on.  [default: valid.jsonl beside, or a tenth]"
+)
+@click.option("--steps", type=_COUNT, default=300, show_default=True, help="Optimiser steps.")
+@click.option("--minutes", type=_RATE, help="Stop after this long, if the steps are not done by then.")
+@click.option("--batch", type=_COUNT, default=12, show_default=True, help="Rows a step.")
+@click.option("--rate", "vector_rate", type=_RATE, default=1e-3, show_default=True, help="Learning rate.")
+@click.option(
+    "--experts", type=_COUNT, default=1, show_default=True, help="Expert vectors: 1, or as many as the checkpoint has."
+)
+@click.option(
+    "--rank-gate", is_flag=True, help="Also learn a gate on the adapter's rank; export with --rank-gate, too."
+)
+@click.option(
+    "--activation",
+    type=click.Choice(["always", "response"]),
+    default="always",
+    show_default=True,
+    help="Where the skill applies; response leaves the reading of the prompt to the base, so that skills share it.",
+)
+@click.option("--system", metavar="TEXT", help="System text that the skill is learned and used with.")
+@click.option(
+    "--dtype", type=click.Choice(["i8", "f16"]), default="i8", show_default=True, help="How values are stored."
+)
+@click.option("--max-length", type=_COUNT, default=512, show_default=True, help="Longer rows, in tokens, are left out.")
+@click.option(
+    "--metric-rows",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Rows to measure on; 0 measures nothing.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the order of rows and of what is drawn from them.")
+@click.option("--description", help="What the skill does.")
+@click.option("--license", "licence", metavar="SPDX", help="For example Apache-2.0.")
+@click.option("--author", help="Who made it.")
+@click.option("--version", help="Semantic version.  [default: 1.0.0]")
+@json_option
+def learn(
+    data: Path, checkpoint: Path, output: Path | None, valid: Path | None, target: str | None, **settings: Any
+) -> None:
+    """Learn a skill from examples, with model and shared adapter frozen.
+
+    DATA is a JSONL file, or a folder with train.jsonl and maybe valid.jsonl. The package says how good the skill is
+    against the base, measured on the values that ship.
+    """
+    plan_of = {name: settings.pop(name) for name in ("steps", "minutes", "batch", "vector_rate", "seed")}
+    about_of = {"description": "description", "licence": "license", "author": "author", "version": "version"}
+    found = {there: settings.pop(here) for here, there in about_of.items()}
+    about = {key: value for key, value in found.items() if value is not None}
+    _check_about(settings["name"], settings["system"], about)
+    with need("train"):
+        from . import learn as learning
+        from .training import Plan
+    output = Path(f"{settings['name']}.lime") if output is None else output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    recipe: Recipe = learning.Recipe(about=about, **settings)
+    with quietly():
+        skill, figures = learning.learn(data, checkpoint, output, recipe, Plan(**plan_of), valid)
+    _report_skill(skill, figures, target)
+
+
+def _check_about(name: str, system: str | None, about: Mapping[str, str]) -> None:
+    """What an author says of a skill, checked before the training and not after it."""
+    from .contract import Routing
+    from .manifest import Manifest, manifest_faults
+
+    nothing = "0" * 64
+    whole: dict[str, Any] = {"version": "1.0.0", "created": "2000-01-01", "routing": Routing(), **about}
+    prompt: Any = {"system": system, "generation": {}, "stop": []}
+    draft = Manifest(name=name, backbone=nothing, adapter=nothing, modules=nothing, prompt=prompt, **whole)
+    if faults := manifest_faults(draft.sealed({}, nothing).to_dict()):
+        raise ConfigError("the skill cannot be described so", [fault.removeprefix("manifest.") for fault in faults])
+
+
+def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None) -> None:
+    from .package import describe
+
+    metrics = [
+        (metric["name"], share(metric["base"]), share(metric["skill"]), str(metric["rows"]))
+        for metric in skill.manifest.metrics
+    ]
+    facts = [("file", f"{skill.path}, {size(skill.size)}"), ("digest", short(skill.digest)), *_rows(figures)]
+    tables = [Table(f"skill {skill.name} {skill.manifest.version}", facts)]
+    if metrics:
+        tables.append(Table("", metrics, ("metric", "base", skill.name, "rows"), (1, 2, 3)))
+    report({"skill": describe(skill), "figures": dict(figures)}, tables, target)
+    if target != STDOUT:
+        click.echo("skill and base are measured on rows that were not trained on")
+
+
+@click.command()
+@click.argument("checkpoint", type=path_type())
+@click.option("-o", "--output", required=True, metavar="DIR", type=path_type(), help="The model directory to make.")
+@click.option(
+    "--precision",
+    type=click.Choice(["int4", "fp16", "fp32"]),
+    default="int4",
+    show_default=True,
+    help="Of the weights; int4 is the smallest and fastest.",
+)
+@click.option("--rank-gate", is_flag=True, help="Also take skills learned with --rank-gate.")
+@click.option("--overwrite", is_flag=True, help="Replace a model directory that is there.")
+@json_option
+def export(
+    checkpoint: Path, output: Path, precision: Any, rank_gate: bool, overwrite: bool, target: str | None
+) -> None:
+    """Export a checkpoint to a directory that runs without torch."""
+    with need("export"):
+        from .exporting import export_checkpoint
+    from .looking import describe_model
+
+    with quietly():
+        export_checkpoint(checkpoint, output, precision, rank_gate, overwrite)
+    document, tables = describe_model(output)
+    report(document, tables, target)

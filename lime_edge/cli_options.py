@@ -1,0 +1,72 @@
+"""Arguments and options that several commands share. Imports nothing heavy: `--help` answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .tables import STDOUT
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def path_type() -> click.Path:
+    """A path; whether it is there is for the library to say, with what was expected."""
+    return click.Path(path_type=Path)
+
+
+def model_argument(function: F) -> F:
+    """DIR: an exported model directory."""
+    return click.argument("directory", metavar="DIR", type=path_type())(function)
+
+
+def _json_target(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    # An option with an optional value takes the next word for it: better refused than overwritten.
+    if value is not None and value != STDOUT and not value.endswith(".json"):
+        raise click.BadParameter(f"{value!r} does not end in .json; put --json last to print to standard output")
+    return value
+
+
+def json_option(function: F) -> F:
+    """--json [FILE]: handed over as `target`."""
+    return click.option(
+        "--json",
+        "target",
+        metavar="[FILE]",
+        is_flag=False,
+        flag_value=STDOUT,
+        callback=_json_target,
+        help="Also write the facts to FILE.json; without FILE, print JSON instead of tables.",
+    )(function)
+
+
+def runtime_options(function: F) -> F:
+    """--threads and --device."""
+    function = click.option("--threads", type=int, help="Threads of ONNX Runtime.  [default: one per physical core]")(
+        function
+    )
+    device = click.Choice(["auto", "cpu", "cuda"])
+    return click.option("--device", type=device, default="auto", show_default=True, help="Where to run.")(function)
+
+
+_SETTINGS = (
+    ("--max-new-tokens", int, "Longest answer, in tokens."),
+    ("--temperature", float, "0 always takes the likeliest token; higher is more varied."),
+    ("--top-k", int, "Draw from the K likeliest tokens only; 0 is off."),
+    ("--top-p", float, "Draw from the likeliest tokens that make up this probability."),
+    ("--repetition-penalty", float, "Above 1, tokens that were there are less likely."),
+    ("--seed", int, "The same seed gives the same answer."),
+)
+
+
+def generation_options(function: F) -> F:
+    """Settings of an answer; what is not given is the skill's own, else greedy."""
+    function = click.option(
+        "--stop", multiple=True, metavar="TEXT", help="End the answer before TEXT; may be repeated."
+    )(function)
+    for name, kind, text in reversed(_SETTINGS):
+        function = click.option(name, type=kind, help=text)(function)
+    return function

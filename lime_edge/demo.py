@@ -1,0 +1,216 @@
+"""`lime-edge demo`: the tour on a small model with shipped skills, each prompt as the base and as the skill.
+
+The model is made once from the default backbone and the shipped adapter, and kept; whether what is
+kept is the right one, the skills say: they name the adapter that they fit. Needs the extra `export`
+for making it, and the base install from then on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .backbone import cache_dir
+from .errors import LimeError, ModelError
+from .extras import need
+from .installed import FOLDER
+from .package import Skill, check_skill, read_skill
+from .quiet import quietly
+from .runtime import Generation, Runtime
+from .tables import Table, short, size
+
+SHIPPED = Path(__file__).parent / "shipped"
+MODEL = "smollm2-135m"
+PRECISION: Literal["int4"] = "int4"
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+_SWITCHES = 1000
+_SHOWN = 240  # characters of an answer in the table
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One station of the tour."""
+
+    skill: str
+    asked: str  # the part of the prompt that is shown
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One prompt, answered twice."""
+
+    stop: Stop
+    base: Generation
+    skill: Generation
+
+
+def show(
+    directory: Path | None, device: str = "auto", threads: int | None = None
+) -> tuple[dict[str, Any], list[Table]]:
+    """Make the model if need be and go through the tour.
+
+    Args:
+        directory: Where to keep the model; None is the cache.
+        device, threads: As `Runtime.load` takes them.
+
+    Raises:
+        ModelError: Shipped files are missing, or `directory` holds something else.
+        MissingExtraError: The model has to be made, which needs the extra `export`.
+    """
+    began = time.perf_counter()
+    skills = shipped_skills()
+    where = place(skills) if directory is None else directory
+    kept = fits(where, skills)
+    if not kept:
+        make(where)
+    paths = put_skills(where, skills)
+    runtime = Runtime.load(where, device, threads)
+    names = [runtime.load_skill(path, replace=True).name for path in paths]
+    ready = time.perf_counter() - began
+    answers = [answer(runtime, stop) for stop in read_stops() if stop.skill in names]
+    facts = {
+        "directory": str(where),
+        "from_cache": kept,
+        "seconds_until_ready": round(ready, 2),
+        "seconds": round(time.perf_counter() - began, 2),
+        "switch_microseconds": round(switch_seconds(runtime, names) * 1e6, 2),
+        "tokens_per_second": {
+            "base": _speed([one.base for one in answers]),
+            "skill": _speed([one.skill for one in answers]),
+        },
+        "bytes": {"model": _size_of(where), **{path.name: path.stat().st_size for path in paths}},
+    }
+    return {**facts, "answers": [_plain(one) for one in answers]}, [_side_by_side(answers), _facts(facts, names)]
+
+
+def shipped_skills() -> list[Skill]:
+    """The skills of this installation, beside the adapter that they were learned on.
+
+    Raises:
+        ModelError: Names everything that is missing.
+    """
+    home = SHIPPED / MODEL
+    faults = [f"{home / name} is missing" for name in _ADAPTER if not (home / name).is_file()]
+    paths = sorted((home / FOLDER).glob("*.lime"))
+    if not paths:
+        faults.append(f"no .lime file in {home / FOLDER}")
+    if faults:
+        raise ModelError("this installation lacks the files of the demo: install lime-edge again", faults)
+    return [read_skill(path) for path in paths]
+
+
+def place(skills: Sequence[Skill]) -> Path:
+    """Where the cache keeps the model that these skills fit."""
+    return cache_dir() / "demo" / f"{MODEL}-{PRECISION}-{short(skills[0].manifest.adapter)}"
+
+
+def fits(directory: Path, skills: Sequence[Skill]) -> bool:
+    """Whether a usable model is there that all skills fit."""
+    from .runtime.directory import read_directory
+
+    try:
+        contract = read_directory(directory, verify=False).contract
+        for skill in skills:
+            check_skill(skill, contract)
+    except LimeError:
+        return False
+    return True
+
+
+def make(directory: Path) -> None:
+    """Export the default backbone with the shipped adapter; takes a minute or more."""
+    from rich.console import Console
+
+    with need("export"):
+        from .exporting import export_checkpoint
+    note = "the first time: fetching the model and exporting it to int4, a few minutes"
+    with Console(stderr=True).status(note), quietly():
+        export_checkpoint(SHIPPED / MODEL, directory, PRECISION, overwrite=True)
+
+
+def put_skills(directory: Path, skills: Sequence[Skill]) -> list[Path]:
+    """Lay the skills into the model's skills/, so that `run` and `chat` find them by name."""
+    folder = directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    for skill in skills:
+        data = skill.path.read_bytes()
+        target = folder / skill.path.name
+        if not target.is_file() or target.read_bytes() != data:
+            target.write_bytes(data)
+    return [folder / skill.path.name for skill in skills]
+
+
+def read_stops() -> list[Stop]:
+    """The stations, from the shipped demo.json."""
+    return [Stop(**entry) for entry in json.loads((SHIPPED / "demo.json").read_text("utf-8"))]
+
+
+def answer(runtime: Runtime, stop: Stop, max_new_tokens: int = 48) -> Answers:
+    """Ask one prompt as the base and as the skill, greedily."""
+    settings: Any = {"max_new_tokens": max_new_tokens, "temperature": 0.0}
+    runtime.use_skill(None)
+    base = runtime.generate(stop.prompt, **settings)
+    runtime.use_skill(stop.skill)
+    return Answers(stop, base, runtime.generate(stop.prompt, **settings))
+
+
+def switch_seconds(runtime: Runtime, names: Sequence[str]) -> float:
+    """The median time of `use_skill`, going round the skills and the base."""
+    took = []
+    for name in itertools.islice(itertools.cycle([*names, None]), _SWITCHES):
+        began = time.perf_counter()
+        runtime.use_skill(name)
+        took.append(time.perf_counter() - began)
+    return statistics.median(took)
+
+
+def _speed(generations: Sequence[Generation]) -> float:
+    """Tokens a second while decoding, over all answers."""
+    seconds = sum(one.timings.decode_seconds for one in generations)
+    tokens = sum(one.timings.new_tokens - 1 for one in generations)
+    return round(tokens / seconds, 1) if seconds > 0 else 0.0
+
+
+def _size_of(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
+
+
+def _plain(answers: Answers) -> dict[str, Any]:
+    return {**asdict(answers.stop), "base": answers.base.text, "answer": answers.skill.text}
+
+
+def _side_by_side(answers: Sequence[Answers]) -> Table:
+    rows = [(one.stop.skill, one.stop.asked, _cut(one.base.text), _cut(one.skill.text)) for one in answers]
+    return Table(
+        "one prompt each, as the base and with the skill",
+        rows,
+        ("skill", "asked", "base", "with the skill"),
+        lines=True,
+    )
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN else text[:_SHOWN].rstrip() + " ..."
+
+
+def _facts(facts: dict[str, Any], names: Sequence[str]) -> Table:
+    sizes, speed = facts["bytes"], facts["tokens_per_second"]
+    origin = "from the cache" if facts["from_cache"] else "made now and kept"
+    where = facts["directory"]
+    rows = [
+        ("switching skills", f"{facts['switch_microseconds']:.1f} microseconds, median of {_SWITCHES}"),
+        ("decoding", f"{speed['base']:.0f} tokens a second as the base, {speed['skill']:.0f} with a skill"),
+        ("model", f"{size(sizes['model'])}, {origin}: {where}"),
+        ("skills", ", ".join(f"{name} {size(count)}" for name, count in sizes.items() if name != "model")),
+        ("time", f"{facts['seconds_until_ready']:.1f} s until ready, {facts['seconds']:.1f} s in all"),
+        ("go on", f"lime-edge chat {where} --skill {names[0]}"),
+    ]
+    return Table("measured here and now", rows)

@@ -1,0 +1,182 @@
+"""`lime-edge doctor`: what is installed and in use, and whether a model and its skills are sound.
+
+Looks, and changes nothing. Needs the base install only.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .backbone import cache_dir
+from .errors import LimeError
+from .installed import skill_files
+from .looking import Report
+from .package import check_skill, read_skill
+from .tables import Table, short, size
+
+#: What each extra brings: distribution -> the module that shows that it is there. pyproject.toml is the master.
+EXTRAS = {
+    "train": {"accelerate": "", "gguf": "", "peft": "", "torch": "", "transformers": ""},
+    "export": {
+        "onnx": "",
+        "onnx-ir": "onnx_ir",
+        "onnxruntime-genai": "onnxruntime_genai",
+        "onnxscript": "",
+        "optimum": "",
+        "tqdm": "",
+    },
+}
+BASE = ("onnxruntime", "numpy", "tokenizers", "safetensors", "jinja2", "click", "rich")
+#: Flags of the processor that decide how fast int4 and bf16 run, as Linux and macOS call them.
+FLAGS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 bf16",
+    "amx_int8": "AMX int8",
+    "amx_bf16": "AMX bf16",
+    "asimddp": "Arm dot product",
+    "i8mm": "Arm int8 matrices",
+    "bf16": "Arm bf16",
+    "sve": "Arm SVE",
+}
+OPERATORS = "a function of standard operators in the graph itself; the native kernel is not built"
+
+
+def machine() -> Report:
+    """Versions, providers, processor, extras and cache."""
+    import onnxruntime as ort
+
+    providers = ort.get_available_providers()
+    flags = cpu_flags()
+    missing = missing_extras()
+    cache = cache_dir()
+    kept = _size_of(cache)
+    document: dict[str, Any] = {
+        "lime_edge": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in BASE},
+        "providers": providers,
+        "device": "cuda" if "CUDAExecutionProvider" in providers else "cpu",
+        "cpu": {"flags": flags, "logical_cores": os.cpu_count(), "usable_cores": _usable_cores()},
+        "operators": OPERATORS,
+        "missing": missing,
+        "cache": {"directory": str(cache), "bytes": kept},
+    }
+    facts = [
+        ("lime-edge", f"{__version__}, Python {platform.python_version()} on {platform.platform()}"),
+        ("packages", ", ".join(f"{name} {version or 'MISSING'}" for name, version in document["packages"].items())),
+        ("providers", f"{', '.join(providers)}; device auto is {document['device']}"),
+        ("processor", _processor(flags)),
+        ("threads", f"one per physical core by default; {os.cpu_count()} logical cores, {_usable_cores()} usable here"),
+        ("operators", OPERATORS),
+        *((f"extra {extra}", _extra(extra, names)) for extra, names in missing.items()),
+        ("cache", f"{cache}, {size(kept)}"),
+    ]
+    return document, [Table("this machine", facts)]
+
+
+def cpu_flags() -> list[str] | None:
+    """The flags of `FLAGS` that the processor has; None where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    found = next((line for line in lines if line.lower().startswith(("flags", "features"))), None)
+    return None if found is None else [flag for flag in found.partition(":")[2].split() if flag in FLAGS]
+
+
+def _processor(flags: list[str] | None) -> str:
+    kind = platform.machine()
+    if flags is None:
+        return f"{kind}; this system does not list its features"
+    have = ", ".join(FLAGS[flag] for flag in flags) or "none of the features that matter"
+    integer = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"} & set(flags)
+    return f"{kind}: {have}" + ("" if integer else "; without integer dot products int4 is slower")
+
+
+def missing_extras() -> dict[str, list[str]]:
+    """Distributions that each extra would bring and that are not there."""
+    found = {
+        extra: [name for name, module in modules.items() if util.find_spec(module or name) is None]
+        for extra, modules in EXTRAS.items()
+    }
+    return {**found, "export": [*found["train"], *found["export"]]}  # export includes train
+
+
+def _extra(extra: str, missing: list[str]) -> str:
+    if not missing:
+        return "installed"
+    return f"without {', '.join(missing)}: pip install 'lime-edge[{extra}]'"
+
+
+def _version(name: str) -> str | None:
+    for distribution in (name, f"{name}-gpu"):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _size_of(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def model(directory: Path, prove: bool) -> Report:
+    """Hash a model's files, load it, and hold every skill in it against it.
+
+    Args:
+        directory: An exported model.
+        prove: Also run the golden prompts of the skills.
+
+    Raises:
+        ModelError: The model cannot be used; names every fault.
+    """
+    from .runtime import Runtime
+
+    runtime = Runtime.load(directory, verify=True)
+    contract = runtime.contract
+    verdicts = {path.stem: _verdict(runtime, path, prove) for path in skill_files(directory)}
+    facts = [
+        (
+            "files",
+            f"{', '.join(dict(contract.files))} match their digests; graph {short(contract.graph_digest)}",
+        ),
+        ("runs on", f"{runtime.device}, {contract.precision}, context of {runtime.context_length} tokens"),
+    ]
+    document = {
+        "directory": str(directory),
+        "graph": contract.graph_digest,
+        "device": runtime.device,
+        "skills": verdicts,
+    }
+    tables = [Table(f"model {directory}", facts)]
+    if verdicts:
+        tables.append(
+            Table("", [(name, verdict or "fits") for name, verdict in verdicts.items()], ("skill", "verdict"))
+        )
+    return document, tables
+
+
+def _verdict(runtime: Any, path: Path, prove: bool) -> str | None:
+    """Why a skill cannot be used here; None if it can."""
+    try:
+        check_skill(read_skill(path), runtime.contract)
+        if prove:
+            runtime.load_skill(path, prove=True)
+    except LimeError as error:
+        return str(error)
+    return None

@@ -1,0 +1,177 @@
+"""What lies on the disk, described: skill packages, exported models, checkpoints. Needs the base install only.
+
+Every function returns a document of plain JSON values and the tables that say the same to people.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .checks import show
+from .contract import ModelContract
+from .errors import ConfigError, ModelError, SkillError
+from .installed import skill_files
+from .package import Skill, describe, read_skill
+from .tables import Table, share, short, size
+
+Report = tuple[dict[str, Any], list[Table]]
+CONTRACT, ADAPTER = "lime.json", "adapter_config.json"
+_ADAPTER_KEYS = (
+    "base_model_name_or_path",
+    "backbone_digest",
+    "base",
+    "r",
+    "alpha",
+    "target_modules",
+    "routing",
+    "kinds",
+)
+
+
+def describe_path(path: Path) -> Report:
+    """Whatever `path` is.
+
+    Raises:
+        ConfigError: Nothing that lime-edge makes.
+        SkillFormatError, ModelError: It is damaged.
+    """
+    if path.is_file():
+        return describe_skill(read_skill(path))
+    if (path / CONTRACT).is_file():
+        return describe_model(path)
+    if (path / ADAPTER).is_file():
+        return describe_checkpoint(path)
+    if path.is_dir() and skill_files(path):
+        return describe_skills(path)
+    found = "is a directory without any of these" if path.is_dir() else "does not exist"
+    raise ConfigError(
+        f"{path} {found}; expected a .lime file, an exported model ({CONTRACT}) or a checkpoint ({ADAPTER})"
+    )
+
+
+def describe_skill(skill: Skill) -> Report:
+    """One package, with what it was made for and measured to do."""
+    document = describe(skill)
+    manifest = skill.manifest
+    facts = [
+        ("file", f"{skill.path}, {size(skill.size)}"),
+        ("digest", manifest.digest),
+        ("description", manifest.description or "none"),
+        ("author, licence", f"{manifest.author or 'unknown'}, {manifest.license}, {manifest.created}"),
+        ("made for", f"{manifest.backbone_name or 'backbone'} {short(manifest.backbone)}"),
+        ("shared adapter", f"{short(manifest.adapter)}, module table {short(manifest.modules)}"),
+        ("vectors", f"{', '.join(skill.kinds)} of {document['modules_count']} modules, E = {manifest.experts}"),
+        ("values", f"{document['values']:,} as {skill.dtype}"),
+        ("bounds", ", ".join(f"|{kind}| <= {bound:g}" for kind, bound in manifest.bounds.items())),
+        ("applies", "always" if manifest.activation == "always" else "to the response; the base reads the prompt"),
+        ("system text", "none" if manifest.prompt["system"] is None else show(manifest.prompt["system"])),
+        ("generation", _settings({**manifest.prompt["generation"], "stop": manifest.prompt["stop"]})),
+        ("golden prompts", str(len(manifest.golden))),
+    ]
+    tables = [Table(f"skill {manifest.name} {manifest.version}", facts)]
+    if manifest.metrics:
+        tables.append(_metrics(skill))
+    return {"what": "skill", **document}, tables
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {show(value)}" for name, value in settings.items() if value) or "as the caller says"
+
+
+def _metrics(skill: Skill) -> Table:
+    def row(metric: Mapping[str, Any]) -> Iterator[str]:
+        yield f"{metric['name']} on {metric['split']} {short(metric['dataset'])}, {metric['date']}"
+        yield from (share(metric[key]) if key in metric else "" for key in ("base", "skill", "lora"))
+        yield str(metric["rows"])
+
+    rows = [list(row(metric)) for metric in skill.manifest.metrics]
+    return Table("", rows, ("measured", "base", "skill", "LoRA", "rows"), (1, 2, 3, 4))
+
+
+def read_contract(directory: Path) -> ModelContract:
+    """The model's lime.json, alone.
+
+    Raises:
+        ModelError: Missing, unreadable or contradicting itself.
+    """
+    try:
+        return ModelContract.from_json((directory / CONTRACT).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{directory / CONTRACT} cannot be read; expected what `lime-edge export` writes") from error
+
+
+def describe_model(directory: Path) -> Report:
+    """An exported model directory and the skills in it."""
+    contract = read_contract(directory)
+    sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
+    table, routing = contract.table, contract.routing
+    revision = f" at {contract.backbone_revision}" if contract.backbone_revision else ""
+    facts = [
+        ("backbone", f"{contract.backbone_name}{revision}, {short(contract.backbone_digest)}"),
+        ("shared adapter", f"{short(contract.adapter_digest)}, module table {short(table.digest)}"),
+        ("precision", contract.precision),
+        ("graph", short(contract.graph_digest)),
+        ("vectors", f"{', '.join(table.kinds)} of {len(table.modules)} modules, E = {table.experts}"),
+        ("one skill loaded", f"{table.row_size:,} floats"),
+        ("routing", _facts(routing.to_dict())),
+        ("files", ", ".join(f"{name} {size(count)}" for name, count in sizes.items() if name in dict(contract.files))),
+        ("together", size(sum(sizes.values()))),
+    ]
+    document = {"what": "model", "directory": str(directory), **json.loads(contract.to_json()), "sizes": sizes}
+    listed, skills = describe_skills(directory) if skill_files(directory) else ({"skills": []}, [])
+    return {**document, "skills": listed["skills"]}, [Table(f"exported model {directory}", facts), *skills]
+
+
+def describe_checkpoint(directory: Path) -> Report:
+    """A checkpoint: the shared adapter in PEFT's layout."""
+    try:
+        config = json.loads((directory / ADAPTER).read_text("utf-8"))
+        found = {key: config.get(key) for key in _ADAPTER_KEYS}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{directory / ADAPTER} cannot be read: {error}") from error
+    weights = directory / "adapter_model.safetensors"
+    facts = [(key.replace("_", " "), _plain(value)) for key, value in found.items()]
+    facts.append(("adapter", size(weights.stat().st_size) if weights.is_file() else f"{weights.name} is missing"))
+    packages = [path.name for path in skill_files(directory)]
+    facts.append(("skills", ", ".join(packages) or "none"))
+    document = {"what": "checkpoint", "directory": str(directory), **found, "skills": packages}
+    return document, [Table(f"checkpoint {directory}", facts)]
+
+
+def describe_skills(directory: Path) -> Report:
+    """Every package of a directory in a line, the damaged ones with the reason.
+
+    Raises:
+        ConfigError: There is no such directory.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} is not a directory; expected an exported model or a folder of .lime files")
+    found = [_listed(path) for path in skill_files(directory)]
+    columns = ("skill", "version", "size", "measured, base -> skill", "description")
+    if not found:
+        return {"skills": []}, [Table("", [(f"no skills in {directory}", "")])]
+    return {"skills": [entry for entry, _ in found]}, [Table("", [row for _, row in found], columns, (2,))]
+
+
+def _plain(value: Any) -> str:
+    """A value of a configuration, without quotes and brackets."""
+    if isinstance(value, dict):
+        return _facts(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _facts(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _listed(path: Path) -> tuple[dict[str, Any], list[str]]:
+    try:
+        skill = read_skill(path)
+    except SkillError as error:
+        return {"file": str(path), "error": str(error)}, [path.stem, "", "", "", f"cannot be used: {error}"]
+    manifest = skill.manifest
+    measured = "\n".join(f"{m['name']} {share(m['base'])} -> {share(m['skill'])}" for m in manifest.metrics)
+    return describe(skill), [manifest.name, manifest.version, size(skill.size), measured, manifest.description]

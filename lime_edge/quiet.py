@@ -1,0 +1,26 @@
+"""Other libraries, kept from talking where a command speaks for itself. Needs the extra `train`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the bars of transformers for files that load at once, and what libraries deprecate of each other."""
+    from transformers.utils import logging
+
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
+            yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
