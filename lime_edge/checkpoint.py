@@ -6,7 +6,9 @@ checkpoint covers the shared adapter alone, so that it outlives changes of the v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ Vectors = dict[str, npt.NDArray[np.float32]]
 
 def wrap(model: Any, config: LimeConfig) -> Any:
     """`model` with fresh LiME layers, as a PEFT model."""
-    return get_peft_model(model, config)
+    with _quietly():
+        return get_peft_model(model, config)
 
 
 def open_checkpoint(directory: Path, dtype: Any, trainable: bool = False) -> tuple[Any, Any, Path]:
@@ -37,7 +40,9 @@ def open_checkpoint(directory: Path, dtype: Any, trainable: bool = False) -> tup
         ConfigError: not a LiME checkpoint, or the backbone is not the one it was trained on.
     """
     if not (directory / "adapter_config.json").is_file():
-        raise ConfigError(f"{directory} is not a checkpoint: it has no adapter_config.json; make one with lime-edge train")
+        raise ConfigError(
+            f"{directory} is not a checkpoint: it has no adapter_config.json; make one with lime-edge train"
+        )
     config = LimeConfig.from_pretrained(str(directory))
     where = backbone.resolve(config.base_model_name_or_path or backbone.DEFAULT)
     found = backbone.digest(where)
@@ -47,7 +52,9 @@ def open_checkpoint(directory: Path, dtype: Any, trainable: bool = False) -> tup
             [f"digest {config.backbone_digest}, expected by the checkpoint", f"digest {found}, found"],
         )
     model, tokenizer = backbone.load(where, dtype)
-    return PeftModel.from_pretrained(model, str(directory), config=config, is_trainable=trainable), tokenizer, where
+    with _quietly():
+        adapted = PeftModel.from_pretrained(model, str(directory), config=config, is_trainable=trainable)
+    return adapted, tokenizer, where
 
 
 def tuner(model: Any) -> LimeModel:
@@ -105,6 +112,14 @@ def set_vectors(model: Any, vectors: Mapping[str, npt.NDArray[np.float32]]) -> N
                 held = getattr(layer, f"lime_{kind}")
                 if key in held:
                     held[key].copy_(torch.from_numpy(np.array(vectors[f"{kind}.{name}"])))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """PEFT asks transformers for a property by its old name; nobody but PEFT can do anything about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -41,6 +41,12 @@ class LimeLayer(nn.Module, BaseTunerLayer):
     vector_names: ClassVar[tuple[str, ...]] = ("lime_expert", "lime_gain", "lime_shift", "lime_rank")
     adapter_layer_names = (*vector_names, "lime_shared", "lime_gate")
     other_param_names = ("lime_config",)
+    lime_expert: nn.ParameterDict
+    lime_gain: nn.ParameterDict
+    lime_shift: nn.ParameterDict
+    lime_rank: nn.ParameterDict
+    lime_shared: nn.ParameterDict
+    lime_gate: nn.ParameterDict
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: LimeConfig, context: Context) -> None:
         super().__init__()
@@ -133,7 +139,8 @@ class LimeLayer(nn.Module, BaseTunerLayer):
 
     def mix(self, kind: Kind, weights: Tensor, like: Tensor) -> Tensor:
         """Mixed vector of every token, [B, S, width]."""
-        return weights @ getattr(self, f"lime_{kind}")[self.adapter].to(like.dtype)
+        vectors: Tensor = getattr(self, f"lime_{kind}")[self.adapter]
+        return weights @ vectors.to(like.dtype)
 
     def modulate(self, y: Tensor, d: Tensor, weights: Tensor) -> Tensor:
         """out = y + d * (w @ p + c * p_shared) + y * (w @ u) + w @ b, where the skill is active."""
@@ -155,6 +162,8 @@ class LimeLora(LimeLayer):
 
     shared_names = ("lime_A", "lime_B")
     adapter_layer_names = (*LimeLayer.adapter_layer_names, *shared_names)
+    lime_A: nn.ParameterDict  # noqa: N815
+    lime_B: nn.ParameterDict  # noqa: N815
 
     def add_shared(self, adapter_name: str, config: LimeConfig) -> None:
         a = torch.empty(config.r, self.in_features)

@@ -5,7 +5,8 @@ Knows nothing of files, skills or training loops.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import inspect
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
@@ -13,7 +14,6 @@ from torch import nn
 
 from .context import Context
 from .contract import ModuleTable
-from .errors import ConfigError
 from .layer import BASES, LimeLayer
 
 if TYPE_CHECKING:
@@ -25,25 +25,35 @@ class LimeModel(BaseTuner):
 
     prefix = "lime_"
     tuner_layer_cls = LimeLayer
-    target_module_mapping: dict[str, list[str]] = {}
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 (PEFT declares it so)
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
         context = Context()
         object.__setattr__(self, "context", context)  # before nn.Module.__init__, which injects the layers
         super().__init__(model, *args, **kwargs)
         self.context = context
-        self._steps = 0
-        model.register_forward_pre_hook(self._before, with_kwargs=True)
-        model.register_forward_hook(self._after)
+        self.steps = 0  # training steps so far, for `balance_every`
+        self._parameters_of_forward = tuple(inspect.signature(model.forward).parameters)
+        self._hooks = (
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._after),
+        )
+
+    def unload(self) -> nn.Module:
+        """The backbone as it was, without LiME layers and hooks."""
+        for hook in self._hooks:
+            hook.remove()
+        return super().unload()
 
     @property
     def lime_config(self) -> LimeConfig:
         """Of the active adapter."""
-        return self.peft_config[self.active_adapters[0]]  # type: ignore[no-any-return]
+        return cast("LimeConfig", self.peft_config[self.active_adapters[0]])
 
     def layers(self) -> dict[str, LimeLayer]:
-        """Every LiME layer by its name in the backbone, in the order of the model."""
-        return {name: module for name, module in self.model.named_modules() if isinstance(module, LimeLayer)}
+        """The active adapter's layers by their names in the backbone, in the order of the model."""
+        layers = ((name, module) for name, module in self.model.named_modules() if isinstance(module, LimeLayer))
+        return {name: layer for name, layer in layers if layer.adapter in layer.lime_config}
 
     def table(self) -> ModuleTable:
         """The adapted modules in the order of the model."""
@@ -52,19 +62,17 @@ class LimeModel(BaseTuner):
 
     def _create_and_replace(
         self,
-        peft_config: LimeConfig,
+        peft_config: Any,  # a LimeConfig
         adapter_name: str,
         target: nn.Module,
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **_: Any,
+        parameter_name: str | None = None,
     ) -> None:
         if isinstance(target, LimeLayer):
             target.update_layer(adapter_name, peft_config)
             return
-        if peft_config.base not in BASES:
-            raise ConfigError(f"base is {peft_config.base!r}; expected one of {', '.join(BASES)}")
         layer = BASES[peft_config.base](target, adapter_name, peft_config, self.context)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
@@ -74,13 +82,14 @@ class LimeModel(BaseTuner):
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         active = kwargs.pop("skill_active", None)  # [B, S], ours alone: the backbone does not know it
-        cache = kwargs.get("past_key_values")
-        self.context.balancing = model.training and self._steps % self.lime_config.balance_every == 0
-        self._steps += model.training
-        self.context.begin(kwargs.get("attention_mask"), int(cache.get_seq_length()) if cache is not None else 0, active)
+        given = dict(zip(self._parameters_of_forward, args, strict=False)) | kwargs
+        self.context.balancing = model.training and self.steps % self.lime_config.balance_every == 0
+        self.steps += model.training
+        self.context.begin(given.get("attention_mask"), given.get("past_key_values"), active)
         return args, kwargs
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        self.context.end(getattr(output, "past_key_values", None))
         task_loss = getattr(output, "loss", None)
         if model.training and isinstance(task_loss, torch.Tensor):
             balance = self.context.balance_loss(self.lime_config.balance)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from .contract import KINDS, Kind, Routing
@@ -12,6 +13,8 @@ from .extras import need
 
 with need("train"):
     from peft import PeftConfig
+
+    from .layer import BASES
 
 #: Projections of a decoder layer that the paper adapts.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -41,33 +44,49 @@ class LimeConfig(PeftConfig):
     backbone_digest: str | None = None  # of the weights that it was trained on
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         self.peft_type = "LIME"
         if isinstance(self.routing, Mapping):
             self.routing = Routing.from_dict(self.routing)
-        if isinstance(self.target_modules, (set, tuple)):
-            self.target_modules = sorted(self.target_modules)
-        self.kinds = tuple(self.kinds)
-        self.balance = (float(self.balance[0]), float(self.balance[1]))
+        targets: Any = self.target_modules
+        if isinstance(targets, (set, tuple)):
+            self.target_modules = sorted(targets)
+        kinds: Any = self.kinds
+        if isinstance(kinds, list):  # as JSON has it
+            self.kinds = tuple(kinds)
         faults = [f"{name} is {value!r}; expected {wanted}" for name, value, wanted in self._faults()]
         if faults:
             raise ConfigError("this LimeConfig cannot be used", faults)
+        self.balance = (float(self.balance[0]), float(self.balance[1]))
+
+    @classmethod
+    def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
+        """PEFT calls this on what adapter_config.json holds; it would drop unknown keys with a warning.
+
+        Raises:
+            ConfigError: naming every unknown key.
+        """
+        known = {f.name for f in fields(cls)} | {"peft_version"}
+        if faults := [f"unknown key {key!r}" for key in sorted(set(kwargs) - known)]:
+            raise ConfigError("adapter_config.json cannot be used: it may be of a newer lime-edge", faults)
+        return kwargs
 
     def _faults(self) -> list[tuple[str, Any, str]]:
+        targets, kinds, balance = self.target_modules, self.kinds, self.balance
+        named = isinstance(targets, (str, list)) and all(isinstance(name, str) and name for name in targets)
+        ordered = isinstance(kinds, tuple) and kinds == tuple(kind for kind in KINDS if kind in kinds)
+        pair = isinstance(balance, (tuple, list)) and len(balance) == 2 and all(_number(one, 0) for one in balance)
         checks = [
-            ("r", self.r, "a whole number from 1", isinstance(self.r, int) and self.r >= 1),
-            ("alpha", self.alpha, "a number above 0", self.alpha > 0),
+            ("target_modules", targets, "names of modules, or a regex", named and len(targets) > 0),
+            ("base", self.base, f"one of {', '.join(BASES)}", self.base in list(BASES)),
+            ("r", self.r, "a whole number from 1", _whole(self.r)),
+            ("alpha", self.alpha, "a number above 0", _number(self.alpha, 0) and self.alpha > 0),
             ("routing", self.routing, "a Routing", isinstance(self.routing, Routing)),
             ("routing_scale", self.routing_scale, "'token' or 'batch'", self.routing_scale in ("token", "batch")),
-            (
-                "kinds",
-                self.kinds,
-                f"some of {KINDS}, in that order",
-                bool(self.kinds) and self.kinds == tuple(k for k in KINDS if k in self.kinds),
-            ),
-            ("jitter", self.jitter, "a number from 0 to 1", 0 <= self.jitter < 1),
-            ("balance", self.balance, "two numbers, 0 or more", min(self.balance) >= 0),
-            ("balance_every", self.balance_every, "a whole number from 1", self.balance_every >= 1),
+            ("kinds", kinds, f"some of {', '.join(KINDS)}, in that order", ordered and len(kinds) > 0),
+            ("jitter", self.jitter, "a number from 0, below 1", _number(self.jitter, 0) and self.jitter < 1),
+            ("balance", balance, "two numbers, 0 or more", pair),
+            ("balance_every", self.balance_every, "a whole number from 1", _whole(self.balance_every)),
         ]
         return [(name, value, wanted) for name, value, wanted, fine in checks if not fine]
 
@@ -75,6 +94,14 @@ class LimeConfig(PeftConfig):
     def scaling(self) -> float:
         """s = alpha / r."""
         return self.alpha / self.r
+
+
+def _number(value: Any, least: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < math.inf
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _register() -> None:

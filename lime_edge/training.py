@@ -135,7 +135,7 @@ def _newest(state_dir: Path) -> Path | None:
     return found[-1] if found else None
 
 
-class _Progress(TrainerCallback):  # type: ignore[misc]
+class _Progress(TrainerCallback):
     """A bar with loss and tokens a second; stops the run when its time is up."""
 
     def __init__(self, minutes: float | None) -> None:
