@@ -1,19 +1,44 @@
 """What the LiME layers of one model share about the call under way.
 
 A model hook fills it before the backbone runs: which tokens are real, where the skill is active, and
-the routing evidence of the tokens before. Knows nothing of layers' parameters.
+the routing evidence of the tokens before, which travels with the key-value cache. Knows nothing of
+layers' parameters.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .errors import ConfigError
+
+_HELD = "lime_evidence"  # attribute of a cache
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Flagged routing evidence of the newest tokens in a cache, [B, n-1, E+1] by layer identity."""
+
+    layers: dict[int, Tensor] = field(default_factory=dict)
+    tokens: int = 0  # how many the cache held
+
+
+def evidence_of(cache: Any) -> Evidence:
+    """What travels with a cache; to be given back with `set_evidence` after a crop to the same length."""
+    held: Evidence = getattr(cache, _HELD, Evidence())
+    return held
+
+
+def set_evidence(cache: Any, evidence: Evidence) -> None:
+    """The cache is back at the length it had when `evidence` was taken from it."""
+    setattr(cache, _HELD, evidence)
+
 
 class Context:
-    """State of one forward call; `begin` starts it.
+    """State of one forward call, from `begin` to `end`.
 
     Attributes:
         balance: (importance, KL) of every layer that routed, by layer identity.
@@ -24,51 +49,58 @@ class Context:
         self.balance: dict[int, tuple[Tensor, Tensor]] = {}
         self.balancing = True
         self._real: Tensor | None = None
-        self._past: dict[int, Tensor] = {}
         self._active: Tensor | None = None
+        self._cached = 0
+        self._before = Evidence()
+        self._now: dict[int, Tensor] = {}  # apart from _before: a checkpointed layer runs twice
 
-    def begin(self, attention_mask: Tensor | None, cached_tokens: int, active: Tensor | None = None) -> None:
+    def begin(self, attention_mask: Tensor | None, cache: Any = None, active: Tensor | None = None) -> None:
         """Forget the call before.
 
         Args:
             attention_mask: [B, cached + S], 0 on padding, or None.
-            cached_tokens: Tokens that the key-value cache already holds; 0 starts new rows.
+            cache: The key-value cache with the tokens before, or None.
             active: [B, S], where the skill applies; None means everywhere.
         """
         self.balance.clear()
         self._active = active
         self._real = attention_mask.bool() if attention_mask is not None and attention_mask.dim() == 2 else None
-        if cached_tokens == 0:
-            self._past.clear()
+        self._cached = 0 if cache is None else int(cache.get_seq_length())
+        self._before = evidence_of(cache) if self._cached else Evidence()
+        self._now = {}
+
+    def end(self, cache: Any) -> None:
+        """Give the evidence of this call to the cache that it filled, or to None."""
+        if cache is not None and self._now:
+            set_evidence(cache, Evidence(self._now, int(cache.get_seq_length())))
 
     def real_for(self, logits: Tensor) -> Tensor | None:
         """[B, S], False on padding, for the S newest tokens."""
         return None if self._real is None else self._real[:, -logits.shape[1] :]
 
     def past_of(self, layer: object) -> Tensor | None:
-        """Flagged evidence of the tokens before, [B, n-1, E+1]."""
-        return self._past.get(id(layer))
+        """Flagged evidence of the tokens before, [B, n-1, E+1]; None at the start of a row.
+
+        Raises:
+            ConfigError: The cache was filled or cropped behind the layers' back.
+        """
+        if self._cached and (self._before.tokens != self._cached or id(layer) not in self._before.layers):
+            raise ConfigError(
+                f"the cache holds {self._cached} tokens and the routing evidence of another length: n-gram windows "
+                "cannot go on from there; fill the cache with the adapter on, and do not crop it"
+            )
+        return self._before.layers.get(id(layer))
 
     def remember(self, layer: object, flagged: Tensor, count: int) -> None:
         """Keep the last `count` tokens' evidence for the next cached step."""
-        if torch.is_grad_enabled():
-            return
-        before = self._past.get(id(layer))
+        before = self._before.layers.get(id(layer))
         if before is None:
             before = flagged.new_zeros(len(flagged), count, flagged.shape[-1])
-        self._past[id(layer)] = torch.cat([before, flagged], 1)[:, -count:]
+        self._now[id(layer)] = torch.cat([before, flagged.detach()], 1)[:, -count:]
 
     def active_for(self, y: Tensor) -> Tensor | None:
         """[B, S, 1] in the type of `y`."""
         return None if self._active is None else self._active[..., None].to(y.dtype)
-
-    def past(self) -> dict[int, Tensor]:
-        """The evidence remembered so far, to `rewind` to."""
-        return dict(self._past)
-
-    def rewind(self, past: dict[int, Tensor]) -> None:
-        """Forget what was remembered since `past`: the cache was cropped back to there."""
-        self._past = dict(past)
 
     def balance_loss(self, coefficients: tuple[float, float]) -> Tensor | None:
         """Weighted balance losses, mean over the layers; None when nothing routed."""

@@ -16,8 +16,8 @@ from rich.progress import track
 from torch import Tensor
 from transformers import DynamicCache
 
-from .checkpoint import is_lime, tuner
-from .context import Context
+from .checkpoint import is_lime
+from .context import evidence_of, set_evidence
 from .data import encode_prompt
 from .rows import Row
 
@@ -45,7 +45,6 @@ class Predictor:
     def __init__(self, model: Any, tokenizer: Any, response_only: bool = False, system: str | None = None) -> None:
         self.model, self.tokenizer, self.system = model, tokenizer, system
         self.response_only = response_only and is_lime(model)
-        self.context = tuner(model).context if is_lime(model) else Context()
 
     def prompt(self, row: Row) -> Prompt:
         ids, start = encode_prompt(self.tokenizer, row.messages, self.system)
@@ -65,7 +64,10 @@ class Predictor:
                     found[job[0]] = self._choose(self.prompt(first), first.choices)
                 else:
                     texts = self.generate([self.prompt(rows[i]) for i in job], max_new_tokens)
-                    found |= {i: self.tokenizer.decode(ids, skip_special_tokens=True) for i, ids in zip(job, texts, strict=True)}
+                    found |= {
+                        i: self.tokenizer.decode(ids, skip_special_tokens=True)
+                        for i, ids in zip(job, texts, strict=True)
+                    }
         return [found[i] for i in range(len(rows))]
 
     @torch.no_grad()
@@ -115,7 +117,7 @@ class Predictor:
         logits, cache, mask = self.prefill([prompt])
         first = logits[0].log_softmax(-1)
         tails = {c: [*self.tokenizer.encode(c, add_special_tokens=False), self.tokenizer.eos_token_id] for c in choices}
-        past = self.context.past()
+        held = evidence_of(cache)
         best, best_score = choices[0], -torch.inf
         for choice in sorted(choices, key=lambda c: -float(first[tails[c][0]])):
             ids = tails[choice]
@@ -124,8 +126,8 @@ class Predictor:
             tail = torch.tensor([ids])
             longer = torch.cat([mask, mask.new_ones(1, len(ids) - 1)], 1)
             rest = self._step(tail[:, :-1], longer, cache)[0].log_softmax(-1)
-            cache.crop(len(prompt.ids))
-            self.context.rewind(past)
+            cache.crop(1 - len(ids))  # negative: how many to remove
+            set_evidence(cache, held)
             total = float(first[ids[0]] + rest.gather(1, tail[0, 1:, None]).sum())
             if total > best_score:
                 best, best_score = choice, total
