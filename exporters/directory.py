@@ -108,7 +108,12 @@ def _digest(path: Path) -> str:
 
 
 def _put_in_place(made: Path, output: Path, old: Path) -> None:
-    """Rename into place; what was there leaves with the scratch directory."""
+    """Rename into place; what was there leaves with the scratch directory, or comes back."""
     if output.exists():
         output.rename(old)
-    made.rename(output)
+    try:
+        made.rename(output)
+    except OSError:
+        if old.exists():
+            old.rename(output)
+        raise

@@ -5,6 +5,7 @@ Decides which nodes to insert; the surgeries are in `passes`. Knows nothing of f
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from ..contract import Module, ModuleTable
@@ -27,10 +28,11 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights) -> ModuleTable:
     Raises:
         ExportError: Modules without a place in the graph, all of them named; nothing was changed.
     """
+    dtype = _activations(model.graph)
     placements, faults = place_modules(adapter.modules, find_projections(model.graph))
+    faults += _overflows(adapter, dtype)
     if faults:
         raise ExportError("the adapter does not fit the graph", faults)
-    dtype = _activations(model.graph)
     modules = [module for placement in placements for module in placement.modules]
     table = ModuleTable(
         tuple(Module(module.name, module.out_features, module.rank) for module in modules),
@@ -50,6 +52,16 @@ def _activations(graph: ir.Graph) -> ir.DataType:
     if dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
         raise ExportError(f"the graph's logits are {dtype}; expected FLOAT or FLOAT16")
     return dtype
+
+
+def _overflows(adapter: AdapterWeights, dtype: ir.DataType) -> list[str]:
+    """Modules whose shared adapter the graph's float type cannot hold."""
+    largest = float(np.finfo(dtype.numpy()).max)
+    return [
+        f"{module.name}: the shared adapter exceeds {largest:.4g}, the largest {dtype.name}; export as fp32 or int4"
+        for module in adapter.modules
+        if max(np.abs(module.a).max(), abs(module.scale) * np.abs(module.b).max()) > largest
+    ]
 
 
 def _targets(model: ir.Model, placement: Placement) -> list[Target]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,6 +224,14 @@ def test_steps_continue_a_prefill(precision: Precision, backbones: dict[str, Pat
         assert error(whole["logits"], oracle(exported, tokens, [*skills])) < TOLERANCE
 
 
+def test_a_block_that_its_vectors_do_not_fill(backbones: dict[str, Path], tmp_path: Path) -> None:
+    others = {"names": ("gate_proj",), "kinds": ("gain",), "routing": Routing(experts=1)}
+    exported = make_export(backbones["llama"], tmp_path / "out", **others)  # 96 of 128 floats
+    skills = exported.skills(1)
+    found = run(exported.session(), prompt(1), bank=exported.bank(skills), skill_ids=np.array([[1]]))["logits"]
+    assert error(found, oracle(exported, prompt(1), [*skills])) < TOLERANCE
+
+
 def test_half_precision(backbones: dict[str, Path], tmp_path: Path) -> None:
     """On a CPU onnxruntime computes fp16 in fp32 and rounds between nodes, not always between the same."""
     build_backbone(backbones["llama"], tmp_path / "plain", "fp16")
@@ -318,6 +327,23 @@ def test_nothing_of_the_callers_is_changed(
     assert (contents(backbone), list(sys.path)) == before[1:]
     assert (log.level, list(log.handlers)) == handlers
     assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_a_fresh_process_stays_as_it_was(backbones: dict[str, Path], tmp_path: Path) -> None:
+    """Neither torch by the import, nor a root logger set up by the builder's quantizer."""
+    code = f"""
+import logging, pathlib, sys
+import numpy as np
+from lime_edge.contract import Routing
+from lime_edge.exporters import AdaptedModule, AdapterWeights, export
+assert not {{"torch", "transformers", "onnxruntime"}} & set(sys.modules)
+module = AdaptedModule("model.layers.0.mlp.up_proj", np.ones((1, 64), "f"), np.ones((96, 1), "f"), 1.0)
+adapter = AdapterWeights((module,), Routing())
+export(adapter, pathlib.Path({str(backbones["llama"])!r}), pathlib.Path({str(tmp_path / "out")!r}))
+assert (logging.getLogger().handlers, logging.getLogger().level) == ([], logging.WARNING)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("names", [EVERY, ("q_proj", "v_proj")], ids=["every", "some"])
