@@ -16,19 +16,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from peft import PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 
 from . import backbone
+from .checks import bounded
 from .contract import KINDS, json_digest, tensor_digest
 from .errors import ConfigError
 from .layer import LimeLora
 from .model import LimeModel
 from .peft_config import LimeConfig
 
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
 Vectors = dict[str, npt.NDArray[np.float32]]
 
 
 def wrap(model: Any, config: LimeConfig) -> Any:
     """`model` with fresh LiME layers, as a PEFT model."""
+    if config.base_model_name_or_path:
+        model.name_or_path = config.base_model_name_or_path  # PEFT copies it back: never a path of this machine
     with _quietly():
         return get_peft_model(model, config)
 
@@ -39,11 +46,10 @@ def open_checkpoint(directory: Path, dtype: Any, trainable: bool = False) -> tup
     Raises:
         ConfigError: not a LiME checkpoint, or the backbone is not the one it was trained on.
     """
-    if not (directory / "adapter_config.json").is_file():
-        raise ConfigError(
-            f"{directory} is not a checkpoint: it has no adapter_config.json; make one with lime-edge train"
-        )
-    config = LimeConfig.from_pretrained(str(directory))
+    for name in (_CONFIG, _WEIGHTS):
+        if not (directory / name).is_file():
+            raise ConfigError(f"{directory} is not a checkpoint: it has no {name}; make one with lime-edge train")
+    config = read_config(directory)
     where = backbone.resolve(config.base_model_name_or_path or backbone.DEFAULT)
     found = backbone.digest(where)
     if config.backbone_digest not in (None, found):
@@ -52,9 +58,39 @@ def open_checkpoint(directory: Path, dtype: Any, trainable: bool = False) -> tup
             [f"digest {config.backbone_digest}, expected by the checkpoint", f"digest {found}, found"],
         )
     model, tokenizer = backbone.load(where, dtype)
-    with _quietly():
-        adapted = PeftModel.from_pretrained(model, str(directory), config=config, is_trainable=trainable)
+    try:
+        with _quietly():
+            adapted = PeftModel.from_pretrained(model, str(directory), config=config, is_trainable=trainable)
+            faults = _key_faults(adapted, directory / _WEIGHTS)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"{directory} cannot be loaded onto {where}: {error}") from error
+    if faults:
+        raise ConfigError(f"{directory} does not fit {where}", faults)
     return adapted, tokenizer, where
+
+
+def read_config(directory: Path) -> LimeConfig:
+    """What adapter_config.json says.
+
+    Raises:
+        ConfigError: it cannot be read, or names every key that is unknown or out of range.
+    """
+    try:
+        config: LimeConfig = LimeConfig.from_pretrained(str(directory))
+    except ConfigError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{directory / _CONFIG} cannot be read: {error}") from error
+    return config
+
+
+def _key_faults(adapted: Any, weights: Path) -> list[str]:
+    """PEFT only warns of parameters that a file lacks, and says nothing of those that it has too many."""
+    wanted = set(get_peft_model_state_dict(adapted))
+    with safe_open(weights, framework="np") as file:
+        found = set(file.keys())
+    faults = [f"missing {name}" for name in sorted(wanted - found)]
+    return bounded(faults + [f"unknown {name}" for name in sorted(found - wanted)])
 
 
 def tuner(model: Any) -> LimeModel:
@@ -116,9 +152,10 @@ def set_vectors(model: Any, vectors: Mapping[str, npt.NDArray[np.float32]]) -> N
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """PEFT asks transformers for a property by its old name; nobody but PEFT can do anything about it."""
+    """PEFT asks transformers for a property by its old name; of missing keys we say more than it does."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
         yield
 
 

@@ -54,7 +54,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         self.context = context
         self.lime_config: dict[str, LimeConfig] = {}
         self.frozen_peft_weight_names: dict[str, tuple[str, ...]] = {}
-        self.in_features, self.out_features = _features(self.get_base_layer())
+        self.in_features, self.out_features = _features(self.get_base_layer(), config.routing.experts)
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ParameterDict())
         self._active_adapter = adapter_name
@@ -182,7 +182,9 @@ class LimeLora(LimeLayer):
 BASES: dict[str, type[LimeLayer]] = {"lora": LimeLora}
 
 
-def _features(layer: nn.Module) -> tuple[int, int]:
+def _features(layer: nn.Module, experts: int) -> tuple[int, int]:
     if not isinstance(layer, nn.Linear):
         raise ConfigError(f"LiME adapts torch.nn.Linear, not {type(layer).__name__}; name other target_modules")
+    if layer.out_features < experts:
+        raise ConfigError(f"{experts} experts are routed by as many outputs; a module has {layer.out_features}")
     return layer.in_features, layer.out_features

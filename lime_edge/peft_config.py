@@ -64,8 +64,10 @@ class LimeConfig(PeftConfig):
         """PEFT calls this on what adapter_config.json holds; it would drop unknown keys with a warning.
 
         Raises:
-            ConfigError: naming every unknown key.
+            ConfigError: of another method, or naming every unknown key.
         """
+        if kwargs.get("peft_type") != "LIME":
+            raise ConfigError(f"adapter_config.json is of {kwargs.get('peft_type')}; expected LIME")
         known = {f.name for f in fields(cls)} | {"peft_version"}
         if faults := [f"unknown key {key!r}" for key in sorted(set(kwargs) - known)]:
             raise ConfigError("adapter_config.json cannot be used: it may be of a newer lime-edge", faults)
