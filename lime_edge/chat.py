@@ -67,7 +67,7 @@ class Chat:
         """
         if name in ("", _LIST):
             names = [path.stem for path in skill_files(self.directory)]
-            names += [called for path, called in self._loaded.items() if path.stem not in names]
+            names += [called for called in self._loaded.values() if called not in names]
             active = self.runtime.active_skill
             say("".join(f"{'*' if one == active else ' '} {printable(one)}\n" for one in names) or "no skills here\n")
         elif name == _NONE:
@@ -75,7 +75,7 @@ class Chat:
         else:
             path = find_skill(self.directory, name)
             if path not in self._loaded:
-                self._loaded[path] = self.runtime.load_skill(path).name
+                self._loaded[path] = self.runtime.load_skill(path, name).name
             self.runtime.use_skill(self._loaded[path])
 
     def _answer(self, text: str) -> None:

@@ -176,7 +176,7 @@ def _verdict(runtime: Any, path: Path, prove: bool) -> str | None:
     try:
         check_skill(read_skill(path), runtime.contract)
         if prove:
-            runtime.load_skill(path, prove=True)
+            runtime.load_skill(path, path.stem, prove=True)
     except LimeError as error:
         return str(error)
     return None
