@@ -20,6 +20,8 @@ def quietly() -> Iterator[None]:
         with warnings.catch_warnings():
             for category in (DeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
+            # PEFT looks for the backbone "default" on the hub, and says that it is not there.
+            warnings.filterwarnings("ignore", "Could not find a config file in default", UserWarning)
             yield
     finally:
         if shown:

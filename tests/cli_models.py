@@ -49,13 +49,14 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 @cache
 def data() -> Path:
-    """A task: half of the rows with choices, half without."""
+    """A task: choosing; in train and test also free answers, which take longer to measure."""
     folder = scratch() / "data"
     for split, count in (("train", 8), ("valid", 4), ("test", 6)):
         rows: list[dict[str, Any]] = []
         for i in range(count):
             rows.append({"prompt": f"Is {i} even?", "answer": ("yes", "no")[i % 2], "choices": ["yes", "no"]})
-            rows.append({"prompt": f"Say {i}", "answer": f"the answer is {i}"})
+            if split != "valid":
+                rows.append({"prompt": f"Say {i}", "answer": f"the answer is {i}"})
         write_rows(folder / f"{split}.jsonl", rows)
     return folder
 

@@ -157,7 +157,7 @@ def test_learn() -> None:
     assert said["skill"]["digest"] == skill.digest
     assert said["figures"]["steps"] == 2
     assert skill.manifest.author == "me"
-    assert {metric["name"] for metric in skill.manifest.metrics} == {"exact match", "f1"}
+    assert [(metric["name"], metric["rows"]) for metric in skill.manifest.metrics] == [("accuracy", 4)]
 
 
 def test_learn_checks_its_words_before_it_trains(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def _example(name: str, *args: str | Path) -> str:
     command = [sys.executable, str(ROOT / "examples" / name), *map(str, args)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -35,7 +35,7 @@ def test_mixed_batch(packages: int) -> None:
 
 
 def test_learn_a_skill(tmp_path: Path) -> None:
-    said = _example("learn_a_skill.py", data() / "train.jsonl", trained()[0], tmp_path / "mine.lime", "2")
+    said = _example("learn_a_skill.py", data() / "valid.jsonl", trained()[0], tmp_path / "mine.lime", "2")
     assert (tmp_path / "mine.lime").is_file()
     assert "after 2 steps" in said
     assert "held back" in said
