@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the bars of transformers for files that load at once, and what libraries deprecate of each other."""
+    """Without the bars of transformers for files that load at once, and what libraries deprecate of each other.
+
+    What is printed all the same, progress above all, goes to standard error: standard output is for results.
+    """
     from transformers.utils import logging
 
     bars: Any = logging
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             for category in (DeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
             # PEFT looks for the backbone "default" on the hub, and says that it is not there.

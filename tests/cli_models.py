@@ -38,7 +38,7 @@ def facts(*args: str | Path) -> Any:
     """What a command that succeeds says as JSON."""
     result = lime(*args, "--json")
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout[result.stdout.index("{\n") :])  # after the bars of training
+    return json.loads(result.stdout)
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
