@@ -225,8 +225,8 @@ def test_steps_continue_a_prefill(precision: Precision, backbones: dict[str, Pat
 
 
 def test_a_block_that_its_vectors_do_not_fill(backbones: dict[str, Path], tmp_path: Path) -> None:
-    others = {"names": ("gate_proj",), "kinds": ("gain",), "routing": Routing(experts=1)}
-    exported = make_export(backbones["llama"], tmp_path / "out", **others)  # 96 of 128 floats
+    routing = Routing(experts=1)  # 96 of 128 floats
+    exported = make_export(backbones["llama"], tmp_path / "out", names=("gate_proj",), kinds=("gain",), routing=routing)
     skills = exported.skills(1)
     found = run(exported.session(), prompt(1), bank=exported.bank(skills), skill_ids=np.array([[1]]))["logits"]
     assert error(found, oracle(exported, prompt(1), [*skills])) < TOLERANCE
