@@ -11,6 +11,7 @@ import click
 from .cli_options import json_option, path_type
 from .errors import ConfigError
 from .extras import need
+from .installed import skill_files
 from .quiet import quietly
 from .tables import STDOUT, Table, report, share, short, size
 
@@ -76,8 +77,10 @@ def train(
         if any(output.glob("run/checkpoint-*")):
             click.echo("\nthe same command with --resume goes on from here", err=True)
         raise
-    document = {"checkpoint": str(output), "figures": figures}
-    report(document, [Table(f"checkpoint {output}", _rows(figures))], target)
+    skills = {path.name: path.stat().st_size for path in skill_files(output)}
+    rows = [*_rows(figures), *((name, f"{size(count)}, the vectors trained with it") for name, count in skills.items())]
+    document = {"checkpoint": str(output), "figures": figures, "skills": skills}
+    report(document, [Table(f"checkpoint {output}", rows)], target)
 
 
 def _config(settings: dict[str, Any]) -> LimeConfig:

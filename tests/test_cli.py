@@ -135,6 +135,7 @@ def test_train() -> None:
     assert (checkpoint / "adapter_model.safetensors").is_file()
     assert said["figures"]["steps"] == 2
     assert said["figures"]["dropped"] == 0
+    assert set(said["skills"]) == {"general.lime"}
     stderr = _fails("train", data(), "-m", backbone(), "-o", checkpoint)
     assert "--resume" in stderr
 
