@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import io
+import json
 import logging
 import sys
 import tempfile
@@ -34,7 +35,7 @@ _OPTIONS = [
 
 
 def build_backbone(backbone: Path, output: Path, precision: Precision) -> None:
-    """Write the backbone's optimised decoder graph for the CPU provider, without any LiME operator.
+    """Write the backbone's optimised decoder graph, without any LiME operator; any provider runs it.
 
     Args:
         backbone: Local directory in the Hugging Face layout; only read.
@@ -70,10 +71,21 @@ def builds(architecture: str) -> bool:
 
 
 def _run(builder: Any, backbone: str, output: str, precision: str, cache: str) -> None:
-    where = (None, backbone, output, precision, "cpu", cache)
+    # For "cpu" the builder makes fp16 graphs without GroupQueryAttention, which share no cache buffer;
+    # what it makes for "cuda" runs on the CPU provider as it is.
+    where = (None, backbone, output, precision, "cuda" if precision == "fp16" else "cpu", cache)
     options = builder.parse_extra_options(*where, _OPTIONS)
     _flatten_rope(options["hf_details"]["hf_config"])
     builder.create_model(*where, **options)
+    if precision == "fp16":
+        _forget_provider(Path(output) / "genai_config.json")
+
+
+def _forget_provider(path: Path) -> None:
+    """Leave the choice of a provider to whoever opens the directory."""
+    config = json.loads(path.read_text("utf-8"))
+    config["model"]["decoder"]["session_options"]["provider_options"] = []
+    path.write_text(json.dumps(config, indent=4), "utf-8")
 
 
 def _flatten_rope(config: Any) -> None:

@@ -58,6 +58,17 @@ def test_one_prompt_with_every_skill_runs_what_is_common_once(made: Runtime) -> 
     assert len({a.token_ids for a in answers}) == 3
 
 
+def test_half_precision_answers_from_the_shared_cache() -> None:
+    """An fp16 export has fp16 cache and bank; steps on the cache follow the logits of whole runs."""
+    half, full = runtime(exported(precision="fp16"), "reply"), runtime(exported(), "reply")
+    for name in (None, "reply"):
+        ours = half.choose(PROMPTS[1], ["yes", "no", "perhaps"], name)
+        theirs = full.choose(PROMPTS[1], ["yes", "no", "perhaps"], name)
+        for choice, value in theirs.probabilities.items():
+            assert ours.probabilities[choice] == pytest.approx(value, abs=0.02)
+    assert len(half.generate(PROMPTS[0], "reply", max_new_tokens=8).token_ids) > 0
+
+
 @pytest.mark.parametrize("name", ["reply", None])
 def test_a_stream_is_what_generate_says(made: Runtime, name: str | None) -> None:
     wanted = made.generate(PROMPTS[1], name, max_new_tokens=40)
