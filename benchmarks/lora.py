@@ -37,8 +37,18 @@ from lime_edge.training import Plan, fit
 @click.option("--rows", default=500, show_default=True, help="Test rows at most.")
 @click.option("--evaluate", is_flag=True, help="Measure instead of training.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the figures there.")
-def main(data: Path, output: Path, model: str, rank: int, steps: int, batch: int, rate: float, rows: int,
-         evaluate: bool, json_path: Path | None) -> None:
+def main(
+    data: Path,
+    output: Path,
+    model: str,
+    rank: int,
+    steps: int,
+    batch: int,
+    rate: float,
+    rows: int,
+    evaluate: bool,
+    json_path: Path | None,
+) -> None:
     """Train or measure a LoRA."""
     net, tokenizer = backbone.load(backbone.resolve(model), backbone.training_dtype())
     if evaluate:

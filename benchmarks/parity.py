@@ -50,8 +50,17 @@ class Finding:
 @click.option("--texts", default=5, show_default=True, help="Greedy continuations per skill.")
 @click.option("--tokens", default=64, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path))
-def main(checkpoint_dir: Path, exported: Path, skills: Path, data: Path, tasks: str, prompts: int, texts: int,
-         tokens: int, json_path: Path | None) -> None:
+def main(
+    checkpoint_dir: Path,
+    exported: Path,
+    skills: Path,
+    data: Path,
+    tasks: str,
+    prompts: int,
+    texts: int,
+    tokens: int,
+    json_path: Path | None,
+) -> None:
     """Compare an fp32 export with torch."""
     names = tasks.split(",")
     rows = [row for name in names for row in read_rows(data / "skills" / name / "valid.jsonl")[: prompts // len(names)]]
@@ -79,8 +88,15 @@ def main(checkpoint_dir: Path, exported: Path, skills: Path, data: Path, tasks: 
 
 
 @torch.no_grad()
-def _compare(predictor: Predictor, exported: Path, runtime: Runtime, skill: Skill | None, asked: Sequence[Prompt],
-             texts: int, tokens: int) -> Finding:
+def _compare(
+    predictor: Predictor,
+    exported: Path,
+    runtime: Runtime,
+    skill: Skill | None,
+    asked: Sequence[Prompt],
+    texts: int,
+    tokens: int,
+) -> Finding:
     found = Finding()
     graph = _Graph(exported, runtime, skill)
     for prompt in track(asked, "logits", transient=True):
