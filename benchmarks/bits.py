@@ -5,6 +5,7 @@ python benchmarks/bits.py EXPORTED [-m default]
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ _LENGTHS = (1, 2, 7, 33, 128)
 def main(exported: Path, model: str) -> None:
     """Compare logits of prompts and of a cached step; exit 1 on any differing bit."""
     precision: Any = ModelContract.from_json((exported / "lime.json").read_text("utf-8")).precision
+    head = int(json.loads((exported / "genai_config.json").read_text("utf-8"))["model"]["decoder"]["head_size"])
     rng, differing = np.random.default_rng(0), 0
     with tempfile.TemporaryDirectory() as scratch:
         build_backbone(backbone.resolve(model), Path(scratch) / "plain", precision)
         ours, plain = (_session(path) for path in (exported, Path(scratch) / "plain"))
         for length in _LENGTHS:
             ids = rng.integers(10, 40_000, (2, length))
-            for one, other in zip(_run(ours, ids), _run(plain, ids), strict=True):
+            for one, other in zip(_run(ours, head, ids), _run(plain, head, ids), strict=True):
                 differing += int((one != other).sum())
     click.echo(
         f"{precision}: {2 * len(_LENGTHS)} rows of {_LENGTHS} tokens, a cached step after each: {differing} differ"
@@ -47,10 +49,12 @@ def _session(directory: Path) -> ort.InferenceSession:
     return ort.InferenceSession(str(directory / "model.onnx"), options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: ort.InferenceSession, ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _run(
+    session: ort.InferenceSession, head: int, ids: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Logits of the prompts, and of one more token on the cache."""
     past = [value for value in session.get_inputs() if value.name.startswith("past_key_values")]
-    empty = {v.name: np.zeros((len(ids), v.shape[1], 0, v.shape[3]), _dtype(v.type)) for v in past}
+    empty = {v.name: np.zeros((len(ids), v.shape[1], 0, head), _dtype(v.type)) for v in past}
     outputs = [output.name for output in session.get_outputs()]
     first = dict(
         zip(outputs, session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids), **empty}), strict=True)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from rich.progress import track
 
-from lime_edge import Runtime, backbone, checkpoint, read_skill
+from lime_edge import Runtime, checkpoint, read_skill
 from lime_edge.learn import Recipe, prepare
 from lime_edge.package import Skill
 from lime_edge.predict import Predictor, Prompt
@@ -129,6 +129,8 @@ class _Graph:
         import onnxruntime as ort
 
         self.session = ort.InferenceSession(str(directory / "model.onnx"), providers=["CPUExecutionProvider"])
+        config = json.loads((directory / "genai_config.json").read_text("utf-8"))
+        self.head_size = config["model"]["decoder"]["head_size"]
         table = runtime.contract.table
         row = np.zeros(table.row_size, np.float32) if skill is None else table.pack(skill.tensors)
         self.feeds: dict[str, Any] = {
@@ -141,11 +143,9 @@ class _Graph:
         feeds = self.feeds | {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
         for value in self.session.get_inputs():
             if value.name.startswith("past_key_values"):
-                _, heads, _, size = value.shape
-                feeds[value.name] = np.zeros((1, heads, 0, size), np.float32)
+                feeds[value.name] = np.zeros((1, value.shape[1], 0, self.head_size), np.float32)
         return self.session.run(["logits"], feeds)[0][0]  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":
-    backbone.cache_dir()
     main()

@@ -110,11 +110,12 @@ def _builder() -> Iterator[Any]:
     sets up the root logger.
     """
     path, root = list(sys.path), logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers, level, disabled = list(root.handlers), root.level, root.manager.disable
     spec = importlib.util.find_spec("onnxruntime_genai")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError("exporting needs onnxruntime-genai: pip install 'lime-edge[export]'")
     sys.path.insert(0, str(Path(spec.submodule_search_locations[0]) / "models"))
+    logging.disable(logging.INFO)  # the quantizer reports on every node
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -124,3 +125,4 @@ def _builder() -> Iterator[Any]:
         sys.path[:] = path
         root.handlers[:] = handlers
         root.setLevel(level)
+        logging.disable(disabled)
