@@ -19,6 +19,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from lime_edge import backbone
 from lime_edge.data import Collator, Examples
+from lime_edge.evaluate import examples
 from lime_edge.metrics import score
 from lime_edge.peft_config import ATTENTION
 from lime_edge.predict import Predictor
@@ -69,7 +70,7 @@ def main(
 
 
 def _evaluate(model: PeftModel, tokenizer: object, data: Path, count: int) -> dict[str, object]:
-    rows = read_rows(data / "test.jsonl")[:count]
+    rows = examples(data, count)  # the rows that `lime-edge eval --rows` measures
     predictor, wanted = Predictor(model, tokenizer), [row.answer for row in rows]
     lora = score(predictor.answers(rows, label="LoRA"), wanted)
     return {"rows": lora.rows, "lora": {"exact": lora.exact, "f1": lora.f1}}
