@@ -20,17 +20,18 @@ from .backbone import cache_dir
 from .errors import LimeError, ModelError
 from .extras import need
 from .installed import FOLDER
+from .manifest import Metric
 from .package import Skill, check_skill, read_skill
 from .quiet import quietly
 from .runtime import Generation, Runtime
-from .tables import Table, short, size
+from .tables import Table, share, short, size
 
 SHIPPED = Path(__file__).parent / "shipped"
 MODEL = "smollm2-135m"
 PRECISION: Literal["int4"] = "int4"
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _SWITCHES = 1000
-_SHOWN = 240  # characters of an answer in the table
+_SHOWN = 160  # characters of an answer in the table
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def show(
             "base": _speed([one.base for one in answers]),
             "skill": _speed([one.skill for one in answers]),
         },
+        "measured": {skill.name: list(skill.manifest.metrics) for skill in skills},
         "bytes": {"model": _size_of(where), **{path.name: path.stat().st_size for path in paths}},
     }
     return {**facts, "answers": [_plain(one) for one in answers]}, [_side_by_side(answers), _facts(facts, names)]
@@ -201,6 +203,14 @@ def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN].rstrip() + " ..."
 
 
+def _quality(metrics: Sequence[Metric]) -> str:
+    """What the author measured, so that nobody judges a skill by one prompt."""
+    return ", ".join(
+        f"{metric['name']} {share(metric['base'])} -> {share(metric['skill'])} on {metric['rows']} rows"
+        for metric in metrics
+    )
+
+
 def _facts(facts: dict[str, Any], names: Sequence[str]) -> Table:
     sizes, speed = facts["bytes"], facts["tokens_per_second"]
     origin = "from the cache" if facts["from_cache"] else "made now and kept"
@@ -210,6 +220,7 @@ def _facts(facts: dict[str, Any], names: Sequence[str]) -> Table:
         ("decoding", f"{speed['base']:.0f} tokens a second as the base, {speed['skill']:.0f} with a skill"),
         ("model", f"{size(sizes['model'])}, {origin}: {where}"),
         ("skills", ", ".join(f"{name} {size(count)}" for name, count in sizes.items() if name != "model")),
+        *((f"quality of {name}", _quality(metrics)) for name, metrics in facts["measured"].items() if metrics),
         ("time", f"{facts['seconds_until_ready']:.1f} s until ready, {facts['seconds']:.1f} s in all"),
         ("go on", f"lime-edge chat {where} --skill {names[0]}"),
     ]

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from click.testing import CliRunner, Result
 
 from lime_edge.cli import main
@@ -31,7 +32,12 @@ def scratch() -> Path:
 
 def lime(*args: str | Path, stdin: str | None = None) -> Result:
     """Run a command; what is no error of the library comes out as it is."""
-    return CliRunner().invoke(main, [str(arg) for arg in args], input=stdin, catch_exceptions=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a tiny model on two threads waits for the second one
+    try:
+        return CliRunner().invoke(main, [str(arg) for arg in args], input=stdin, catch_exceptions=False)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def facts(*args: str | Path) -> Any:

@@ -56,7 +56,9 @@ def test_the_second_time_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch) -
     assert second["from_cache"]
     assert second["answers"] == first["answers"]
     said = lime("demo").stdout
-    assert all(word in said for word in ("with the skill", "microseconds", "from the cache", "odd.lime"))
+    assert all(
+        word in said for word in ("with the skill", "microseconds", "from the cache", "odd.lime", "quality of odd")
+    )
 
 
 def test_a_damaged_model_is_made_again_where_it_was_asked_for(tmp_path: Path) -> None:
