@@ -9,7 +9,8 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,17 @@ def scratch() -> Path:
 
 def lime(*args: str | Path, stdin: str | None = None) -> Result:
     """Run a command; what is no error of the library comes out as it is."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a tiny model on two threads waits for the second one
-    try:
+    with one_thread():
         return CliRunner().invoke(main, [str(arg) for arg in args], input=stdin, catch_exceptions=False)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A tiny model on two threads of a busy machine waits for the second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
 
