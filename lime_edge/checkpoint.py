@@ -46,9 +46,6 @@ def open_checkpoint(directory: Path, dtype: Any, trainable: bool = False) -> tup
     Raises:
         ConfigError: not a LiME checkpoint, or the backbone is not the one it was trained on.
     """
-    for name in (_CONFIG, _WEIGHTS):
-        if not (directory / name).is_file():
-            raise ConfigError(f"{directory} is not a checkpoint: it has no {name}; make one with lime-edge train")
     config = read_config(directory)
     where = backbone.resolve(config.base_model_name_or_path or backbone.DEFAULT)
     found = backbone.digest(where)
@@ -73,8 +70,11 @@ def read_config(directory: Path) -> LimeConfig:
     """What adapter_config.json says.
 
     Raises:
-        ConfigError: it cannot be read, or names every key that is unknown or out of range.
+        ConfigError: not a checkpoint, or names every key that is unknown or out of range.
     """
+    for name in (_CONFIG, _WEIGHTS):
+        if not (directory / name).is_file():
+            raise ConfigError(f"{directory} is not a checkpoint: it has no {name}; make one with lime-edge train")
     try:
         config: LimeConfig = LimeConfig.from_pretrained(str(directory))
     except ConfigError:

@@ -6,11 +6,10 @@ measured afterwards, on the quantised values that ship.
 
 from __future__ import annotations
 
-import dataclasses
 import random
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,20 +18,20 @@ import torch
 
 from . import backbone, checkpoint
 from .checkpoint import Vectors
-from .contract import KINDS, Kind, ModuleTable
+from .contract import KINDS, Kind, Routing
 from .data import Collator, Examples
-from .errors import ConfigError
-from .manifest import Activation, Golden, Manifest, Metric
+from .errors import ConfigError, DataError
+from .golden import golden_prompts, made_for, today
+from .manifest import Activation, Golden, Manifest, Metric, manifest_faults
 from .metrics import score
 from .package import Skill, write_skill
 from .peft_config import LimeConfig
-from .predict import Predictor, Prompt
+from .predict import Predictor
 from .rows import Row, data_digest, read_rows
-from .training import Plan, fit
+from .training import Plan, fit, unwritable
 
-_GOLDEN_PROMPTS = 3
-_GOLDEN_TOKENS = 8  # of each golden answer
-_GOLDEN_LOGITS = 8  # fingerprint: the likeliest tokens with the skill
+_ABOUT = ("description", "license", "author", "version")
+_NO_DIGEST = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -69,32 +68,37 @@ def learn(
     Raises:
         ConfigError, DataError: naming everything that cannot be used.
     """
+    _check(recipe, checkpoint.read_config(checkpoint_dir), output)
     train_rows, valid_rows = _split(data, valid, plan.seed)
+    torch.manual_seed(plan.seed)  # of vectors that start at random
     model, tokenizer, where = prepare(checkpoint_dir, recipe, backbone.training_dtype())
     train_set = Examples(tokenizer, train_rows, recipe.max_length, recipe.system)
     response_only = recipe.activation == "response"
     collator = Collator(tokenizer.pad_token_id, response_only)
+    manifest = _manifest(model, recipe, where)
     state = output.with_name(f".{output.name}.run")
+    shutil.rmtree(state, ignore_errors=True)  # of a run that was cut off
     figures = fit(model, train_set, None, collator, plan, state)
-    manifest = _manifest(model, recipe)
     skill = write_skill(output, manifest, checkpoint.get_vectors(model), recipe.dtype)
     checkpoint.set_vectors(model, skill.tensors)
     measured = pick(valid_rows, recipe.metric_rows, plan.seed)
     metrics = _measure(Predictor(model, tokenizer, response_only, recipe.system), measured)
-    golden = _golden(where, checkpoint_dir, recipe, skill, valid_rows)
-    manifest = dataclasses.replace(manifest, metrics=metrics, golden=golden)
-    return write_skill(output, manifest, checkpoint.get_vectors(model), recipe.dtype), figures
+    golden = _golden(checkpoint_dir, recipe, skill, valid_rows)
+    skill = write_skill(output, replace(manifest, metrics=metrics, golden=golden), skill.tensors, recipe.dtype)
+    shutil.rmtree(state, ignore_errors=True)
+    return skill, figures
 
 
 def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any, Path]:
     """The checkpoint with a skill of the recipe's shape on it; only the skill's vectors require gradients."""
     model, tokenizer, where = checkpoint.open_checkpoint(checkpoint_dir, dtype)
     config = checkpoint.tuner(model).lime_config
-    _check(recipe, config)
+    if faults := _experts_faults(recipe, config):
+        raise ConfigError(faults[0])
     shared, start = checkpoint.shared_adapter(model), checkpoint.get_vectors(model)
-    shaped = dataclasses.replace(
+    shaped = replace(
         config,
-        routing=dataclasses.replace(config.routing, experts=recipe.experts),
+        routing=replace(config.routing, experts=recipe.experts),
         kinds=_kinds(config, recipe),
         shared_vector=False,
         inference_mode=False,
@@ -127,12 +131,29 @@ def pick(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
     return random.Random(seed).sample(list(rows), min(count, len(rows)))
 
 
-def _check(recipe: Recipe, config: LimeConfig) -> None:
-    if recipe.experts not in (1, config.routing.experts):
-        raise ConfigError(
-            f"a skill of {recipe.experts} experts fits no export of this checkpoint; "
-            f"expected 1 or {config.routing.experts}"
-        )
+def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
+    """Whatever would be refused after the training is refused before it."""
+    faults = [f"about.{key} is unknown; expected {', '.join(_ABOUT)}" for key in recipe.about if key not in _ABOUT]
+    document = _draft(recipe).sealed({}, _NO_DIGEST).to_dict()
+    faults += [fault.removeprefix("manifest.") for fault in manifest_faults(document)]
+    for name, least in (("max_length", 2), ("metric_rows", 0)):
+        value = getattr(recipe, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            faults.append(f"{name} is {value!r}; expected a whole number from {least}")
+    if recipe.dtype not in ("i8", "f16"):
+        faults.append(f"dtype is {recipe.dtype!r}; expected i8 or f16")
+    faults += [*_experts_faults(recipe, config), *unwritable(output.parent)]
+    if output.is_dir():
+        faults.append(f"{output} is a directory; expected a file to write")
+    if faults:
+        raise ConfigError("the skill cannot be learned", faults)
+
+
+def _experts_faults(recipe: Recipe, config: LimeConfig) -> list[str]:
+    fitting = config.routing.experts
+    if recipe.experts in (1, fitting) and not isinstance(recipe.experts, bool):
+        return []
+    return [f"a skill of {recipe.experts!r} experts fits no export of this checkpoint; expected 1 or {fitting}"]
 
 
 def _kinds(config: LimeConfig, recipe: Recipe) -> tuple[Kind, ...]:
@@ -145,30 +166,33 @@ def _split(data: Path, valid: Path | None, seed: int) -> tuple[list[Row], list[R
     beside = data / "valid.jsonl"
     if valid is not None or (data.is_dir() and beside.is_file()):
         return rows, read_rows(valid or beside)
+    if len(rows) < 2:
+        raise DataError(f"{data} holds one row: nothing is left to measure on; give more, or valid rows")
     random.Random(seed).shuffle(rows)
     held = max(1, len(rows) // 10)
     return rows[held:], rows[:held]
 
 
-def _manifest(model: Any, recipe: Recipe) -> Manifest:
-    tuner = checkpoint.tuner(model)
-    table: ModuleTable = tuner.table()
-    config = tuner.lime_config
+def _draft(recipe: Recipe) -> Manifest:
+    """What the recipe alone says."""
     return Manifest(
         name=recipe.name,
         version=recipe.about.get("version", "1.0.0"),
         description=recipe.about.get("description", ""),
         license=recipe.about.get("license", "NOASSERTION"),
         author=recipe.about.get("author", ""),
-        created=_today(),
-        backbone=str(config.backbone_digest),
-        backbone_name=str(config.base_model_name_or_path or ""),
-        adapter=checkpoint.adapter_digest(model),
-        modules=table.digest,
-        routing=config.routing,
+        created=today(),
+        backbone=_NO_DIGEST,
+        adapter=_NO_DIGEST,
+        modules=_NO_DIGEST,
+        routing=Routing(),
         activation=recipe.activation,
         prompt={"system": recipe.system, "generation": {}, "stop": []},
     )
+
+
+def _manifest(model: Any, recipe: Recipe, where: Path) -> Manifest:
+    return replace(_draft(recipe), **made_for(model, where))
 
 
 def _measure(predictor: Predictor, rows: Sequence[Row]) -> list[Metric]:
@@ -189,36 +213,14 @@ def _measure(predictor: Predictor, rows: Sequence[Row]) -> list[Metric]:
             rows=len(rows),
             skill=round(getattr(skill, pairs[name]), 4),
             base=round(getattr(base, pairs[name]), 4),
-            date=_today(),
+            date=today(),
         )
         for name in names
     ]
 
 
-def _golden(where: Path, checkpoint_dir: Path, recipe: Recipe, skill: Skill, rows: Sequence[Row]) -> list[Golden]:
+def _golden(checkpoint_dir: Path, recipe: Recipe, skill: Skill, rows: Sequence[Row]) -> list[Golden]:
     """Golden prompts in float32, so that every runtime can be held to them."""
     model, tokenizer, _ = prepare(checkpoint_dir, recipe, torch.float32)
     checkpoint.set_vectors(model, skill.tensors)
-    predictor = Predictor(model, tokenizer, recipe.activation == "response", recipe.system)
-    model.eval()
-    prompts = [predictor.prompt(row) for row in sorted(rows, key=lambda r: sum(len(m["content"]) for m in r.messages))]
-    return [_golden_of(predictor, prompt) for prompt in prompts[:_GOLDEN_PROMPTS]]
-
-
-def _golden_of(predictor: Predictor, prompt: Prompt) -> Golden:
-    logits = predictor.prefill([prompt])[0][0]
-    with predictor.model.disable_adapter():
-        base = predictor.prefill([prompt])[0][0]
-    top = logits.topk(_GOLDEN_LOGITS).indices
-    (answer,) = predictor.generate([prompt], _GOLDEN_TOKENS)
-    return Golden(
-        prompt_ids=list(prompt.ids),
-        answer_ids=answer or [predictor.tokenizer.eos_token_id],
-        top_ids=top.tolist(),
-        skill_logits=[round(float(v), 4) for v in logits[top]],
-        base_logits=[round(float(v), 4) for v in base[top]],
-    )
-
-
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
+    return golden_prompts(Predictor(model, tokenizer, recipe.activation == "response", recipe.system), rows)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from transformers import DynamicCache
@@ -57,8 +58,9 @@ class Predictor:
         free.sort(key=lambda i: len(self.prompt(rows[i]).ids))
         jobs = [[i] for i, row in enumerate(rows) if row.choices]
         jobs += [free[i : i + _BATCH] for i in range(0, len(free), _BATCH)]
+        console = Console(stderr=True)
         with self._inference():
-            for job in track(jobs, label, transient=True):
+            for job in track(jobs, label, transient=True, console=console, disable=not console.is_terminal):
                 first = rows[job[0]]
                 if first.choices:
                     found[job[0]] = self._choose(self.prompt(first), first.choices)
@@ -99,7 +101,7 @@ class Predictor:
             ids[i, begin:] = torch.tensor(prompt.ids)
             mask[i, begin:] = 1
             active[i, begin + prompt.response_start :] = True
-        cache = DynamicCache(config=self.model.config)
+        cache = DynamicCache()  # every layer keeps everything, sliding windows too: `_choose` crops it
         extra = {"skill_active": active} if self.response_only else {}
         return self._step(ids, mask, cache, last=True, **extra)[:, -1], cache, mask
 

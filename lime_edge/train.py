@@ -6,12 +6,15 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from . import backbone, checkpoint
 from .data import Collator, Examples
 from .errors import ConfigError
+from .general import general_skill
 from .peft_config import LimeConfig
 from .rows import Row, find_files, read_rows
-from .training import Plan, fit
+from .training import Plan, fit, unwritable
 
 _VALID_ROWS = 96  # rows of the validation loss, spread evenly over the tasks
 
@@ -42,8 +45,7 @@ def train(
     Raises:
         ConfigError, DataError: naming everything that cannot be used.
     """
-    if output.exists() and any(output.iterdir()) and not resume:
-        raise ConfigError(f"{output} is not empty; choose another folder, or --resume")
+    _check(output, max_length, resume)
     tasks = [read_rows(path) for path in find_files(data, "train")]
     folders = [path for path in data if Path(path).is_dir()]
     valid_tasks = [read_rows(path) for path in find_files(folders, "valid")] if folders else []
@@ -52,13 +54,25 @@ def train(
     net, tokenizer = backbone.load(where, backbone.training_dtype())
     net.config._name_or_path = model
     config.base_model_name_or_path = model
+    torch.manual_seed(plan.seed)  # of the fresh adapter; the Trainer sets its own
     wrapped = checkpoint.wrap(net, config)
     rows = [row for task in tasks for row in task]
     train_set = Examples(tokenizer, rows, max_length)
-    valid_set = Examples(tokenizer, _spread(valid_tasks, plan.seed), max_length) if valid_tasks else None
+    valid_rows = _spread(valid_tasks, plan.seed) if valid_tasks else []
+    valid_set = Examples(tokenizer, valid_rows, max_length) if valid_rows else None
     figures = fit(wrapped, train_set, valid_set, Collator(tokenizer.pad_token_id), plan, output / "run", resume)
     wrapped.save_pretrained(str(output))
+    general_skill(output, valid_rows)
     return figures | {"dropped": float(train_set.dropped)}
+
+
+def _check(output: Path, max_length: int, resume: bool) -> None:
+    if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 2:
+        raise ConfigError(f"max_length is {max_length!r}; expected a whole number from 2")
+    if faults := unwritable(output):
+        raise ConfigError("the checkpoint cannot be made", faults)
+    if any(output.iterdir()) and not resume:
+        raise ConfigError(f"{output} is not empty; choose another folder, or --resume")
 
 
 def _spread(tasks: Sequence[Sequence[Row]], seed: int) -> list[Row]:

@@ -5,20 +5,26 @@ Knows nothing of what is trained: `train` and `learn` decide which parameters ar
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from .data import Collator, Examples
-from .errors import DataError
+from .errors import ConfigError, DataError
 from .layer import LimeLayer
+from .model import LimeModel
+
+_LINE_EVERY = 20  # steps between lines where there is no terminal to draw a bar on
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,27 @@ class Plan:
     seed: int = 0
     save_every: int = 100  # steps between checkpoints and evaluations
     gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        whole = {"steps": 1, "batch": 1, "save_every": 1, "seed": 0}
+        real = {"vector_rate": (0, 1e3), "shared_rate": (0, 1e3), "weight_decay": (0, 1e3), "warmup": (0, 1)}
+        faults = []
+        for name, least in whole.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**32:
+                faults.append(f"{name} is {value!r}; expected a whole number from {least}")
+        for name, (low, high) in real.items():
+            value = getattr(self, name)
+            if not _number(value) or not low <= value <= high:
+                faults.append(f"{name} is {value!r}; expected a number from {low} to {high:g}")
+        if self.minutes is not None and not (_number(self.minutes) and self.minutes > 0):
+            faults.append(f"minutes is {self.minutes!r}; expected a number above 0, or None")
+        if faults:
+            raise ConfigError("this cannot be trained", faults)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def parameter_groups(model: torch.nn.Module, plan: Plan) -> list[dict[str, Any]]:
@@ -83,7 +110,7 @@ def fit(
         raise DataError(f"nothing to resume: {state_dir} holds no checkpoint")
     optimizer = torch.optim.AdamW(parameter_groups(model, plan))
     progress = _Progress(plan.minutes)
-    trainer = Trainer(
+    trainer = _Trainer(
         model=model,
         args=_arguments(plan, state_dir, valid is not None),
         train_dataset=train,
@@ -98,8 +125,24 @@ def fit(
     figures = {"train_loss": float(result.training_loss), "steps": float(trainer.state.global_step)}
     figures["tokens_per_second"] = progress.tokens_per_second
     if valid is not None:
-        figures["eval_loss"] = float(trainer.evaluate()["eval_loss"])
+        figures["eval_loss"] = _evaluated(trainer.state) or float(trainer.evaluate()["eval_loss"])
     return figures
+
+
+def unwritable(folder: Path) -> list[str]:
+    """Make the folder; says why nothing can be written there, if so."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        return [f"nothing can be written to {folder}: {error}"]
+
+
+def _evaluated(state: TrainerState) -> float | None:
+    """The validation loss after the last step, if it was measured there."""
+    found = [log["eval_loss"] for log in state.log_history if "eval_loss" in log and log["step"] == state.global_step]
+    return float(found[-1]) if found else None
 
 
 def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments:
@@ -112,7 +155,6 @@ def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
         seed=plan.seed,
-        train_sampling_strategy="group_by_length",
         include_num_input_tokens_seen="non_padding",
         activation_checkpointing=plan.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
@@ -130,42 +172,80 @@ def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments
     )
 
 
+class _Trainer(Trainer):
+    def _get_train_sampler(self, train_dataset: Any = None) -> _Order:
+        examples: Any = self.train_dataset if train_dataset is None else train_dataset
+        return _Order([len(item["input_ids"]) for item in examples], self.args.train_batch_size, self.args.seed)
+
+
+class _Order(LengthGroupedSampler):
+    """Rows of about the same length together, in an order by seed and epoch alone, so that a resumed run keeps it."""
+
+    def __init__(self, lengths: list[int], batch: int, seed: int) -> None:
+        super().__init__(batch, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + 1000 * self.epoch)
+        indices: Iterator[int] = super().__iter__()  # type: ignore[no-untyped-call]
+        return indices
+
+
 def _newest(state_dir: Path) -> Path | None:
     found: Sequence[Path] = sorted(state_dir.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[-1]))
     return found[-1] if found else None
 
 
 class _Progress(TrainerCallback):
-    """A bar with loss and tokens a second; stops the run when its time is up."""
+    """A bar with loss and tokens a second, lines where there is no terminal; stops the run when its time is up."""
 
     def __init__(self, minutes: float | None) -> None:
         self.limit = None if minutes is None else time.monotonic() + 60 * minutes
         self.tokens_per_second = 0.0
         self._loss = ""
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=False
-        )
+        self._said = -1  # step of the newest line
+        console = Console(stderr=True)
+        self._lines = not console.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, disable=self._lines)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         self._began, self._tokens_before = time.monotonic(), int(state.num_input_tokens_seen)
         self._task = self._bar.add_task("training", total=state.max_steps, completed=state.global_step)
+        if isinstance(tuner := getattr(model, "base_model", None), LimeModel):
+            tuner.steps = state.global_step
         if state.is_world_process_zero:
             self._bar.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         seconds = time.monotonic() - self._began
         self.tokens_per_second = (int(state.num_input_tokens_seen) - self._tokens_before) / seconds
-        speed = f"{self.tokens_per_second:.0f} tokens/s"
-        self._bar.update(self._task, completed=state.global_step, description=f"training {self._loss} {speed}")
+        self._bar.update(self._task, completed=state.global_step, description=f"training {self._figures()}")
         if self.limit is not None and time.monotonic() > self.limit:
-            control.should_training_stop = True
+            control.should_training_stop = control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         logs = logs or {}
         if "loss" in logs:
-            self._loss = f"loss {float(logs['loss']):.3f}"
+            self._loss = f"loss {float(logs['loss']):.3f}, "
+            if state.global_step % _LINE_EVERY == 0:
+                self._line(state)
         if "eval_loss" in logs and state.is_world_process_zero:
             self._bar.print(f"step {state.global_step}: validation loss {float(logs['eval_loss']):.4f}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._bar.stop()
+        self._line(state)
+
+    def _figures(self) -> str:
+        return f"{self._loss}{self.tokens_per_second:.0f} tokens/s"
+
+    def _line(self, state: Any) -> None:
+        """Once for a step, and only where the bar is not drawn."""
+        if self._lines and state.is_world_process_zero and state.global_step != self._said:
+            self._said = state.global_step
+            self._bar.print(f"step {state.global_step}/{state.max_steps}: {self._figures()}", soft_wrap=True)

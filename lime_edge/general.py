@@ -1,0 +1,48 @@
+"""The vectors trained with the shared adapter, as a skill package of their own: ``general.lime``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from . import checkpoint
+from .golden import golden_prompts, made_for, today
+from .manifest import Manifest
+from .package import write_skill
+from .predict import Predictor
+from .rows import Row
+
+NAME = "general"
+_PROMPTS = 2
+
+
+def general_skill(checkpoint_dir: Path, rows: Sequence[Row] = ()) -> Path:
+    """Write ``general.lime`` into a checkpoint: what the shared adapter does without any skill learned on it.
+
+    Args:
+        checkpoint_dir: The checkpoint, from `lime-edge train`.
+        rows: Where its golden prompts come from, if any.
+
+    Returns:
+        The package.
+
+    Raises:
+        ConfigError: not a checkpoint, or not of this backbone.
+    """
+    model, tokenizer, where = checkpoint.open_checkpoint(checkpoint_dir, torch.float32)
+    manifest = Manifest(
+        name=NAME,
+        version="1.0.0",
+        description="What the shared adapter was trained on, all tasks together.",
+        created=today(),
+        activation="always",
+        **made_for(model, where),
+    )
+    path = checkpoint_dir / f"{NAME}.lime"
+    skill = write_skill(path, manifest, checkpoint.get_vectors(model), "f16")
+    checkpoint.set_vectors(model, skill.tensors)
+    golden = golden_prompts(Predictor(model, tokenizer), rows, _PROMPTS)
+    return write_skill(path, replace(manifest, golden=golden), skill.tensors, "f16").path
