@@ -52,15 +52,16 @@ def main(
 ) -> None:
     """Train or measure a LoRA."""
     net, tokenizer = backbone.load(backbone.resolve(model), backbone.training_dtype())
+    figures: dict[str, object] = {}
     if evaluate:
-        figures = _evaluate(PeftModel.from_pretrained(net, str(output)), tokenizer, data, rows)
+        figures |= _evaluate(PeftModel.from_pretrained(net, str(output)), tokenizer, data, rows)
         figures["bytes"] = (output / "adapter_model.safetensors").stat().st_size
     else:
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(ATTENTION))
         wrapped = get_peft_model(net, config)
         examples = Examples(tokenizer, read_rows(data / "train.jsonl"), 512)
         plan = Plan(steps=steps, batch=batch, shared_rate=rate, save_every=10 * steps)
-        figures = fit(wrapped, examples, None, Collator(tokenizer.pad_token_id), plan, output / "run")
+        figures |= fit(wrapped, examples, None, Collator(tokenizer.pad_token_id), plan, output / "run")
         wrapped.save_pretrained(str(output))
     figures |= {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
     text = json.dumps({"data": data.name, "rank": rank, **figures})

@@ -128,7 +128,9 @@ class _Graph:
     def __init__(self, directory: Path, runtime: Runtime, skill: Skill | None) -> None:
         import onnxruntime as ort
 
-        self.session = ort.InferenceSession(str(directory / "model.onnx"), providers=["CPUExecutionProvider"])
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        self.session = ort.InferenceSession(str(directory / "model.onnx"), options, providers=["CPUExecutionProvider"])
         config = json.loads((directory / "genai_config.json").read_text("utf-8"))
         self.head_size = config["model"]["decoder"]["head_size"]
         table = runtime.contract.table

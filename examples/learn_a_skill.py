@@ -6,17 +6,17 @@ The examples are lines of {"prompt": ..., "answer": ...}, some 200 to 2,000 of t
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from lime_edge.learn import Recipe, learn
-from lime_edge.training import Plan
+from lime_edge.learn import SKILL_PLAN, Recipe, learn
 
 
 def main(
-    data: str = "examples.jsonl", checkpoint: str = "checkpoint", output: str = "mine.lime", steps: str = "300"
+    data: str = "examples.jsonl", checkpoint: str = "checkpoint", output: str = "mine.lime", steps: str = "200"
 ) -> None:
     recipe = Recipe(Path(output).stem, about={"description": "What I taught it", "license": "Apache-2.0"})
-    skill, figures = learn(Path(data), Path(checkpoint), Path(output), recipe, Plan(steps=int(steps)))
+    skill, figures = learn(Path(data), Path(checkpoint), Path(output), recipe, replace(SKILL_PLAN, steps=int(steps)))
     print(f"{skill.path}: {skill.size / 1000:.0f} KB after {figures['steps']:.0f} steps")
     for metric in skill.manifest.metrics:
         print(f"{metric['name']} on {metric['rows']} rows held back: {metric['base']:.3f} -> {metric['skill']:.3f}")

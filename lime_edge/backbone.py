@@ -87,7 +87,7 @@ def convert(gguf: Path, target: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     where: dict[str, Any] = {"gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **where)
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **where)
     del model.config.quantization_config  # the weights are plain now
     model.hf_quantizer, model.is_quantized = None, False
     model.config.architectures = [type(model).__name__]
@@ -111,7 +111,7 @@ def digest(directory: Path) -> str:
     tensors = []
     for path in files:
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():
+            for name in sorted(file.keys()):
                 tensor = file.get_tensor(name)
                 # numpy has no bfloat16: the same bits, as integers
                 plain = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor

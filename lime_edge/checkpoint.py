@@ -86,7 +86,7 @@ def read_config(directory: Path) -> LimeConfig:
 
 def _key_faults(adapted: Any, weights: Path) -> list[str]:
     """PEFT only warns of parameters that a file lacks, and says nothing of those that it has too many."""
-    wanted = set(get_peft_model_state_dict(adapted))
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     with safe_open(weights, framework="np") as file:
         found = set(file.keys())
     faults = [f"missing {name}" for name in sorted(wanted - found)]

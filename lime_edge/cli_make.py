@@ -106,10 +106,10 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
 @click.option(
     "--valid", type=path_type(), metavar="FILE", help="Rows to measure on.  [default: valid.jsonl beside, or a tenth]"
 )
-@click.option("--steps", type=_COUNT, default=300, show_default=True, help="Optimiser steps.")
+@click.option("--steps", type=_COUNT, default=200, show_default=True, help="Optimiser steps.")
 @click.option("--minutes", type=_RATE, help="Stop after this long, if the steps are not done by then.")
-@click.option("--batch", type=_COUNT, default=12, show_default=True, help="Rows a step.")
-@click.option("--rate", "vector_rate", type=_RATE, default=1e-3, show_default=True, help="Learning rate.")
+@click.option("--batch", type=_COUNT, default=8, show_default=True, help="Rows a step.")
+@click.option("--rate", "vector_rate", type=_RATE, default=1e-2, show_default=True, help="Learning rate.")
 @click.option(
     "--experts", type=_COUNT, default=1, show_default=True, help="Expert vectors: 1, or as many as the checkpoint has."
 )

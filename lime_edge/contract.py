@@ -227,6 +227,10 @@ class ModelContract:
                 raise
             raise ModelError(f"lime.json cannot be read: {type(error).__name__}: {error}; export again") from error
         faults = []
+        if table.kinds != tuple(kind for kind in KINDS if kind in table.kinds) or not table.kinds:
+            faults.append(f"kinds are {list(table.kinds)}; expected some of {list(KINDS)}, in that order")
+        if len({module.name for module in table.modules}) < len(table.modules) or not table.modules:
+            faults.append("the module table is empty or names a module twice")
         if opset != OPSET:
             faults.append(f"operator set {opset!r}; this version knows {OPSET}")
         if found != claimed or document.get("row_size") != table.row_size:
@@ -266,5 +270,5 @@ def tensor_digest(tensors: Iterable[tuple[str, npt.NDArray[Any]]], head: bytes =
     for name, array in sorted(tensors, key=lambda item: item[0]):
         little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         digest.update(canonical_json([name, str(array.dtype), list(array.shape)]) + b"\n")
-        digest.update(little.tobytes() if little.ndim == 0 else memoryview(little).cast("B"))
+        digest.update(little.tobytes() if little.ndim == 0 else little.data.cast("B"))
     return digest.hexdigest()

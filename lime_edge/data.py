@@ -43,7 +43,9 @@ def with_system(messages: Sequence[dict[str, str]], system: str | None) -> list[
     return [{"role": "system", "content": system}, *messages]
 
 
-def encode_prompt(tokenizer: Any, messages: Sequence[dict[str, str]], system: str | None = None) -> tuple[list[int], int]:
+def encode_prompt(
+    tokenizer: Any, messages: Sequence[dict[str, str]], system: str | None = None
+) -> tuple[list[int], int]:
     """Token ids of the conversation up to where the answer begins, and where the response starts."""
     chat = with_system(messages, system)
     ids: list[int] = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)

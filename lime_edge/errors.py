@@ -1,5 +1,7 @@
 """Everything that can go wrong, in one tree; nothing else escapes from bad input.
 
+The tree::
+
     LimeError
     ├── ConfigError         (ValueError)    a setting is out of range or unknown
     ├── DataError           (ValueError)    a JSONL file cannot be used

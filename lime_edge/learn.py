@@ -30,6 +30,9 @@ from .predict import Predictor
 from .rows import Row, data_digest, read_rows
 from .training import Plan, fit, unwritable
 
+#: What the shipped skills were learned with, but for the steps: docs/log.md has what was tried.
+SKILL_PLAN = Plan(steps=200, batch=8, vector_rate=1e-2)
+
 _ABOUT = ("description", "license", "author", "version")
 _NO_DIGEST = "0" * 64
 

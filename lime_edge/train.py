@@ -61,7 +61,7 @@ def train(
     valid_rows = _spread(valid_tasks, plan.seed) if valid_tasks else []
     valid_set = Examples(tokenizer, valid_rows, max_length) if valid_rows else None
     figures = fit(wrapped, train_set, valid_set, Collator(tokenizer.pad_token_id), plan, output / "run", resume)
-    wrapped.save_pretrained(str(output))
+    wrapped.save_pretrained(str(output), save_embedding_layers=False)
     general_skill(output, valid_rows)
     return figures | {"dropped": float(train_set.dropped)}
 

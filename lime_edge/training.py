@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,20 @@ class Plan:
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@contextmanager
+def _nameless(model: torch.nn.Module) -> Iterator[None]:
+    """PEFT asks the hub about the backbone whenever it saves an adapter that names one."""
+    configs = getattr(model, "peft_config", {})
+    names = {key: config.base_model_name_or_path for key, config in configs.items()}
+    try:
+        for config in configs.values():
+            config.base_model_name_or_path = ""
+        yield
+    finally:
+        for key, config in configs.items():
+            config.base_model_name_or_path = names[key]
 
 
 def parameter_groups(model: torch.nn.Module, plan: Plan) -> list[dict[str, Any]]:
@@ -121,7 +136,8 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    result = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    with _nameless(model):
+        result = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     figures = {"train_loss": float(result.training_loss), "steps": float(trainer.state.global_step)}
     figures["tokens_per_second"] = progress.tokens_per_second
     if valid is not None:

@@ -9,12 +9,14 @@ Shapes: B rows, S tokens, D inputs, H outputs, r rank, E experts.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from lime_edge.contract import NEUTRAL, Routing
 
-Array = npt.NDArray[np.floating]
+Array = npt.NDArray[Any]
 
 
 def softmax(x: Array) -> Array:
