@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -219,29 +219,33 @@ class ModelContract:
                 table=table,
                 files=tuple(sorted((str(k), str(v)) for k, v in document["graph"]["files"].items())),
             )
-            found = [{k: table.offsets[k, m.name] for k in table.kinds} for m in table.modules]
-            claimed = [m["offsets"] for m in document["modules"]]
-            opset = document["graph"]["opset"]
+            faults = [*_contradictions(document, contract)]
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             if isinstance(error, ModelError):
                 raise
             raise ModelError(f"lime.json cannot be read: {type(error).__name__}: {error}; export again") from error
-        faults = []
-        if table.kinds != tuple(kind for kind in KINDS if kind in table.kinds) or not table.kinds:
-            faults.append(f"kinds are {list(table.kinds)}; expected some of {list(KINDS)}, in that order")
-        if len({module.name for module in table.modules}) < len(table.modules) or not table.modules:
-            faults.append("the module table is empty or names a module twice")
-        if opset != OPSET:
-            faults.append(f"operator set {opset!r}; this version knows {OPSET}")
-        if found != claimed or document.get("row_size") != table.row_size:
-            faults.append("the offsets do not follow from the module table")
-        if document.get("modules_digest") != table.digest:
-            faults.append("the digest of the module table does not match its content")
-        if document["graph"].get("digest") != contract.graph_digest:
-            faults.append("the digest of the graph does not match its files")
         if faults:
             raise ModelError("lime.json contradicts itself: export again", faults)
         return contract
+
+
+def _contradictions(document: Mapping[str, Any], contract: ModelContract) -> Iterator[str]:
+    """What lime.json says twice, and differently; and what no module table can be."""
+    table, graph = contract.table, document["graph"]
+    if not table.kinds or table.kinds != tuple(kind for kind in KINDS if kind in table.kinds):
+        yield f"kinds are {list(table.kinds)}; expected some of {list(KINDS)}, in that order"
+        return  # nothing can be laid out
+    if len({module.name for module in table.modules}) < max(1, len(table.modules)):
+        yield "the module table is empty or names a module twice"
+    if graph["opset"] != OPSET:
+        yield f"operator set {graph['opset']!r}; this version knows {OPSET}"
+    offsets = [{kind: table.offsets[kind, module.name] for kind in table.kinds} for module in table.modules]
+    if offsets != [module["offsets"] for module in document["modules"]] or document["row_size"] != table.row_size:
+        yield "the offsets do not follow from the module table"
+    if document["modules_digest"] != table.digest:
+        yield "the digest of the module table does not match its content"
+    if graph["digest"] != contract.graph_digest:
+        yield "the digest of the graph does not match its files"
 
 
 def _count(value: Any) -> int:

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lime_edge.contract import NEUTRAL, Routing
+from lime_edge.contract import NEUTRAL, Kind, Routing
 
 Array = npt.NDArray[Any]
 
 
 def softmax(x: Array) -> Array:
     e = np.exp(x - x.max())
-    return e / e.sum()
+    result: Array = e / e.sum()
+    return result
 
 
 def sigmoid(x: Array) -> Array:
@@ -30,7 +31,8 @@ def sigmoid(x: Array) -> Array:
 
 def scaled(v: Array) -> Array:
     """The E leading components over their own max-abs, clamped below at 1e-6."""
-    return v / max(np.abs(v).max(), 1e-6)
+    result: Array = v / max(np.abs(v).max(), 1e-6)
+    return result
 
 
 def evidence(y: Array, d: Array, routing: Routing) -> Array:
@@ -53,7 +55,8 @@ def select(logits: Array, routing: Routing) -> Array:
             kept = prob * sigmoid((prob - kth) / routing.softness)
         case "auto_soft":
             kept = prob * sigmoid((prob - top) / routing.softness)
-    return kept / kept.sum()
+    weights: Array = kept / kept.sum()
+    return weights
 
 
 def window_mean(logits: Array, past: Array, n: int) -> Array:
@@ -97,8 +100,8 @@ def lime_linear(
     mean = window_mean(logits, before, routing.window)
     w = np.stack([select(row, routing) for row in mean])  # [S, E]
 
-    def mixed(kind: str, width: int) -> Array:
-        return w @ vectors.get(kind, np.full((e, width), NEUTRAL[kind], x.dtype))  # type: ignore[index]
+    def mixed(kind: Kind, width: int) -> Array:
+        return w @ vectors.get(kind, np.full([e, width], NEUTRAL[kind], x.dtype))
 
     h, r = weight.shape[0], a.shape[0]
     d = scale * (low * mixed("rank", r)) @ b.T
