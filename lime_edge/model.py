@@ -6,6 +6,7 @@ Knows nothing of files, skills or training loops.
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,6 +19,16 @@ from .layer import BASES, LimeLayer
 
 if TYPE_CHECKING:
     from .peft_config import LimeConfig  # registers this module's model
+
+
+#: Projections of a decoder layer in the order of an exported graph; models may hold them in another (Phi-3 does).
+_ORDER = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Layer and projection; modules without such a name come first, as the model has them."""
+    match = re.search(r"(?:^|\.)layers\.(\d+)\.(?:.*\.)?(\w+)$", name)
+    return (int(match[1]), _ORDER.index(match[2])) if match and match[2] in _ORDER else (-1, 0)
 
 
 class LimeModel(BaseTuner):
@@ -51,12 +62,13 @@ class LimeModel(BaseTuner):
         return cast("LimeConfig", self.peft_config[self.active_adapters[0]])
 
     def layers(self) -> dict[str, LimeLayer]:
-        """The active adapter's layers by their names in the backbone, in the order of the model."""
-        layers = ((name, module) for name, module in self.model.named_modules() if isinstance(module, LimeLayer))
-        return {name: layer for name, layer in layers if layer.adapter in layer.lime_config}
+        """The active adapter's layers by their names in the backbone, in the order in which graphs compute them."""
+        layers = {name: module for name, module in self.model.named_modules() if isinstance(module, LimeLayer)}
+        mine = {name: layer for name, layer in layers.items() if layer.adapter in layer.lime_config}
+        return {name: mine[name] for name in sorted(mine, key=_place)}
 
     def table(self) -> ModuleTable:
-        """The adapted modules in the order of the model."""
+        """The adapted modules in the order in which graphs compute them."""
         modules = tuple(layer.module(name) for name, layer in self.layers().items())
         return ModuleTable(modules, self.lime_config.routing.experts, self.lime_config.kinds)
 

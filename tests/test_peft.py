@@ -11,7 +11,6 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 
-from lime_edge import backbone as backbones
 from lime_edge import checkpoint
 from lime_edge.checkpoint import tuner
 from lime_edge.contract import KINDS, Routing
@@ -20,7 +19,7 @@ from lime_edge.layer import LimeLayer
 from lime_edge.peft_config import LimeConfig
 from lime_edge.training import Plan, parameter_groups
 
-from .tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, wrapped
+from .tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, save, wrapped
 
 # PEFT asks transformers by an old name; lime_edge.checkpoint keeps it quiet, PEFT's own calls do not.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -156,17 +155,11 @@ def test_unknown_keys_are_refused_by_name(tmp_path: Path) -> None:
         LimeConfig.from_pretrained(str(tmp_path))
 
 
-def saved(tmp_path: Path) -> Path:
-    """A checkpoint as `train` leaves it."""
-    model = wrapped(base_model_name_or_path=str(backbone_dir()), backbone_digest=backbones.digest(backbone_dir()))
-    model.save_pretrained(str(tmp_path))
-    return tmp_path
-
-
 def test_a_checkpoint_opens_in_any_precision_with_the_same_adapter(tmp_path: Path) -> None:
     wanted = wrapped()
+    save(wanted, tmp_path)
     for dtype in (torch.float32, torch.bfloat16):
-        model, tokenizer, where = checkpoint.open_checkpoint(saved(tmp_path), dtype)
+        model, tokenizer, where = checkpoint.open_checkpoint(tmp_path, dtype)
         assert where == backbone_dir()
         assert tokenizer.chat_template
         assert next(iter(model.parameters())).dtype == dtype
@@ -191,7 +184,7 @@ def test_a_checkpoint_opens_in_any_precision_with_the_same_adapter(tmp_path: Pat
     ],
 )
 def test_damaged_checkpoints_are_refused(name: str, change: Any, message: str, tmp_path: Path) -> None:
-    file = saved(tmp_path) / name
+    file = save(wrapped(), tmp_path) / name
     if change is None:
         file.unlink()
     else:
@@ -303,3 +296,12 @@ def test_the_digest_is_of_the_shared_adapter_alone() -> None:
     first.lime_A["default"].data[0, 0] += 1e-3
     assert checkpoint.adapter_digest(other) != checkpoint.adapter_digest(model)
     assert checkpoint.adapter_digest(wrapped(alpha=8.0)) != checkpoint.adapter_digest(model)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "phi3"])
+def test_the_table_has_the_order_of_graphs(architecture: str) -> None:
+    model = wrapped(architecture, target_modules=["down_proj", "qkv_proj", "o_proj", "q_proj"])
+    names = [module.name.rsplit(".", 1)[-1] for module in tuner(model).table().modules]
+    assert names == 2 * (
+        ["q_proj", "o_proj", "down_proj"] if architecture == "llama" else ["qkv_proj", "o_proj", "down_proj"]
+    )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lime_edge import backbone as backbones
 from lime_edge import checkpoint
 from lime_edge.contract import Routing
 from lime_edge.peft_config import LimeConfig
@@ -21,6 +22,7 @@ from lime_edge.peft_config import LimeConfig
 from .tiny import tiny_model
 
 EXPERTS = Routing(experts=3)
+TARGETS = {"phi3": ["qkv_proj", "o_proj"]}  # where they are not the four of the paper
 
 
 @cache
@@ -50,6 +52,8 @@ def backbone(architecture: str = "llama", dtype: torch.dtype = torch.float32) ->
 def wrapped(architecture: str = "llama", seed: int = 1, **config: Any) -> Any:
     """The tiny backbone with LiME on it, every parameter random, ready to answer."""
     settings: dict[str, Any] = {"r": 4, "routing": EXPERTS, **config}
+    if architecture in TARGETS:
+        settings.setdefault("target_modules", TARGETS[architecture])
     torch.manual_seed(seed)
     model = checkpoint.wrap(backbone(architecture), LimeConfig(**settings))
     randomise(model, seed)
@@ -63,6 +67,15 @@ def randomise(model: Any, seed: int, size: float = 0.5) -> None:
         for name, parameter in model.named_parameters():
             if "lime_" in name:
                 parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
+
+
+def save(model: Any, directory: Path, architecture: str = "llama") -> Path:
+    """A wrapped model as a checkpoint, as `train` leaves it."""
+    config = checkpoint.tuner(model).lime_config
+    config.base_model_name_or_path = str(backbone_dir(architecture))
+    config.backbone_digest = backbones.digest(backbone_dir(architecture))
+    model.save_pretrained(str(directory))
+    return directory
 
 
 def ids(rows: int, tokens: int, seed: int = 0) -> torch.Tensor:
@@ -81,3 +94,16 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     return path
+
+
+@cache
+def tasks() -> Path:
+    """Two tasks that a tiny model learns in a few steps, in ``tasks``, and one with choices for skills, ``skill``."""
+    folder = scratch() / "data"
+    for split, count in (("train", 10), ("valid", 3)):
+        for task, answer in (("first", "yes"), ("second", "no")):
+            rows = [{"prompt": f"{task} {i}" + "x" * (i % 5), "answer": answer} for i in range(count)]
+            write_rows(folder / "tasks" / task / f"{split}.jsonl", rows)
+        choices = [{"prompt": f"which {i}", "answer": "lime", "choices": ["lime", "no", "yes"]} for i in range(count)]
+        write_rows(folder / "skill" / f"{split}.jsonl", choices)
+    return folder
