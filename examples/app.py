@@ -8,20 +8,24 @@ import sys
 
 from lime_edge import Runtime
 
+KINDS = ("audit rights", "cap on liability", "governing law", "insurance", "termination for convenience")
 CLAUSE = "This Agreement shall be governed by the laws of Portugal."
-PROMPT = f"Which kind of contract clause is this?\n\nClause: {CLAUSE}\nKind:"
+PROMPT = f"Which kind of contract clause is this?\nOptions: {', '.join(KINDS)}\n\nClause: {CLAUSE}\nKind:"
 
 
 def main(model: str = "smollm2-135m-int4", skill: str = "smollm2-135m-int4/skills/legal.lime") -> None:
     runtime = Runtime.load(model)
     runtime.load_skill(skill, name="legal")
-    print("base: ", runtime.generate(PROMPT, max_new_tokens=32).text)
-    runtime.use_skill("legal")  # microseconds: nothing is loaded again
-    print("legal: ", end="")
-    for piece in runtime.stream(PROMPT, max_new_tokens=32):
-        print(piece, end="", flush=True)
-    print()
-    runtime.use_skill(None)  # the base again, bit for bit
+    for name in (None, "legal"):
+        runtime.use_skill(name)  # microseconds: nothing is loaded again; None is the base, bit for bit
+        choice = runtime.choose(PROMPT, KINDS)
+        print(
+            f"{name or 'base'}: {choice.label}, {choice.probabilities[choice.label]:.0%} sure; in its own words: ",
+            end="",
+        )
+        for piece in runtime.stream(PROMPT, max_new_tokens=24):
+            print(piece, end="", flush=True)
+        print()
 
 
 if __name__ == "__main__":

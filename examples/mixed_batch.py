@@ -1,4 +1,4 @@
-"""One batch, a different skill in each row; None is the base.
+"""One batch, a different prompt and a different skill in each row; None is the base.
 
 lime-edge demo --dir smollm2-135m-int4     # makes the model, once
 python examples/mixed_batch.py [MODEL_DIR] [SKILL.lime ...]
@@ -9,15 +9,18 @@ from pathlib import Path
 
 from lime_edge import Runtime
 
-PROMPT = "play some jazz in the kitchen"
+PROMPTS = {
+    "json": "Turn the request into JSON with its intent and slots.\n\nRequest: play some jazz in the kitchen\nJSON:",
+    "shell": "Write one bash command that does this.\n\nTask: List all .jpg files in this directory\nCommand:",
+}
 
 
 def main(model: str = "smollm2-135m-int4", *packages: str) -> None:
     runtime = Runtime.load(model)
-    found = packages or sorted(map(str, Path(model).glob("skills/*.lime")))
+    found = packages or [str(path) for path in Path(model).glob("skills/*.lime") if path.stem in PROMPTS]
     skills = [None, *(runtime.load_skill(path).name for path in found)]
-    answers = runtime.generate(PROMPT, skills, max_new_tokens=24)  # one prompt, a list of skills: a row for each
-    for skill, answer in zip(skills, answers, strict=True):
+    prompts = [PROMPTS.get(skill or "", "What is the capital of France?") for skill in skills]
+    for skill, answer in zip(skills, runtime.generate(prompts, skills, max_new_tokens=32), strict=True):
         print(f"{skill or 'base'}: {answer.text!r}")
 
 

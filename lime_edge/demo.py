@@ -205,10 +205,8 @@ def _cut(text: str) -> str:
 
 def _quality(metrics: Sequence[Metric]) -> str:
     """What the author measured, so that nobody judges a skill by one prompt."""
-    return ", ".join(
-        f"{metric['name']} {share(metric['base'])} -> {share(metric['skill'])} on {metric['rows']} rows"
-        for metric in metrics
-    )
+    pairs = (f"{metric['name']} {share(metric['base'])} -> {share(metric['skill'])}" for metric in metrics)
+    return f"{', '.join(pairs)} on {metrics[0]['rows']} rows"
 
 
 def _facts(facts: dict[str, Any], names: Sequence[str]) -> Table:
