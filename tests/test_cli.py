@@ -17,7 +17,7 @@ from lime_edge import doctor, read_skill
 from lime_edge.cli import main
 from lime_edge.cli_make import learn, train
 from lime_edge.contract import Routing
-from lime_edge.learn import Recipe
+from lime_edge.learn import SKILL_PLAN, Recipe
 from lime_edge.metrics import score
 from lime_edge.peft_config import LimeConfig
 from lime_edge.rows import Row, read_rows
@@ -91,7 +91,7 @@ def test_defaults_are_the_librarys() -> None:
     for field in dataclasses.fields(Recipe):
         if field.name != "about":
             assert there[field.name] == getattr(recipe, field.name), field.name
-    assert all(there[name] == getattr(plan, name) for name in ("steps", "batch", "vector_rate", "seed"))
+    assert all(there[name] == getattr(SKILL_PLAN, name) for name in ("steps", "batch", "vector_rate", "seed"))
 
 
 def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
