@@ -24,8 +24,6 @@ def quietly() -> Iterator[None]:
         with warnings.catch_warnings(), redirect_stdout(sys.stderr):
             for category in (DeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
-            # PEFT looks for the backbone "default" on the hub, and says that it is not there.
-            warnings.filterwarnings("ignore", "Could not find a config file in default", UserWarning)
             yield
     finally:
         if shown:
