@@ -20,7 +20,10 @@ _HELD = "lime_evidence"  # attribute of a cache
 
 @dataclass(frozen=True)
 class Evidence:
-    """Flagged routing evidence of the newest tokens in a cache, [B, n-1, E+1] by layer identity."""
+    """Flagged routing evidence of the newest tokens in a cache, [B, n-1, E+1] by layer identity.
+
+    It is of the rows as they were: a beam search, which swaps rows of a cache, does not swap it.
+    """
 
     layers: dict[int, Tensor] = field(default_factory=dict)
     tokens: int = 0  # how many the cache held

@@ -26,7 +26,7 @@ from .manifest import Activation, Golden, Manifest, Metric, manifest_faults
 from .metrics import score
 from .package import Skill, write_skill
 from .peft_config import LimeConfig
-from .predict import Predictor
+from .predict import Predictor, pad_id
 from .rows import Row, data_digest, read_rows
 from .training import Plan, fit, unwritable
 
@@ -77,7 +77,7 @@ def learn(
     model, tokenizer, where = prepare(checkpoint_dir, recipe, backbone.training_dtype())
     train_set = Examples(tokenizer, train_rows, recipe.max_length, recipe.system)
     response_only = recipe.activation == "response"
-    collator = Collator(tokenizer.pad_token_id, response_only)
+    collator = Collator(pad_id(tokenizer), response_only)
     manifest = _manifest(model, recipe, where)
     state = output.with_name(f".{output.name}.run")
     shutil.rmtree(state, ignore_errors=True)  # of a run that was cut off

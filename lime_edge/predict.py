@@ -25,6 +25,11 @@ from .rows import Row
 _BATCH = 16  # rows generated together
 
 
+def pad_id(tokenizer: Any) -> int:
+    """Token for padding, which nobody sees; some tokenizers name none."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A tokenised prompt and where the assistant's turn begins in it."""
@@ -94,7 +99,7 @@ class Predictor:
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, DynamicCache, Tensor]:
         """Logits [B, V] after each prompt, the cache, and the attention mask [B, S] (padding on the left)."""
         longest = max(len(prompt.ids) for prompt in prompts)
-        ids = torch.full((len(prompts), longest), self.tokenizer.pad_token_id)
+        ids = torch.full((len(prompts), longest), pad_id(self.tokenizer))
         mask, active = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
         for i, prompt in enumerate(prompts):
             begin = longest - len(prompt.ids)

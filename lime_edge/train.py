@@ -13,6 +13,7 @@ from .data import Collator, Examples
 from .errors import ConfigError
 from .general import general_skill
 from .peft_config import LimeConfig
+from .predict import pad_id
 from .rows import Row, find_files, read_rows
 from .training import Plan, fit, unwritable
 
@@ -60,7 +61,7 @@ def train(
     train_set = Examples(tokenizer, rows, max_length)
     valid_rows = _spread(valid_tasks, plan.seed) if valid_tasks else []
     valid_set = Examples(tokenizer, valid_rows, max_length) if valid_rows else None
-    figures = fit(wrapped, train_set, valid_set, Collator(tokenizer.pad_token_id), plan, output / "run", resume)
+    figures = fit(wrapped, train_set, valid_set, Collator(pad_id(tokenizer)), plan, output / "run", resume)
     wrapped.save_pretrained(str(output), save_embedding_layers=False)
     general_skill(output, valid_rows)
     return figures | {"dropped": float(train_set.dropped)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,8 +212,9 @@ class _Order(LengthGroupedSampler):
 
 
 def _newest(state_dir: Path) -> Path | None:
-    found: Sequence[Path] = sorted(state_dir.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[-1]))
-    return found[-1] if found else None
+    """The newest checkpoint that was written to its end, which is trainer_state.json."""
+    whole = [path.parent for path in state_dir.glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.split("-")[-1]), default=None)
 
 
 class _Progress(TrainerCallback):

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from lime_edge.errors import ConfigError, DataError, LimeError
 from lime_edge.exporting import export_checkpoint
 from lime_edge.general import general_skill
 from lime_edge.learn import Recipe, learn, prepare
-from lime_edge.package import Skill
+from lime_edge.package import Skill, write_skill
 from lime_edge.peft_config import LimeConfig
 from lime_edge.predict import Predictor
 from lime_edge.rows import Row, read_rows
@@ -93,13 +94,14 @@ def test_training_learns_and_says_what_it_did(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = dataclasses.replace(PLAN, steps=8, save_every=3)  # five steps are an epoch
+    plan = dataclasses.replace(PLAN, steps=8, save_every=6)  # five steps are an epoch
     run(tmp_path / "whole", plan, balance_every=4)
     with monkeypatch.context() as patch:
         patch.setattr(training, "Collator", _dies_after(7))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "cut", plan, balance_every=4)
     assert not (tmp_path / "cut" / "adapter_model.safetensors").exists()
+    (tmp_path / "cut" / "run" / "checkpoint-7").mkdir()  # as if it had been cut off while saving
     figures = run(tmp_path / "cut", plan, resume=True, balance_every=4)
     assert figures["steps"] == 8
     assert same(adapter(tmp_path / "cut"), adapter(tmp_path / "whole"))
@@ -134,12 +136,15 @@ def test_minutes_end_a_run_which_can_be_resumed(tmp_path: Path) -> None:
     assert run(tmp_path / "out", dataclasses.replace(PLAN, steps=2), resume=True)["steps"] == 2
 
 
-def test_lines_where_there_is_no_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    plan = dataclasses.replace(PLAN, steps=21, batch=1, save_every=20)
+def test_lines_where_there_is_no_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lime_edge.training._LINE_EVERY", 5)
+    plan = dataclasses.replace(PLAN, steps=6, batch=1, save_every=5)
     figures = run(tmp_path / "out", plan, valid=True)
     lines = [line.split(": ") for line in capfd.readouterr().err.splitlines() if line.startswith("step ")]
     # each step is evaluated once, the last one too
-    assert [step for step, _ in lines] == ["step 20/21", "step 20", "step 21", "step 21/21"]
+    assert [step for step, _ in lines] == ["step 5/6", "step 5", "step 6", "step 6/6"]
     assert re.fullmatch(r"loss [\d.]+, \d+ tokens/s", lines[0][1])
     assert lines[2][1] == f"validation loss {figures['eval_loss']:.4f}"
 
@@ -237,6 +242,8 @@ def test_a_skill_fits_its_export_and_proves_itself(recipe: dict[str, Any], tmp_p
         np.mean([label == row.answer for label, row in zip(chosen, rows, strict=True)]), abs=1e-4
     )
     assert not list(tmp_path.glob(".*"))
+    again = write_skill(tmp_path / "again.lime", manifest, skill.tensors, skill.dtype.lower())  # type: ignore[arg-type]
+    assert again.digest == skill.digest  # what was measured is what ships
 
 
 def test_a_skill_is_better_than_the_base_at_what_it_learned(tmp_path: Path) -> None:
@@ -416,6 +423,14 @@ def test_answers_come_in_the_order_of_the_rows() -> None:
     together = predictor.answers(rows, 5)
     assert together == [predictor.answers([row], 5)[0] for row in rows]
     assert all(answer in row.choices for answer, row in zip(together, rows, strict=True) if row.choices)
+
+
+def test_a_tokenizer_without_a_token_for_padding() -> None:
+    tokens = copy(tokenizer())
+    tokens.pad_token = None
+    rows = [Row(({"role": "user", "content": text},), "yes") for text in ("x", "much longer")]
+    model = wrapped()
+    assert Predictor(model, tokens).answers(rows, 3) == Predictor(model, tokenizer()).answers(rows, 3)
 
 
 def test_measuring_leaves_the_mode_of_the_model() -> None:

@@ -35,6 +35,7 @@ def scratch() -> Path:
 
 @cache
 def backbone_dir(architecture: str = "llama") -> Path:
+    torch.set_num_threads(1)  # its matrices are so small that a second thread only waits
     return tiny_model(architecture, scratch() / architecture)
 
 
@@ -45,7 +46,6 @@ def tokenizer() -> Any:
 
 def backbone(architecture: str = "llama", dtype: torch.dtype = torch.float32) -> Any:
     """A fresh copy of the tiny backbone."""
-    torch.set_num_threads(1)  # its matrices are so small that a second thread only waits
     return AutoModelForCausalLM.from_pretrained(backbone_dir(architecture), dtype=dtype, local_files_only=True)
 
 
