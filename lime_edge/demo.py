@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from . import __version__
 from .backbone import cache_dir
 from .errors import LimeError, ModelError
 from .extras import need
@@ -109,8 +110,8 @@ def shipped_skills() -> list[Skill]:
 
 
 def place(skills: Sequence[Skill]) -> Path:
-    """Where the cache keeps the model that these skills fit."""
-    return cache_dir() / "demo" / f"{MODEL}-{PRECISION}-{short(skills[0].manifest.adapter)}"
+    """Where the cache keeps the model that these skills fit, as this version exports it."""
+    return cache_dir() / "demo" / f"{MODEL}-{PRECISION}-{short(skills[0].manifest.adapter)}-{__version__}"
 
 
 def fits(directory: Path, skills: Sequence[Skill]) -> bool:
