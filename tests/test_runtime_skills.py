@@ -20,6 +20,7 @@ from lime_edge.package import read_skill
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.bank import Bank
 
+from .malformed import MALFORMED
 from .runtime_models import Plain, exported, runtime, skill
 
 
@@ -160,6 +161,18 @@ def test_a_failed_load_changes_nothing(made: Runtime, tmp_path: Path) -> None:
             made.load_skill(path, **arguments)
     assert (made.skills(), made._bank.in_use, made.active_skill) == (before, row_count, "legal")
     assert said(made) == answer
+
+
+def test_after_every_malformed_package_the_runtime_answers_as_before(made: Runtime, tmp_path: Path) -> None:
+    made.use_skill("legal")
+    before, answer, path = made.skills(), said(made), tmp_path / "bad.lime"
+    ways: list[dict[str, Any]] = [{}, {"name": "legal", "replace": True}]
+    for case in MALFORMED:
+        path.write_bytes(case.make())
+        for arguments in ways:
+            with pytest.raises(SkillFormatError):
+                made.load_skill(path, **arguments)
+        assert (made.skills(), made.active_skill, said(made)) == (before, "legal", answer), case.name
 
 
 def test_limits_can_be_set(made: Runtime) -> None:
