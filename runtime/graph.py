@@ -59,7 +59,7 @@ class Graph:
     def __init__(self, directory: ModelDirectory, settings: SessionSettings) -> None:
         self.directory = directory
         self.device = _pick_device(settings.device)
-        self.session = _open(directory, self.device, settings)
+        self.session = open_session(directory.graph, settings, self.device)
         inputs = [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
         self._types = {value.name: value.type for value in [*inputs, *self.session.get_outputs()]}
         names, routing = directory.names, directory.contract.routing
@@ -110,7 +110,12 @@ def _pick_device(device: str) -> str:
     return device
 
 
-def _open(directory: ModelDirectory, device: str, settings: SessionSettings) -> Any:
+def open_session(graph: Path, settings: SessionSettings, device: str = "cpu") -> Any:
+    """Any graph's session, run as the runtime runs its own.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the graph or the library of operators.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spin else "0")
@@ -119,9 +124,9 @@ def _open(directory: ModelDirectory, device: str, settings: SessionSettings) -> 
     try:
         if settings.operators is not None:
             options.register_custom_ops_library(str(settings.operators))
-        return ort.InferenceSession(str(directory.graph), options, providers=[_PROVIDERS[device]])
+        return ort.InferenceSession(str(graph), options, providers=[_PROVIDERS[device]])
     except Exception as error:  # its exceptions have no common base below Exception
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot load {directory.graph}: {error}") from error
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot load {graph}: {error}") from error
 
 
 def _logits_shape(session: Any, name: str) -> list[Any]:
