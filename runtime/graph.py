@@ -6,9 +6,9 @@ The CUDA path is written to the same interface; it was not run on a GPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import onnxruntime as ort
 
 from ..errors import ConfigError, DeviceError, ModelError
 from .directory import ModelDirectory
+from .operators import AUTO, Operators, choose
 
 BANK, SKILL_IDS = "lime.bank", "lime.skill_ids"
 PAST_EVIDENCE, EVIDENCE = "lime.past_evidence", "lime.evidence"
@@ -31,7 +32,7 @@ class SessionSettings:
     device: str = "auto"  # auto, cpu or cuda
     threads: int | None = None  # None: one per physical core
     spin: bool = False  # let idle threads burn a core to answer a little sooner
-    operators: Path | None = None  # library with the native LiME operators
+    operators: Path | Literal["auto"] | None = AUTO  # native library, the installed one, or the graph's functions
 
     def __post_init__(self) -> None:
         faults = []
@@ -54,12 +55,13 @@ class Graph:
     Raises:
         DeviceError: The device is not there.
         ModelError: ONNX Runtime refuses the graph, or the graph does not keep its contract.
+        ConfigError: The library of operators that was named cannot be used.
     """
 
     def __init__(self, directory: ModelDirectory, settings: SessionSettings) -> None:
         self.directory = directory
         self.device = _pick_device(settings.device)
-        self.session = open_session(directory.graph, settings, self.device)
+        self.session, self.operators = _open_anyhow(directory.graph, settings, self.device)
         inputs = [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
         self._types = {value.name: value.type for value in [*inputs, *self.session.get_outputs()]}
         names, routing = directory.names, directory.contract.routing
@@ -110,20 +112,33 @@ def _pick_device(device: str) -> str:
     return device
 
 
+def _open_anyhow(graph: Path, settings: SessionSettings, device: str) -> tuple[Any, Operators]:
+    """A session and what runs its operators: the graph's functions where "auto" finds a library that fails on it."""
+    operators = choose(settings.operators, device)
+    try:
+        return open_session(graph, replace(settings, operators=operators.library), device), operators
+    except ModelError as error:
+        if settings.operators != AUTO or not operators.native:
+            raise
+        return open_session(graph, replace(settings, operators=None), device), Operators(reason=str(error))
+
+
 def open_session(graph: Path, settings: SessionSettings, device: str = "cpu") -> Any:
     """Any graph's session, run as the runtime runs its own.
 
     Raises:
         ModelError: ONNX Runtime refuses the graph or the library of operators.
+        ConfigError: The library of operators that was named cannot be used.
     """
+    library = choose(settings.operators, device).library
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spin else "0")
     if settings.threads is not None:
         options.intra_op_num_threads = settings.threads
     try:
-        if settings.operators is not None:
-            options.register_custom_ops_library(str(settings.operators))
+        if library is not None:
+            options.register_custom_ops_library(str(library))
         return ort.InferenceSession(str(graph), options, providers=[_PROVIDERS[device]])
     except Exception as error:  # its exceptions have no common base below Exception
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot load {graph}: {error}") from error

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 from ..contract import Kind, ModelContract
 from ..errors import ConfigError
@@ -21,6 +21,7 @@ from .bank import Bank
 from .choose import encode_choices, probabilities, score_prompts
 from .directory import read_directory
 from .graph import Graph, SessionSettings
+from .operators import AUTO, Operators
 from .options import Options, Settings
 from .proof import prove as prove_skill
 from .registry import Applied, Lease, Registry, check_limits, taken
@@ -53,7 +54,7 @@ class Runtime:
         max_value: Mapping[Kind, float] | None = None,
         verify: bool = False,
         spin: bool = False,
-        operators: str | os.PathLike[str] | None = None,
+        operators: str | os.PathLike[str] | None = "auto",
     ) -> Runtime:
         """Open what `lime-edge export` wrote.
 
@@ -66,14 +67,16 @@ class Runtime:
                 `lime_edge.package.LIMITS`.
             verify: Hash the weights too (the graph always is).
             spin: Let waiting threads burn their core: a little faster, alone on a machine.
-            operators: Library with the native LiME operators; without, the graph's own are used.
+            operators: ``"auto"``: the native LiME operators where this package was installed with them and
+                they fit the device, else the graph's own functions; None: the functions; or a library of
+                yours. None is ever taken from `directory`. `Runtime.operators` says what is in use.
 
         Raises:
             ModelError: Names every file that is missing or changed, or what the graph lacks.
             DeviceError: The device is not there; the message says which are.
-            ConfigError: An argument is out of range.
+            ConfigError: An argument is out of range, or the library that it names cannot be used.
         """
-        settings = SessionSettings(device, threads, spin, None if operators is None else Path(operators))
+        settings = SessionSettings(device, threads, spin, _library(operators))
         check_limits(max_value or {})
         found = read_directory(Path(directory), verify)
         return cls(Graph(found, settings), Text(found.path, found.eos_ids), max_value or {})
@@ -82,6 +85,11 @@ class Runtime:
     def device(self) -> str:
         """``"cpu"`` or ``"cuda"``."""
         return self._graph.device
+
+    @property
+    def operators(self) -> Operators:
+        """What runs the LiME operators, and why not the native library where it does not."""
+        return self._graph.operators
 
     @property
     def contract(self) -> ModelContract:
@@ -352,6 +360,10 @@ class Runtime:
             "graph": contract.graph_digest,
             "precision": contract.precision,
         }
+
+
+def _library(operators: str | os.PathLike[str] | None) -> Path | Literal["auto"] | None:
+    return AUTO if operators == AUTO else None if operators is None else Path(operators)
 
 
 def _applied(skill: Skill, name: str, row: int, proved: bool) -> Applied:

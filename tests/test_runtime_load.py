@@ -15,7 +15,7 @@ import pytest
 
 import lime_edge.runtime
 from lime_edge.contract import ModelContract, json_digest
-from lime_edge.errors import ConfigError, DeviceError, LimeError, ModelError
+from lime_edge.errors import ConfigError, DeviceError, ModelError
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.directory import file_digest
 
@@ -28,7 +28,15 @@ def copied(tmp_path: Path) -> Path:
 
 
 def test_public_names() -> None:
-    assert lime_edge.runtime.__all__ == ["Choice", "Generation", "Runtime", "SkillInfo", "Stream", "Timings"]
+    assert lime_edge.runtime.__all__ == [
+        "Choice",
+        "Generation",
+        "Operators",
+        "Runtime",
+        "SkillInfo",
+        "Stream",
+        "Timings",
+    ]
 
 
 def test_load(copied: Path) -> None:
@@ -169,7 +177,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_library_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(LimeError, match="cannot load"):
+    with pytest.raises(ConfigError, match="is no library of LiME operators for this machine"):
         Runtime.load(exported(), threads=1, operators=tmp_path / "nope.so")
 
 

@@ -1,0 +1,75 @@
+"""Compiles the native operators: with which compiler, by which command, to which file.
+
+Standard library only and no import of the package, because setup.py loads this file by its path.
+Knows nothing of what the operators do, nor of how a library is used.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "native"
+SOURCE = FOLDER / "operators.cpp"
+LIBRARY = {"win32": "lime_operators.dll", "darwin": "liblime_operators.dylib"}.get(sys.platform, "liblime_operators.so")
+
+# No -march: the source holds code for several processors and chooses when it is loaded.
+_FLAGS = ("-std=c++17", "-O3", "-shared", "-fvisibility=hidden", *(() if sys.platform == "win32" else ("-fPIC",)))
+_COMPILERS = ("c++", "g++", "clang++")
+_TAIL = 2000  # characters of what a compiler said
+
+
+class CompilerError(RuntimeError):
+    """There is no compiler, or it failed; the message says which and why."""
+
+
+def find_compiler() -> list[str]:
+    """The words of a command line that begin it: $CXX, else the first compiler on the path.
+
+    Raises:
+        CompilerError: There is none.
+    """
+    if named := os.environ.get("CXX", "").strip():
+        return shlex.split(named, posix=os.name == "posix")
+    found = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if found is None:
+        raise CompilerError(f"no C++ compiler: looked for $CXX, {', '.join(_COMPILERS)}")
+    return [found]
+
+
+def compile_operators(folder: Path = FOLDER, source: Path = SOURCE, flags: Sequence[str] = ()) -> Path:
+    """Compile the library; what was there before is replaced at once or not at all.
+
+    Args:
+        folder: Where to put it; made if missing.
+        source: The one translation unit.
+        flags: After the usual ones; $CXXFLAGS and $LDFLAGS follow.
+
+    Returns:
+        The library, `folder` / `LIBRARY`.
+
+    Raises:
+        CompilerError: No compiler, a failed compilation, or a folder that cannot be written.
+    """
+    compiler = find_compiler()
+    own = [word for name in ("CXXFLAGS", "LDFLAGS") for word in shlex.split(os.environ.get(name, ""))]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / LIBRARY
+            _run([*compiler, *_FLAGS, *flags, str(source), "-o", str(made), *own])
+            return made.replace(folder / LIBRARY)
+    except OSError as error:
+        raise CompilerError(f"{folder / LIBRARY} cannot be made: {error}") from error
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise CompilerError(f"{shlex.join(command)} failed ({done.returncode}):\n{done.stderr.strip()[-_TAIL:]}")
