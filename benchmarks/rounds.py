@@ -1,0 +1,276 @@
+"""What all benchmarks share: paired interleaved rounds, medians with their spread, the machine, table and JSON.
+
+A round runs one turn of every variant, in an order that changes from round to round; a ratio is taken
+within each round, so that what the machine does meanwhile falls on both sides alike. Knows nothing of
+what is measured.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+Floats = npt.NDArray[np.float64]
+
+_DIGITS = 5  # significant ones in JSON
+_PACKAGES = ("lime-edge", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing that is timed.
+
+    Args:
+        name: What the tables call it.
+        turn: Runs its part of a round and gives the seconds of one step.
+        against: Names of variants of the same group that its times are divided by, round by round.
+    """
+
+    name: str
+    turn: Callable[[], float]
+    against: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, quartiles, and where the true median is with 95 % certainty (from order statistics)."""
+
+    median: float
+    low: float
+    high: float
+    sure_low: float
+    sure_high: float
+
+    @classmethod
+    def of(cls, values: npt.ArrayLike) -> Spread:
+        """Of one or more values."""
+        ordered = np.sort(np.asarray(values, np.float64).ravel())
+        count = len(ordered)
+        if not count:
+            raise ValueError("there are no values")
+        low, median, high = np.percentile(ordered, [25, 50, 75])
+        reach = 0.98 * math.sqrt(count)  # half of 1.96: ranks of the median are binomial, p = 1/2
+        first = max(0, math.floor(count / 2 - reach) - 1)
+        last = min(count - 1, math.ceil(count / 2 + reach))
+        return cls(*(float(value) for value in (median, low, high, ordered[first], ordered[last])))
+
+    def scaled(self, factor: float) -> Spread:
+        return Spread(*(factor * value for value in asdict(self).values()))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one variant gave: milliseconds of a step, and its ratios to others by name."""
+
+    name: str
+    ms: Spread
+    ratios: dict[str, Spread] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Variants that were run in the same rounds.
+
+    Args:
+        title: One line.
+        what: What distinguishes it from other groups: context, rows, ...
+        rounds: How many counted.
+        figures: In the order of the variants.
+    """
+
+    title: str
+    what: dict[str, Any]
+    rounds: int
+    figures: list[Figure]
+
+    def __getitem__(self, name: str) -> Figure:
+        return next(figure for figure in self.figures if figure.name == name)
+
+
+def measure(
+    title: str, variants: Sequence[Variant], rounds: int, *, warm: int = 3, seed: int = 0, **what: Any
+) -> Group:
+    """Run the variants in rounds.
+
+    Args:
+        title: Of the group.
+        variants: With different names; every name in `against` is one of them.
+        rounds: How many count.
+        warm: How many run before, uncounted.
+        seed: Of the orders.
+        **what: See `Group.what`.
+
+    Raises:
+        ValueError: Two variants have the same name, or one is compared with a stranger.
+    """
+    names = [variant.name for variant in variants]
+    strangers = {other for variant in variants for other in variant.against} - set(names)
+    if len(set(names)) != len(names) or strangers:
+        raise ValueError(f"variants {names}, compared with {sorted(strangers)} that are not among them")
+    times: dict[str, list[float]] = {name: [] for name in names}
+    rng = np.random.default_rng(seed)
+    gc.collect()
+    gc.disable()
+    try:
+        # No refresh from another thread: it would take the processor in the middle of a turn.
+        with Progress(auto_refresh=False, transient=True) as progress:
+            for _ in progress.track(range(warm + rounds), description=title):
+                for at in rng.permutation(len(variants)):
+                    times[names[at]].append(variants[at].turn())
+                progress.refresh()
+    finally:
+        gc.enable()
+    taken = {name: np.array(values[warm:]) for name, values in times.items()}
+    return Group(title, what, rounds, figures(taken, {variant.name: variant.against for variant in variants}))
+
+
+def figures(times: Mapping[str, Floats], against: Mapping[str, Sequence[str]]) -> list[Figure]:
+    """From the seconds of every round, [rounds] by name, to milliseconds and ratios."""
+    return [
+        Figure(
+            name,
+            Spread.of(taken).scaled(1e3),
+            {other: Spread.of(taken / times[other]) for other in against.get(name, ())},
+        )
+        for name, taken in times.items()
+    ]
+
+
+@dataclass
+class Report:
+    """Everything that one run of a benchmark found.
+
+    Args:
+        benchmark: Name of the script.
+        settings: What was asked for.
+        notes: What each variant is, by name or part of a name, and which versions took part.
+    """
+
+    benchmark: str
+    settings: dict[str, Any]
+    notes: dict[str, str] = field(default_factory=dict)
+    groups: list[Group] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=lambda: machine())
+
+    def add(self, group: Group) -> None:
+        """Keep a group and print its table."""
+        self.groups.append(group)
+        Console().print(table(group))
+
+    def write(self, path: Path | None) -> None:
+        """Write the JSON form, if there is a path."""
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            document = asdict(self) | {"load_after": load()}
+            path.write_text(json.dumps(_shortened(document), indent=1) + "\n", "utf-8")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON form of a report, as `Report.write` wrote it; `Group`s again under "groups"."""
+    document: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    document["groups"] = [
+        Group(
+            group["title"],
+            group["what"],
+            group["rounds"],
+            [
+                Figure(
+                    figure["name"],
+                    Spread(**figure["ms"]),
+                    {other: Spread(**ratio) for other, ratio in figure["ratios"].items()},
+                )
+                for figure in group["figures"]
+            ],
+        )
+        for group in document.get("groups", ())
+    ]
+    return document
+
+
+def table(group: Group) -> Table:
+    """One line for every variant, with a column for every variant that others are divided by."""
+    references = references_of(group)
+    made = Table("variant", "ms", "quartiles", title=f"{group.title}; {group.rounds} rounds", title_justify="left")
+    for reference in references:
+        made.add_column(f"/ {reference}")
+        made.add_column("quartiles")
+    for figure in group.figures:
+        cells = [figure.name, f"{figure.ms.median:.3f}", f"{figure.ms.low:.3f}..{figure.ms.high:.3f}"]
+        for reference in references:
+            ratio = figure.ratios.get(reference)
+            cells += ["", ""] if ratio is None else [f"{ratio.median:.3f}", f"{ratio.low:.3f}..{ratio.high:.3f}"]
+        made.add_row(*cells)
+    return made
+
+
+def references_of(group: Group) -> list[str]:
+    """The variants that others are divided by, in the order of the figures."""
+    used = {other for figure in group.figures for other in figure.ratios}
+    return [figure.name for figure in group.figures if figure.name in used]
+
+
+def machine() -> dict[str, Any]:
+    """Processor, memory, system, versions and load: what a figure is worth nothing without."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gb": _memory(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": versions(_PACKAGES),
+        "load_before": load(),
+    }
+
+
+def versions(names: Sequence[str]) -> dict[str, str]:
+    """Installed versions; a package that is not there is left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def load() -> float | None:
+    """How many processes wanted a core in the last minute, on average; None where nobody counts."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _memory() -> float | None:
+    """In GB, where the system tells."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+
+
+def _shortened(value: Any) -> Any:
+    """Floats to `_DIGITS` significant digits, throughout."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {key: _shortened(item) for key, item in value.items()}
+    return [_shortened(item) for item in value] if isinstance(value, list | tuple) else value
