@@ -6,5 +6,17 @@ Needs the extra ``export``; importing this package loads onnx_ir, but neither to
 from .adapter import AdaptedModule, AdapterWeights
 from .builder import PRECISIONS, Precision
 from .directory import export
+from .projections import PACKED, Place, module_place
+from .rounding import rounded_weights
 
-__all__ = ["PRECISIONS", "AdaptedModule", "AdapterWeights", "Precision", "export"]
+__all__ = [
+    "PACKED",
+    "PRECISIONS",
+    "AdaptedModule",
+    "AdapterWeights",
+    "Place",
+    "Precision",
+    "export",
+    "module_place",
+    "rounded_weights",
+]

@@ -80,7 +80,7 @@ def _write(adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, pre
     """Fill `made` from what the builder left in `plain`."""
     made.mkdir()
     model = ir.load(plain / GRAPH)
-    table = adapt_graph(model, adapter)
+    table = adapt_graph(model, adapter, half_bank=precision == "int4")
     ir.save(model, made / GRAPH, external_data=WEIGHTS)
     contract = ModelContract(
         backbone_name=adapter.backbone_name,

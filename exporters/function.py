@@ -10,7 +10,7 @@ Inputs (B rows, S tokens, D in, H = sum of the parts' H_i out, R = sum of their 
     y              [B, S, H]           its frozen output, bias included
     A              [D, R]              the parts' shared A, transposed, side by side
     B1 .. Bn       [r_i, H_i]          the parts' shared B, transposed, LoRA's scaling folded in
-    bank           [N, P]              one row per skill
+    bank           [N, P]              one row per skill, of the activations' float type or fp16
     skill_ids      [B or 1, S or 1], int64
     past_evidence  [B or 1, n - 1, C + 1]   only with a window of n > 1: evidence of the tokens before,
                                        of all modules of the graph side by side; the last column is 1
@@ -48,7 +48,8 @@ class Operator:
         routing: Routing constants.
         kinds: Kinds of vectors in the bank, in order; at least one beside ``rank``.
         row_size: P, floats in a bank row.
-        dtype: Float type of activations, bank and shared adapter.
+        dtype: Float type of activations and shared adapter.
+        bank: Float type of the bank: `dtype`, or fp16, which halves what a skill's vectors cost to hold and to read.
         opset: Of the standard operators.
         aligned: Every node has one part whose fields fill its block exactly; saves two nodes.
     """
@@ -58,6 +59,7 @@ class Operator:
     kinds: tuple[Kind, ...]
     row_size: int
     dtype: ir.DataType = ir.DataType.FLOAT
+    bank: ir.DataType = ir.DataType.FLOAT
     opset: int = MINIMUM_OPSET
     aligned: bool = False
 
@@ -98,7 +100,7 @@ class Operator:
             *(ir.AttrInt64(key, getattr(routing, key)) for key in ("experts", "keep", "window")),
             *(ir.AttrFloat32(key, getattr(routing, key)) for key in ("gamma", "temperature", "theta", "softness")),
             ir.AttrString("mode", routing.mode),
-            ir.AttrStrings("kinds", self.kinds),
+            ir.AttrString("kinds", ",".join(self.kinds)),
             ir.AttrInt64s("parts", sizes),
             ir.AttrInt64s("ranks", ranks),
             ir.AttrInt64("bank_offset", bank_offset),
@@ -221,7 +223,8 @@ class _Writer:
         start = body("Div", body.attribute("bank_offset"), body.whole(ALIGNMENT))
         total = body("ReduceSum", units, keepdims=0)
         inside = body("Add", body("Range", body.whole(0), total, body.whole(1)), start)  # [U]
-        return body("Gather", bank, body("Add", body("Unsqueeze", first, body.whole([2])), inside), axis=0)
+        found = body("Gather", bank, body("Add", body("Unsqueeze", first, body.whole([2])), inside), axis=0)
+        return found if self.operator.bank == self.operator.dtype else body("Cast", found, to=self.operator.dtype)
 
     def mixed(self, weights: Sequence[ir.Value], vectors: Sequence[ir.Value]) -> ir.Value:
         """The experts' vectors under the routing weights, parts side by side, [B or b, S or s, K * sum of widths]."""

@@ -15,12 +15,13 @@ from .passes import CollectEvidence, DeclareInputs, InsertOperators, JoinSeparat
 from .projections import Placement, find_projections, module_place, place_modules
 
 
-def adapt_graph(model: ir.Model, adapter: AdapterWeights) -> ModuleTable:
+def adapt_graph(model: ir.Model, adapter: AdapterWeights, half_bank: bool = False) -> ModuleTable:
     """Insert the operators into a decoder graph, in place.
 
     Args:
         model: What the builder made. Adapting it again with the same adapter changes nothing.
         adapter: Sound on its own (`AdapterWeights.faults`).
+        half_bank: Take the skills' vectors in fp16, whatever the activations are.
 
     Returns:
         The adapted modules in graph order and the layout of a bank row.
@@ -40,8 +41,9 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights) -> ModuleTable:
         adapter.kinds,
     )
     targets = [target for placement in placements for target in _targets(model, placement)]
-    DeclareInputs(table, adapter.routing, dtype)(model)
-    InsertOperators(targets, table, adapter.routing, dtype)(model)
+    bank = ir.DataType.FLOAT16 if half_bank else dtype
+    DeclareInputs(table, adapter.routing, dtype, bank)(model)
+    InsertOperators(targets, table, adapter.routing, dtype, bank)(model)
     CollectEvidence(table)(model)
     return table
 

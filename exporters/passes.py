@@ -34,9 +34,9 @@ class DeclareInputs(ir.passes.InPlacePass):
     Each is an initializer too: without a value it is one skill of zeros, for every token.
     """
 
-    def __init__(self, table: ModuleTable, routing: Routing, dtype: ir.DataType) -> None:
+    def __init__(self, table: ModuleTable, routing: Routing, dtype: ir.DataType, bank: ir.DataType) -> None:
         self._empty: dict[str, tuple[npt.NDArray[np.generic], list[str | int]]] = {
-            BANK: (np.zeros((1, table.row_size), dtype.numpy()), ["lime_skills", table.row_size]),
+            BANK: (np.zeros((1, table.row_size), bank.numpy()), ["lime_skills", table.row_size]),
             SKILL_IDS: (np.zeros((1, 1), np.int64), ["lime_batch", "lime_tokens"]),
         }
         if routing.window > 1:
@@ -129,8 +129,15 @@ class InsertOperators(ir.passes.InPlacePass):
     Refuses standard operators of an opset before 21.
     """
 
-    def __init__(self, targets: Sequence[Target], table: ModuleTable, routing: Routing, dtype: ir.DataType) -> None:
-        self._targets, self._table, self._routing, self._dtype = targets, table, routing, dtype
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        table: ModuleTable,
+        routing: Routing,
+        dtype: ir.DataType,
+        bank: ir.DataType,
+    ) -> None:
+        self._targets, self._table, self._routing, self._dtype, self._bank = targets, table, routing, dtype, bank
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         opset = model.graph.opset_imports.get("", 0)
@@ -158,6 +165,7 @@ class InsertOperators(ir.passes.InPlacePass):
             kinds,
             table.row_size,
             self._dtype,
+            self._bank,
             opset,
             aligned=full and count == 1 and "rank" not in kinds,
         )

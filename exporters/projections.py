@@ -56,6 +56,12 @@ def module_place(name: str) -> Place | None:
     return (int(match[1]), match[2]) if match and match[2] in ORDER else None
 
 
+def node_place(node: ir.Node) -> Place | None:
+    """Layer and projection of a node of the builder's; None if it is no projection."""
+    match = _NODE.search(node.name or "")
+    return (int(match[1]), match[2]) if match else None
+
+
 def placeless(name: str) -> str:
     """The fault of a module whose name has no place."""
     return f"{name}: not a projection of a decoder layer; adapt some of {', '.join(ORDER)}"
@@ -65,12 +71,12 @@ def find_projections(graph: ir.Graph) -> dict[Place, Projection]:
     """Every projection of the decoder layers."""
     found = {}
     for node in graph:
-        match = _NODE.search(node.name or "")
-        size = _weight_size(node) if match else None
-        if match and size:
+        place = node_place(node)
+        size = _weight_size(node) if place else None
+        if place and size:
             x = node.inputs[0]
             assert x is not None  # a product without its first factor is not an ONNX graph
-            found[int(match[1]), match[2]] = Projection(x, _with_bias(node.outputs[0], match[2]), *size)
+            found[place] = Projection(x, _with_bias(node.outputs[0], place[1]), *size)
     return found
 
 

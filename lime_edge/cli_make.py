@@ -106,6 +106,12 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
 @click.option(
     "--valid", type=path_type(), metavar="FILE", help="Rows to measure on.  [default: valid.jsonl beside, or a tenth]"
 )
+@click.option(
+    "--rounded",
+    type=path_type(),
+    metavar="DIR",
+    help="An int4 export of the checkpoint: every second step sees its weights, so that the skill is good on both.",
+)
 @click.option("--steps", type=_COUNT, default=200, show_default=True, help="Optimiser steps.")
 @click.option("--minutes", type=_RATE, help="Stop after this long, if the steps are not done by then.")
 @click.option("--batch", type=_COUNT, default=8, show_default=True, help="Rows a step.")
@@ -142,7 +148,13 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
 @click.option("--version", help="Semantic version.  [default: 1.0.0]")
 @json_option
 def learn(
-    data: Path, checkpoint: Path, output: Path | None, valid: Path | None, target: str | None, **settings: Any
+    data: Path,
+    checkpoint: Path,
+    output: Path | None,
+    valid: Path | None,
+    rounded: Path | None,
+    target: str | None,
+    **settings: Any,
 ) -> None:
     """Learn a skill from examples, with model and shared adapter frozen.
 
@@ -161,7 +173,7 @@ def learn(
     output.parent.mkdir(parents=True, exist_ok=True)
     recipe: Recipe = learning.Recipe(about=about, **settings)
     with quietly():
-        skill, figures = learning.learn(data, checkpoint, output, recipe, Plan(**plan_of), valid)
+        skill, figures = learning.learn(data, checkpoint, output, recipe, Plan(**plan_of), valid, rounded)
     _report_skill(skill, figures, target)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from transformers import TrainerCallback
 
 from . import backbone, checkpoint
 from .checkpoint import Vectors
@@ -53,7 +54,13 @@ class Recipe:
 
 
 def learn(
-    data: Path, checkpoint_dir: Path, output: Path, recipe: Recipe, plan: Plan, valid: Path | None = None
+    data: Path,
+    checkpoint_dir: Path,
+    output: Path,
+    recipe: Recipe,
+    plan: Plan,
+    valid: Path | None = None,
+    rounded: Path | None = None,
 ) -> tuple[Skill, dict[str, float]]:
     """Learn a skill and write its package.
 
@@ -64,6 +71,7 @@ def learn(
         recipe: What to learn.
         plan: How long and how fast.
         valid: Rows to measure on; by default valid.jsonl in the folder, else a tenth of the rows.
+        rounded: An int4 export of the checkpoint, whose weights every second step sees.
 
     Returns:
         The package, and the figures of the run.
@@ -81,7 +89,8 @@ def learn(
     manifest = _manifest(model, recipe, where)
     state = output.with_name(f".{output.name}.run")
     shutil.rmtree(state, ignore_errors=True)  # of a run that was cut off
-    figures = fit(model, train_set, None, collator, plan, state)
+    callbacks = [] if rounded is None else [_alternate(model, rounded, where)]
+    figures = fit(model, train_set, None, collator, plan, state, callbacks=callbacks)
     skill = write_skill(output, manifest, checkpoint.get_vectors(model), recipe.dtype)
     checkpoint.set_vectors(model, skill.tensors)
     measured = pick(valid_rows, recipe.metric_rows, plan.seed)
@@ -150,6 +159,15 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
         faults.append(f"{output} is a directory; expected a file to write")
     if faults:
         raise ConfigError("the skill cannot be learned", faults)
+
+
+def _alternate(model: Any, rounded: Path, where: Path) -> TrainerCallback:
+    """Imported here: without a rounded model, learning needs no exporter."""
+    from .rounded import Alternate, rounded_faults
+
+    if faults := rounded_faults(rounded, model, backbone.digest(where)):
+        raise ConfigError(f"the skill cannot be learned on the weights of {rounded}", faults)
+    return Alternate(model, rounded)
 
 
 def _experts_faults(recipe: Recipe, config: LimeConfig) -> list[str]:

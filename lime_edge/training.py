@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,7 @@ def fit(
     plan: Plan,
     state_dir: Path,
     resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
     """Train the parameters that require gradients.
 
@@ -113,6 +114,7 @@ def fit(
         plan: How long and how fast.
         state_dir: Where checkpoints of the run are kept (model, optimiser, random state).
         resume: Go on from the newest checkpoint in `state_dir`.
+        callbacks: More to do at every step.
 
     Returns:
         Final figures: ``train_loss``, ``eval_loss`` (with valid), ``tokens_per_second``, ``steps``.
@@ -132,7 +134,7 @@ def fit(
         eval_dataset=valid,
         data_collator=collator,
         optimizers=(optimizer, None),
-        callbacks=[progress],
+        callbacks=[progress, *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

@@ -1,0 +1,75 @@
+// What one call of the operator has to do, resolved to pointers and sizes. Shared by all instruction sets.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace lime {
+
+constexpr int kMaxParts = 4;       // modules side by side in one node
+constexpr int kMaxExperts = 64;    // as lime_edge.contract.Routing
+constexpr int kMaxRanks = 4096;    // sum of the parts' ranks, padded to kGroup
+constexpr int kMaxWindow = 16;
+constexpr int kGroup = 8;          // ranks that are computed together; packed A is padded to it
+
+enum class Mode { kHard, kSoft, kAuto, kAutoSoft };
+enum Field { kExpert, kGain, kShift, kFields };  // vectors as wide as the output, in the order they are added
+
+struct Routing {
+  int experts = 1, keep = 1, window = 1;
+  float gamma = 0, inverse_temperature = 1, theta = 0, log_theta = 0, inverse_softness = 1, smallest_scale = 0;
+  Mode mode = Mode::kHard;
+  bool routed() const { return experts > 1 || window > 1; }
+};
+
+// One adapted module. Offsets into a bank row are in elements; -1 where the skills have no such vector.
+struct Part {
+  int64_t begin, width;       // its columns of y
+  int64_t rank, low;          // r, and where its ranks begin in the packed A
+  const float* b;             // packed [ceil(H / L)][r][L]
+  const float* leading;       // first E columns of B, [r][E], for the evidence
+  int64_t fields[kFields], gate;
+};
+
+// The constants of one node.
+struct Node {
+  Routing routing;
+  int parts = 0;
+  Part part[kMaxParts];
+  int64_t depth = 0, width = 0, ranks = 0;  // D, H of all parts, sum of ranks padded to kGroup
+  const float* a = nullptr;                 // packed [ranks / kGroup][ceil(D / L)][kGroup][L]
+  int64_t evidence_offset = 0;
+  bool uses_low = true;                     // whether anything but the evidence needs x A
+};
+
+// The tensors of one call. T tokens = B rows of S.
+struct Job {
+  const Node* node;
+  const void *x, *y, *bank;
+  void* out;
+  const int64_t* ids;
+  int64_t rows, tokens, bank_width;       // B, S, P
+  int64_t id_row, id_token;               // strides of the ids; 0 where they broadcast
+  const void* past = nullptr;             // [B or 1, n - 1, C + 1]
+  void* evidence = nullptr;               // [B, S, parts * E]
+  int64_t past_row = 0, past_columns = 0; // strides
+  float* low = nullptr;                   // [T, ranks], with a window
+  int64_t chunk;                          // tokens of one parallel piece
+};
+
+using Work = void (*)(const Job&, int64_t first, int64_t last);
+
+// One instruction set's compiled code, for one pair of element types.
+struct Kernels {
+  Work gather;  // x A and the evidence, needed before any token is modulated where routing has a window
+  Work apply;   // the modulated output
+};
+
+struct Set {
+  const char* name;
+  int lanes;
+  Kernels f32_f32, f32_f16, f16_f16;  // activations, bank
+  void (*pack_a)(const float* source, const int64_t* ranks, int parts, int64_t depth, float* packed);
+  void (*pack_b)(const float* source, int64_t rank, int64_t width, float* packed);
+};
+
+}  // namespace lime

@@ -1,0 +1,197 @@
+"""One node of the operator alone in a small graph, with random weights and skills, and what it shall compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from lime_edge.contract import ALIGNMENT, Kind, Module, ModuleTable, Routing
+from lime_edge.exporters.function import DOMAIN, Operator
+from tests import reference
+
+Array = npt.NDArray[Any]
+
+ALL: tuple[Kind, ...] = ("expert", "gain", "shift", "rank")
+TOLERANCE = 1e-5  # of the largest output; fp32 against float64
+MARGIN = 1e-5  # tokens whose selection hangs on less than this are not compared
+
+
+@dataclass
+class Case:
+    """One projection of one or three modules with random weights, and a bank of random skills."""
+
+    routing: Routing
+    kinds: tuple[Kind, ...] = ALL[:3]
+    inputs: int = 11
+    sizes: tuple[int, ...] = (13,)
+    ranks: tuple[int, ...] = (3,)
+    skills: int = 4
+    before: int = 70  # H of a module ahead in the table, so that offsets are not 0
+    seed: int = 0
+    dtype: ir.DataType = ir.DataType.FLOAT
+    half_bank: bool = False
+    table: ModuleTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        own = tuple(Module(f"m{i}", h, r) for i, (h, r) in enumerate(zip(self.sizes, self.ranks, strict=True)))
+        ahead = (Module("ahead", self.before, 2),) if self.before else ()
+        self.table = ModuleTable((*ahead, *own), self.routing.experts, self.kinds)
+        self.own = own
+        self.weights = [rng.standard_normal((h, self.inputs)) / 3 for h in self.sizes]
+        self.a = [rng.standard_normal((r, self.inputs)) / 3 for r in self.ranks]
+        self.b = [rng.standard_normal((h, r)) for h, r in zip(self.sizes, self.ranks, strict=True)]
+        self.scales = [0.5 + i for i in range(len(own))]
+        self.vectors = [self._skill(rng, skill) for skill in range(self.skills)]
+        self.bank = np.stack([self.table.pack(v) for v in self.vectors])
+        self.bank[0] = 0
+        if self.half_bank:
+            self.bank = self.bank.astype(np.float16)
+
+    def _skill(self, rng: np.random.Generator, skill: int) -> dict[str, Array]:
+        e = self.routing.experts
+        shapes = {(k, m.name): m.shape(k, e) for m in self.own for k in self.kinds}
+        return {f"{k}.{n}": rng.standard_normal(s).astype(np.float32) for (k, n), s in shapes.items()}
+
+    def session(self, library: Path | None = None, threads: int = 1) -> ort.InferenceSession:
+        """With a library its native operator runs, without one the function."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if library is not None:
+            options.register_custom_ops_library(str(library))
+        options.log_severity_level = 4
+        model = ir.to_proto(self.model())
+        onnx.checker.check_model(model, full_check=True)
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def operator(self) -> Operator:
+        width = len([kind for kind in self.kinds if kind != "rank"]) * self.routing.experts
+        aligned = len(self.own) == 1 and "rank" not in self.kinds and width * self.sizes[0] % ALIGNMENT == 0
+        return Operator(
+            len(self.own),
+            self.routing,
+            self.kinds,
+            self.table.row_size,
+            dtype=self.dtype,
+            bank=self.bank_dtype,
+            aligned=aligned,
+        )
+
+    @property
+    def bank_dtype(self) -> ir.DataType:
+        return ir.DataType.FLOAT16 if self.half_bank else self.dtype
+
+    def model(self) -> ir.Model:
+        """A graph of one node, y an input."""
+        operator = self.operator()
+        total, window = sum(self.sizes), self.routing.window
+        columns = len(self.table.modules) * self.routing.experts
+        shapes: dict[str, list[Any]] = {
+            "x": ["B", "S", self.inputs],
+            "y": ["B", "S", total],
+            "bank": ["N", self.table.row_size],
+            "skill_ids": ["G", "T"],
+            "past_evidence": ["Z", window - 1, columns + 1],
+        }
+        shared = {"A": np.concatenate([a.T for a in self.a], axis=1)}
+        shared |= {f"B{i + 1}": s * b.T for i, (s, b) in enumerate(zip(self.scales, self.b, strict=True))}
+        values: dict[str, ir.Value] = {}
+        for name in operator.inputs:
+            kind = {"skill_ids": ir.DataType.INT64, "bank": self.bank_dtype}.get(name, self.dtype)
+            values[name] = ir.Value(name=name, type=ir.TensorType(kind))
+            if name in shared:
+                values[name].const_value = ir.tensor(shared[name].astype(self.dtype.numpy()), name=name)
+            else:
+                values[name].shape = ir.Shape(shapes[name])
+        outputs = [ir.Value(name="out", type=ir.TensorType(self.dtype), shape=ir.Shape(shapes["y"]))]
+        if window > 1:
+            width = len(self.own) * self.routing.experts
+            shape = ir.Shape(["B", "S", width])
+            outputs.append(ir.Value(name="evidence", type=ir.TensorType(self.dtype), shape=shape))
+        node = operator.node(
+            list(values.values()),
+            outputs,
+            operator.attributes(
+                self.sizes,
+                self.ranks,
+                self.table.offsets[self.kinds[0], "m0"],
+                (len(self.table.modules) - len(self.own)) * self.routing.experts,
+            ),
+            "node",
+        )
+        graph = ir.Graph(
+            [value for name, value in values.items() if name not in shared],
+            outputs,
+            nodes=[node],
+            initializers=[values[name] for name in shared],
+            opset_imports={"": operator.opset, DOMAIN: 1},
+            name="one",
+        )
+        return ir.Model(graph, ir_version=10, functions=[operator.function()])
+
+    def data(self, rows: int, tokens: int, seed: int = 0) -> tuple[Array, Array]:
+        """x [B, S, D] and y [B, S, H] in float64."""
+        rng = np.random.default_rng(1000 + self.seed + seed)
+        x = rng.standard_normal((rows, tokens, self.inputs))
+        return x, np.concatenate([x @ w.T for w in self.weights], axis=2)
+
+    def run(self, session: ort.InferenceSession, x: Array, y: Array, ids: Array, past: Array | None = None) -> Any:
+        real = self.dtype.numpy()
+        feed = {
+            "x": x.astype(real),
+            "y": y.astype(real),
+            "bank": self.bank.astype(self.bank_dtype.numpy()),
+            "skill_ids": ids,
+        }
+        if self.routing.window > 1:
+            feed["past_evidence"] = self.no_past() if past is None else past
+        return session.run(None, feed)
+
+    def no_past(self, rows: int = 1) -> Array:
+        columns = len(self.table.modules) * self.routing.experts
+        return np.zeros((rows, self.routing.window - 1, columns + 1), self.dtype.numpy())
+
+    def expected(self, x: Array, ids: Array) -> tuple[Array, Array]:
+        """Output [B, S, H] by the definition, and which tokens are clear of every selection limit [B, S]."""
+        out, clear = [], np.ones(x.shape[:2], bool)
+        every = np.broadcast_to(ids, x.shape[:2])
+        for i, module in enumerate(self.own):
+            rows = []
+            for b in range(len(x)):
+                # a skill per token: every skill over the whole row, then each token takes its own
+                done = [self._module(i, module.name, x[b], skill) for skill in range(self.skills)]
+                rows.append(np.stack([done[every[b, t]][0][t] for t in range(x.shape[1])]))
+                clear[b] &= [clear_of_limits(row, self.routing) for row in self._means(done[0][1])]
+            out.append(np.stack(rows))
+        return np.concatenate(out, axis=2), clear
+
+    def _module(self, i: int, name: str, x: Array, skill: int) -> tuple[Array, Array]:
+        vectors: dict[str, Array] = {}
+        for kind in self.kinds:
+            start, shape = self.table.offsets[kind, name], self.own[i].shape(kind, self.routing.experts)
+            vectors[kind] = self.bank[skill, start : start + shape[0] * shape[1]].reshape(shape).astype(np.float64)
+        return reference.lime_linear(
+            x, self.weights[i], None, self.a[i], self.b[i], self.scales[i], vectors, self.routing
+        )
+
+    def _means(self, logits: Array) -> Array:
+        return reference.window_mean(logits, np.zeros((0, self.routing.experts)), self.routing.window)
+
+
+def clear_of_limits(logits: Array, routing: Routing) -> bool:
+    """Whether every expert is kept or dropped by more than MARGIN: closer, rounding may decide."""
+    if routing.mode in ("soft", "auto_soft"):
+        return True  # continuous
+    prob = np.sort(reference.softmax(logits / routing.temperature))
+    gaps = [prob[-routing.keep] - prob[-routing.keep - 1]] if routing.keep < routing.experts else []
+    if routing.mode == "auto":
+        gaps += [abs(p - routing.theta * prob[-1]) for p in prob[:-1]]
+    return min(gaps, default=1.0) > MARGIN
