@@ -39,22 +39,36 @@ def load_json(data: bytes | str) -> Any:
     """
     text = data if isinstance(data, str) else data.decode("utf-8")
     try:
-        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
+def load_json_at(text: str, start: int) -> tuple[Any, int]:
+    """Parse the one JSON value that begins at `start`, as `load_json`; also where it ends."""
+    try:
+        found: tuple[Any, int] = _DECODER.raw_decode(text, start)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return found
+
+
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"key {show(key)} stands twice in one object")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"key {show(key)} stands twice in one object")
+            seen.add(key)
     return found
 
 
 def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
 
 
 def text(limit: int, *, least: int = 0, pattern: str = "", what: str = "text", controls: str = "") -> Check:
@@ -64,12 +78,15 @@ def text(limit: int, *, least: int = 0, pattern: str = "", what: str = "text", c
         controls: Control characters allowed; ``"all"`` allows every one. Surrogates never are: no UTF-8 has them.
     """
     expected = f"{what} of at most {limit} characters" if not least else f"{what} of {least} to {limit} characters"
+    matching = re.compile(pattern, re.ASCII)
 
     def check(where: str, value: Any) -> Iterator[str]:
         if not isinstance(value, str) or not least <= len(value) <= limit:
             yield f"{where} is {show(value)}; expected {expected}"
-        elif pattern and not re.fullmatch(pattern, value, re.ASCII):
+        elif pattern and not matching.fullmatch(value):
             yield f"{where} is {show(value)}; expected {expected}, matching {pattern}"
+        elif value.isprintable():
+            return
         elif bad := {c for c in value if not _allowed(c, controls)}:
             yield f"{where} holds {show(sorted(bad))}; expected no control or surrogate characters"
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .checks import load_json, show
+from .checks import load_json, load_json_at, show
 from .contract import canonical_json
 
 Array = npt.NDArray[Any]
@@ -25,7 +26,25 @@ TENSOR_LIMIT = 2**14  # tensors in a package
 SIDE_LIMIT = 2**24  # elements along one side of a tensor
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "I8": np.dtype("i1")}
+_OPENING = '{"__metadata__":'  # of every header that `pack` writes: the key comes first in canonical JSON
+_KEPT = 2**20  # characters of a table of tensors that is worth keeping
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
+
+
+class Entry(NamedTuple):
+    """Where one tensor lies."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, int]  # [rows, columns]
+    begin: int  # byte after the header
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A sound table of tensors, which lie one after another. All skills of one model have the same."""
+
+    entries: Mapping[str, Entry]
+    size: int  # bytes of all tensors
 
 
 @dataclass
@@ -34,11 +53,13 @@ class Container:
 
     Attributes:
         metadata: Text under every metadata key.
-        tensors: Read-only views [rows, columns] into the file's bytes, of the sound entries.
+        layout: The table of tensors; packages with the same table share one object. None if it has faults.
+        tensors: Read-only views [rows, columns] into the file's bytes; none if there are faults.
         faults: Everything wrong, one line each.
     """
 
     metadata: dict[str, str] = field(default_factory=dict)
+    layout: Layout | None = None
     tensors: dict[str, Array] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
@@ -75,44 +96,91 @@ def unpack(data: bytes) -> Container:
             f"{len(data)} bytes with a header of {size}; expected the header inside the file, at most {HEADER_LIMIT}"
         )
     try:
-        header = load_json(data[8 : 8 + size])
+        text = data[8 : 8 + size].decode("utf-8")
+        known = _known(text)
+        header = None if known else load_json(text)
     except ValueError as error:
         raise ValueError(f"the header is not strict JSON: {error}") from error
+    box = Container()
+    metadata, box.layout = known or _judged(header, box.faults)
+    _read_metadata(metadata, box)
+    if box.layout is not None:
+        _read_tensors(box.layout, data, 8 + size, box)
+    return box
+
+
+def _known(text: str) -> tuple[Any, Layout] | None:
+    """Metadata and layout of a header in the form of `pack`, whose table is then parsed and judged once for all
+    packages that have the same; None for any other header and for one with faults."""
+    if not text.startswith(_OPENING):
+        return None
+    try:
+        metadata, end = load_json_at(text, len(_OPENING))
+        table = text[end:].rstrip(" ")
+        return (metadata, _sound_layout(table)) if len(table) <= _KEPT and table.startswith(",") else None
+    except ValueError:
+        return None  # whatever it is, the header as a whole has it too
+
+
+@lru_cache(maxsize=4)
+def _sound_layout(table: str) -> Layout:
+    """The layout in the rest of a header, from the comma after the metadata on.
+
+    Raises:
+        ValueError: It has faults.
+    """
+    header, faults = load_json("{" + table[1:]), list[str]()
+    layout = None if "__metadata__" in header else _layout(header, faults)
+    if layout is None:
+        raise ValueError("not a sound table")
+    return layout
+
+
+def _judged(header: Any, faults: list[str]) -> tuple[Any, Layout | None]:
+    """Metadata and layout of any header; adds what is wrong with its tensors to `faults`."""
     if not isinstance(header, dict):
         raise ValueError(f"the header is {show(header)}; expected an object")
-    box = Container()
-    _read_metadata(header.pop("__metadata__", {}), box)
-    _read_tensors(header, data, 8 + size, box)
-    return box
+    return header.pop("__metadata__", {}), _layout(header, faults)
 
 
 def _read_metadata(found: Any, box: Container) -> None:
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        box.faults.append(f"__metadata__ is {show(found)}; expected an object of texts")
+        box.faults.insert(0, f"__metadata__ is {show(found)}; expected an object of texts")
     else:
         box.metadata = found
 
 
-def _read_tensors(header: dict[str, Any], data: bytes, start: int, box: Container) -> None:
-    spans: list[tuple[int, int, str]] = []
+def _layout(header: dict[str, Any], faults: list[str]) -> Layout | None:
+    """The table of tensors, or None after adding what is wrong with it."""
     if len(header) > TENSOR_LIMIT:
-        box.faults.append(f"holds {len(header)} tensors; expected at most {TENSOR_LIMIT}")
-        return
+        faults.append(f"holds {len(header)} tensors; expected at most {TENSOR_LIMIT}")
+        return None
     for name, entry in header.items():
-        faults = list(_entry_faults(entry))
-        box.faults += [f"tensor {show(name)}: {fault}" for fault in faults]
-        if not faults:
-            spans.append((*entry["data_offsets"], name))
-    if len(spans) < len(header):
-        return  # with an unsound entry the layout cannot be judged
-    layout = list(_layout_faults(sorted(spans), len(data) - start))
-    box.faults += layout
-    if layout:
-        return
-    for begin, _, name in spans:
-        dtype, shape = _DTYPES[header[name]["dtype"]], header[name]["shape"]
-        flat = np.frombuffer(data, dtype, math.prod(shape), start + begin)
-        box.tensors[name] = flat.reshape(shape)  # [rows, columns]
+        faults += [f"tensor {show(name)}: {fault}" for fault in _entry_faults(entry)]
+    if faults:
+        return None  # with an unsound entry the layout cannot be judged
+    spans = sorted((*entry["data_offsets"], name) for name, entry in header.items())
+    faults += _layout_faults(spans)
+    if faults:
+        return None
+    entries = {
+        name: Entry(_DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"][0])
+        for name, entry in header.items()
+    }
+    return Layout(entries, spans[-1][1] if spans else 0)
+
+
+def _read_tensors(layout: Layout, data: bytes, start: int, box: Container) -> None:
+    there = len(data) - start
+    if layout.size > there:
+        box.faults.append(f"the file is cut short: the tensors take {layout.size} bytes, {there} are there")
+    elif layout.size < there:
+        box.faults.append(f"{there - layout.size} bytes follow the last tensor; expected none")
+    else:
+        box.tensors = {
+            name: np.ndarray(shape, dtype, data, start + begin)
+            for name, (dtype, shape, begin) in layout.entries.items()
+        }
 
 
 def _entry_faults(entry: Any) -> Iterator[str]:
@@ -138,15 +206,11 @@ def _whole_pair(value: Any, low: int, high: int = SIDE_LIMIT) -> bool:
     return all(type(side) is int and low <= side <= high for side in value)
 
 
-def _layout_faults(spans: list[tuple[int, int, str]], size: int) -> Iterator[str]:
-    """The tensors must lie one after another and fill the file to its last byte."""
+def _layout_faults(spans: list[tuple[int, int, str]]) -> Iterator[str]:
+    """The tensors must lie one after another."""
     position = 0
     for begin, end, name in spans:
         if begin != position:
             what = "overlaps the tensor before it" if begin < position else "leaves a gap before it"
             yield f"tensor {show(name)} begins at byte {begin} and {what}; expected {position}"
         position = max(position, end)
-    if position > size:
-        yield f"the file is cut short: the tensors take {position} bytes, {size} are there"
-    elif position < size:
-        yield f"{size - position} bytes follow the last tensor; expected none"

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -272,7 +272,13 @@ def tensor_digest(tensors: Iterable[tuple[str, npt.NDArray[Any]]], head: bytes =
     """
     digest = hashlib.sha256(head)
     for name, array in sorted(tensors, key=lambda item: item[0]):
-        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        digest.update(canonical_json([name, str(array.dtype), list(array.shape)]) + b"\n")
-        digest.update(little.tobytes() if little.ndim == 0 else little.data.cast("B"))
+        text, little = _tensor_head(name, array.dtype, array.shape)
+        digest.update(text)
+        digest.update(np.ascontiguousarray(array, little).ravel().data)
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=4096)  # the same for every skill of a model
+def _tensor_head(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes, np.dtype[Any]]:
+    """What stands before a tensor's bytes, and the type whose bytes they are."""
+    return canonical_json([name, str(dtype), list(shape)]) + b"\n", dtype.newbyteorder("<")

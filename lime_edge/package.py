@@ -13,15 +13,29 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_UP, Context, Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from .checks import bounded, show
-from .container import pack, unpack
+from .container import Container, Layout, pack, unpack
 from .contract import KINDS, Kind, ModelContract, canonical_json, tensor_digest
 from .errors import SkillError, SkillFormatError, SkillMismatchError
 from .manifest import Manifest, OtherFormatError
-from .vectors import Array, Float32, kind_of, module_of, peaks, restore, store, stored_dtype, tensor_faults
+from .vectors import (
+    Array,
+    Batch,
+    Float32,
+    Restored,
+    form_faults,
+    in_batches,
+    kind_of,
+    module_of,
+    number_faults,
+    restore,
+    store,
+    stored_dtype,
+)
 
 FILE_LIMIT = 256 * 2**20  # bytes of one package
 
@@ -98,7 +112,7 @@ def write_skill(
         SkillError: The file cannot be written.
     """
     stored = store(tensors, dtype)
-    sealed = manifest.sealed({k: _round_up(v) for k, v in peaks(restore(stored)).items()}, "0" * 64)
+    sealed = manifest.sealed({k: _round_up(v) for k, v in restore(stored).peaks.items()}, "0" * 64)
     document = Manifest.from_dict(sealed.to_dict()).to_dict()
     document["digest"] = digest_of(document, stored)
     data = pack({"lime": canonical_json(document).decode()}, stored)
@@ -176,16 +190,34 @@ def _decode(data: bytes, path: Path) -> Skill:
         raise SkillFormatError(f"{path} has {error.message}") from error
     except SkillFormatError as error:
         faults += error.faults or [error.message]
-    faults += box.faults or tensor_faults(box.tensors)
-    values: dict[str, Float32] = {}
+    restored = _restore(box, faults)
     if manifest is not None and not box.faults:
         faults += _seal_faults(manifest, box.tensors)
     if manifest is not None and not faults:
-        values = restore(box.tensors)
-        faults += _bound_faults(manifest, values)
+        faults += _bound_faults(manifest, restored.peaks)
     if manifest is None or faults:
         raise SkillFormatError(f"{path} is not a sound skill package", bounded(faults))
-    return Skill(manifest, values, stored_dtype(box.tensors), len(data), path)
+    return Skill(manifest, restored.values, stored_dtype(box.tensors), len(data), path)
+
+
+def _restore(box: Container, faults: list[str]) -> Restored:
+    """The vectors of a package, or nothing after adding all that is wrong with its tensors."""
+    nothing = Restored({}, {}, False)
+    if box.layout is None or box.faults:
+        faults += box.faults
+        return nothing
+    form, batches = _judge(box.layout)
+    restored = nothing if form else restore(box.tensors, batches)
+    if not restored.sound:
+        faults += [*form, *number_faults(box.tensors)]
+    return restored
+
+
+@lru_cache(maxsize=4)
+def _judge(layout: Layout) -> tuple[tuple[str, ...], tuple[Batch, ...]]:
+    """What is wrong with the form of the tensors, else how to dequantise them: once for all skills of a model."""
+    faults = tuple(form_faults(layout.entries))
+    return faults, () if faults else in_batches(layout.entries)
 
 
 def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
@@ -218,8 +250,8 @@ def _seal_faults(manifest: Manifest, stored: Mapping[str, Array]) -> Iterator[st
         )
 
 
-def _bound_faults(manifest: Manifest, values: Mapping[str, Float32]) -> Iterator[str]:
-    for kind, peak in peaks(values).items():
+def _bound_faults(manifest: Manifest, peaks: Mapping[Kind, float]) -> Iterator[str]:
+    for kind, peak in peaks.items():
         if peak > manifest.bounds[kind]:
             yield f"{kind} reaches {peak:g}; manifest.bounds.{kind} promises at most {manifest.bounds[kind]:g}"
 
@@ -273,6 +305,8 @@ def _table_faults(skill: Skill, contract: ModelContract) -> Iterator[str]:
             yield f"holds {kind} vectors, the graph has only {', '.join(table.kinds)}: {what}"
         wanted = {f"{kind}.{module.name}": module.shape(kind, skill.manifest.experts) for module in table.modules}
         found = {name: array.shape for name, array in skill.tensors.items() if kind_of(name) == kind}
+        if found == wanted:
+            continue
         if missing := [name for name in wanted if name not in found]:
             yield f"lacks {_some(missing)}"
         if extra := [name for name in found if name not in wanted]:

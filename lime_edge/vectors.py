@@ -6,8 +6,8 @@ Knows nothing of files or manifests. Format: docs/skill-format.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ Float32 = npt.NDArray[np.float32]
 
 BLOCK = 32  # consecutive values that share one scale
 LEVELS = 127  # int8 from -127 to 127
+_TOGETHER = 2**18  # values dequantised in one go: what stays in a cache
 SCALE = ".scale"  # ending of the name of an I8 tensor's scales
 
 _MODULE = text(200, least=1, pattern=r"[A-Za-z0-9_][A-Za-z0-9_./-]*", what="a module name")
@@ -109,25 +110,66 @@ def _stored_parts(name: str, values: Array, dtype: str) -> dict[str, Array]:
         return {name: values.astype(np.float16)}
 
 
-def restore(stored: Mapping[str, Array]) -> dict[str, Float32]:
-    """Checked tensors dequantised: ``<kind>.<module>`` -> read-only float32 [E, width]."""
+class Restored(NamedTuple):
+    """Vectors dequantised."""
+
+    values: dict[str, Float32]  # ``<kind>.<module>`` -> read-only [E, width]
+    peaks: dict[Kind, float]  # max |value| of each kind present
+    sound: bool  # no number breaks a rule; `number_faults` names those that do
+
+
+def restore(stored: Mapping[str, Array], batches: Sequence[Batch] | None = None) -> Restored:
+    """Dequantise tensors of sound form.
+
+    Args:
+        stored: As a package keeps them.
+        batches: From `in_batches`, where it is known.
+    """
     values: dict[str, Float32] = {}
-    for name, array in stored.items():
-        if name.endswith(SCALE):
-            continue
-        value = dequantise(array, stored[name + SCALE]) if array.dtype == np.int8 else array.astype(np.float32)
-        value.setflags(write=False)
-        values[name] = value
-    return values
+    peaks: dict[Kind, float] = {}
+    sound = True
+    for kind, names, scales in in_batches(stored) if batches is None else batches:
+        held = np.concatenate([stored[name] for name in names])  # [n * E, width]
+        factors = np.concatenate([stored[name] for name in scales]) if scales else None  # [n * E, blocks]
+        sound = sound and _sound_numbers(held, factors)
+        with np.errstate(invalid="ignore"):  # what is not finite is reported by name
+            flat = held.astype(np.float32) if factors is None else dequantise(held, factors)
+        peaks[kind] = max(peaks.get(kind, 0.0), float(flat.max()), -float(flat.min()))
+        flat.setflags(write=False)
+        values.update(zip(names, flat.reshape(len(names), -1, flat.shape[1]), strict=True))
+    return Restored(values, peaks, sound)
 
 
-def peaks(values: Mapping[str, Float32]) -> dict[Kind, float]:
-    """max |value| of each kind present."""
-    found: dict[Kind, float] = {}
-    for name, array in values.items():
-        kind = kind_of(name)
-        found[kind] = max(found.get(kind, 0.0), float(np.abs(array).max()))
-    return found
+class Batch(NamedTuple):
+    """Vectors of one kind that are stored alike, and their scales (none for F16): dequantised in one go."""
+
+    kind: Kind
+    names: tuple[str, ...]
+    scales: tuple[str, ...]
+
+
+class Form(Protocol):
+    """An array, or what is known of one."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def in_batches(forms: Mapping[str, Form]) -> tuple[Batch, ...]:
+    """Batches of at most `_TOGETHER` values (or one tensor) that cover all vectors of sound form."""
+    alike: dict[tuple[Kind, tuple[int, ...], bool], list[str]] = {}
+    for name, form in forms.items():
+        if not name.endswith(SCALE):
+            alike.setdefault((kind_of(name), form.shape, form.dtype == np.int8), []).append(name)
+    found = []
+    for (kind, shape, quantised), names in alike.items():
+        step = max(1, _TOGETHER // math.prod(shape))
+        for start in range(0, len(names), step):
+            some = tuple(names[start : start + step])
+            found.append(Batch(kind, some, tuple(name + SCALE for name in some) if quantised else ()))
+    return tuple(found)
 
 
 def stored_dtype(stored: Mapping[str, Array]) -> Literal["F16", "I8"]:
@@ -141,29 +183,38 @@ def tensor_faults(stored: Mapping[str, Array]) -> list[str]:
     Args:
         stored: Tensors [rows, columns] of float16 or int8, by name.
     """
-    good = {name: array for name, array in stored.items() if _is_name(name)}
+    return form_faults(stored) + number_faults(stored)
+
+
+def form_faults(forms: Mapping[str, Form]) -> list[str]:
+    """What is wrong with names, types and shapes."""
+    good = {name: form for name, form in forms.items() if _is_name(name)}
     kinds = ", ".join(KINDS)
     faults = [
         f"tensor {show(name)}: expected a name <kind>.<module> or <kind>.<module>{SCALE}, kind one of {kinds}"
-        for name in stored
+        for name in forms
         if name not in good
     ]
-    values = {name: array for name, array in good.items() if not name.endswith(SCALE)}
-    scales = {name: array for name, array in good.items() if name.endswith(SCALE)}
+    values = {name: form for name, form in good.items() if not name.endswith(SCALE)}
+    scales = {name: form for name, form in good.items() if name.endswith(SCALE)}
     if not values:
         faults.append("holds no vectors; expected at least one tensor <kind>.<module>")
     faults += _scale_faults(values, scales)
     faults += _family_faults(values)
-    for name, array in good.items():
-        faults += [f"tensor {name} {what}" for what in _number_faults(name, array)]
     return faults
+
+
+def number_faults(stored: Mapping[str, Array]) -> list[str]:
+    """What is wrong with the numbers in tensors of sound name."""
+    good = {name: array for name, array in stored.items() if _is_name(name)}
+    return [f"tensor {name} {what}" for name, array in good.items() for what in _number_faults(name, array)]
 
 
 def _is_name(name: str) -> bool:
     return name.partition(".")[0] in KINDS and not list(_MODULE("", module_of(name)))
 
 
-def _scale_faults(values: Mapping[str, Array], scales: Mapping[str, Array]) -> Iterator[str]:
+def _scale_faults(values: Mapping[str, Form], scales: Mapping[str, Form]) -> Iterator[str]:
     for name, array in values.items():
         found = scales.get(name + SCALE)
         if array.dtype != np.int8:
@@ -180,7 +231,7 @@ def _scale_faults(values: Mapping[str, Array], scales: Mapping[str, Array]) -> I
             yield f"tensor {name} scales nothing: {name.removesuffix(SCALE)} is missing"
 
 
-def _family_faults(values: Mapping[str, Array]) -> Iterator[str]:
+def _family_faults(values: Mapping[str, Form]) -> Iterator[str]:
     """One dtype in a package, one width for the kinds of a module that act on its output."""
     if len({array.dtype for array in values.values()}) > 1:
         yield "some vectors are F16 and some I8; expected one of them throughout"
@@ -191,6 +242,13 @@ def _family_faults(values: Mapping[str, Array]) -> Iterator[str]:
     for module, found in widths.items():
         if len(set(found.values())) > 1:
             yield f"module {module} has widths {found}; expected one width"
+
+
+def _sound_numbers(values: Array, scales: Array | None) -> bool:
+    """Whether a batch has none of `_number_faults`."""
+    if scales is None:
+        return bool(np.isfinite(values).all())
+    return bool(values.min() >= -LEVELS and np.isfinite(scales).all() and scales.min() >= 0)
 
 
 def _number_faults(name: str, array: Array) -> Iterator[str]:

@@ -18,7 +18,7 @@ from lime_edge.container import pack, unpack
 from lime_edge.contract import Kind, ModelContract, Module, ModuleTable, Routing, canonical_json
 from lime_edge.manifest import Manifest
 from lime_edge.package import Skill, digest_of
-from lime_edge.vectors import peaks, restore, store
+from lime_edge.vectors import restore, store
 
 Array = npt.NDArray[Any]
 Document = dict[str, Any]
@@ -88,7 +88,7 @@ def vectors(kinds: tuple[Kind, ...] = ("expert", "gain", "shift"), experts: int 
 def package(edit: Edit = lambda document, tensors: None, *, dtype: str = "i8", seal: bool = True) -> bytes:
     """A sound package after an edit of its manifest and stored tensors; with `seal` its digest is made again."""
     stored = store(vectors(), dtype)
-    bounds = {kind: float(np.ceil(peak)) for kind, peak in peaks(restore(stored)).items()}
+    bounds = {kind: float(np.ceil(peak)) for kind, peak in restore(stored).peaks.items()}
     document = manifest().sealed(bounds, "").to_dict()
     document["digest"] = digest_of(document, stored)
     edit(document, stored)
@@ -334,7 +334,7 @@ def _only(skill: Skill, kind: Kind, keep: str) -> Skill:
 
 
 def _with_rank(skill: Skill) -> Skill:
-    extra = restore(store(vectors(("rank",)), "i8"))
+    extra = restore(store(vectors(("rank",)), "i8")).values
     bounds = skill.manifest.bounds | {"rank": 1.0}
     return replace(skill, manifest=replace(skill.manifest, bounds=bounds), tensors=skill.tensors | extra)
 
