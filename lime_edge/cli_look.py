@@ -33,11 +33,14 @@ def list_skills(directory: Path, target: str | None) -> None:
 @click.command()
 @click.argument("directory", metavar="[DIR]", type=path_type(), required=False)
 @click.option("--prove", is_flag=True, help="Also run the golden prompts of every skill in DIR.")
+@click.option("--build", is_flag=True, help="First compile the native operators; needs a C++ compiler.")
 @json_option
-def doctor(directory: Path | None, prove: bool, target: str | None) -> None:
+def doctor(directory: Path | None, prove: bool, build: bool, target: str | None) -> None:
     """Say what is installed and in use, and why; with DIR, check a model and its skills."""
     from . import doctor as doctoring
 
+    if build:
+        doctoring.build_operators()
     document, tables = doctoring.machine()
     if directory is not None:
         more, checked = doctoring.model(directory, prove)

@@ -1,6 +1,6 @@
 """`lime-edge doctor`: what is installed and in use, and whether a model and its skills are sound.
 
-Looks, and changes nothing. Needs the base install only.
+Looks, and changes nothing but on request: `build_operators`. Needs the base install only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import platform
 import sys
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .backbone import cache_dir
@@ -19,6 +19,9 @@ from .installed import skill_files
 from .looking import Report
 from .package import check_skill, read_skill
 from .tables import Table, short, size
+
+if TYPE_CHECKING:
+    from .runtime import Operators
 
 #: What each extra brings: distribution -> the module that shows that it is there. pyproject.toml is the master.
 EXTRAS = {
@@ -47,41 +50,70 @@ FLAGS = {
     "bf16": "Arm bf16",
     "sve": "Arm SVE",
 }
-OPERATORS = "a function of standard operators in the graph itself; the native kernel is not built"
+#: Vector code of the native operators, and what a processor lacks that does not run better code.
+LACKS = {"avx2": "no AVX-512", "generic": "neither AVX2 with FMA nor NEON"}
 
 
 def machine() -> Report:
     """Versions, providers, processor, extras and cache."""
     import onnxruntime as ort
 
+    from .runtime.operators import AUTO, choose
+
     providers = ort.get_available_providers()
     flags = cpu_flags()
     missing = missing_extras()
     cache = cache_dir()
     kept = _size_of(cache)
+    device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
+    operators = choose(AUTO, device)
     document: dict[str, Any] = {
         "lime_edge": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in BASE},
         "providers": providers,
-        "device": "cuda" if "CUDAExecutionProvider" in providers else "cpu",
+        "device": device,
         "cpu": {"flags": flags, "logical_cores": os.cpu_count(), "usable_cores": _usable_cores()},
-        "operators": OPERATORS,
+        "operators": _facts(operators),
         "missing": missing,
         "cache": {"directory": str(cache), "bytes": kept},
     }
     facts = [
         ("lime-edge", f"{__version__}, Python {platform.python_version()} on {platform.platform()}"),
         ("packages", ", ".join(f"{name} {version or 'MISSING'}" for name, version in document["packages"].items())),
-        ("providers", f"{', '.join(providers)}; device auto is {document['device']}"),
+        ("providers", f"{', '.join(providers)}; device auto is {device}"),
         ("processor", _processor(flags)),
         ("threads", f"one per physical core by default; {os.cpu_count()} logical cores, {_usable_cores()} usable here"),
-        ("operators", OPERATORS),
+        ("operators", _said(operators)),
         *((f"extra {extra}", _extra(extra, names)) for extra, names in missing.items()),
         ("cache", f"{cache}, {size(kept)}"),
     ]
     return document, [Table("this machine", facts)]
+
+
+def build_operators() -> None:
+    """Compile the native operators into this installation.
+
+    Raises:
+        ConfigError: There is no compiler, or it failed; with what it said.
+    """
+    from .runtime import operators
+
+    operators.build()
+
+
+def _facts(operators: Operators) -> dict[str, Any]:
+    library = None if operators.library is None else str(operators.library)
+    return {"native": operators.native, "library": library, "cpu": operators.cpu, "reason": operators.reason}
+
+
+def _said(operators: Operators) -> str:
+    if not operators.native:
+        return str(operators)
+    lacking = f"this processor has {LACKS[operators.cpu]}; " if operators.cpu in LACKS else ""
+    asked = os.environ.get("LIME_EDGE_CPU")  # the library obeys it
+    return f"{operators}; {f'LIME_EDGE_CPU is {asked}; ' if asked else lacking}{operators.library}"
 
 
 def cpu_flags() -> list[str] | None:
@@ -156,11 +188,13 @@ def model(directory: Path, prove: bool) -> Report:
             f"{', '.join(dict(contract.files))} match their digests; graph {short(contract.graph_digest)}",
         ),
         ("runs on", f"{runtime.device}, {contract.precision}, context of {runtime.context_length} tokens"),
+        ("operators", _said(runtime.operators)),
     ]
     document = {
         "directory": str(directory),
         "graph": contract.graph_digest,
         "device": runtime.device,
+        "operators": _facts(runtime.operators),
         "skills": verdicts,
     }
     tables = [Table(f"model {directory}", facts)]

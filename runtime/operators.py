@@ -69,7 +69,7 @@ def installed() -> Operators:
     """
     library = FOLDER / LIBRARY
     if not library.is_file():
-        raise ConfigError(f"not built, for want of a C++ compiler or because it failed; `{BUILD}` builds it")
+        raise ConfigError(f"not built at install, for want of a C++ compiler or because it failed: `{BUILD}`")
     return describe(library)
 
 
