@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from heapq import heappop, heappush
 
 import numpy as np
 import numpy.typing as npt
 
+from .reserve import Reserve
+
 Array = npt.NDArray[np.floating]
 
-_FIRST_CAPACITY = 4  # rows
+_LEAST = 4  # rows to begin with where they cannot be reserved
 
 
 class Bank:
     """Rows with reference counts. Safe to use from several threads.
+
+    Memory is taken for the rows in use, the lowest first; a row that nobody holds gives it back.
 
     Args:
         row_size: P, floats in a row.
@@ -27,14 +32,16 @@ class Bank:
     """
 
     def __init__(self, row_size: int, dtype: npt.DTypeLike) -> None:
-        self._array: Array = np.zeros((_FIRST_CAPACITY, row_size), dtype)  # [N, P]
-        self._references = [0] * _FIRST_CAPACITY
-        self._references[0] = 1  # the base is never given away
+        self.dtype = np.dtype(dtype)
+        self._reserve = Reserve(row_size, dtype, _LEAST)
+        self._references = [1]  # the base is never given away
+        self._free: list[int] = []  # a heap
+        self._array = self._reserve.array[:1]
         self._lock = threading.Lock()
 
     @property
     def array(self) -> Array:
-        """The rows as they are now, [N, P]. Pin the rows to be read before taking it."""
+        """The rows as they are now, [N, P]; another object after every change. Pin the rows to be read before."""
         return self._array
 
     @property
@@ -44,12 +51,12 @@ class Bank:
 
     def add(self, vectors: Array) -> int:
         """Write one row [P] and return its number, held once by the caller."""
+        vectors = vectors.astype(self.dtype, copy=False)  # takes a while: not under the lock
         with self._lock:
-            if 0 not in self._references:
-                self._grow()
-            row = self._references.index(0)
-            self._array[row] = vectors
+            row = heappop(self._free) if self._free else self._append()
+            self._reserve.array[row] = vectors
             self._references[row] = 1
+            self._array = self._reserve.array[: len(self._references)]
             return row
 
     def hold(self, rows: Iterable[int]) -> Array:
@@ -64,12 +71,23 @@ class Bank:
         with self._lock:
             for row in rows:
                 self._references[row] -= 1
+                if not self._references[row]:
+                    self._reserve.give_back(row)
+                    heappush(self._free, row)
 
     def held(self, row: int) -> bool:
         return self._references[row] > 0
 
+    def _append(self) -> int:
+        """A row that never was in use."""
+        row = len(self._references)
+        if row == len(self._reserve.array):
+            self._grow()
+        self._references.append(0)
+        return row
+
     def _grow(self) -> None:
         """Double the capacity in a new array; whoever pinned the old one goes on reading that."""
-        capacity = len(self._array)
-        self._array = np.concatenate([self._array, np.zeros_like(self._array)])
-        self._references += [0] * capacity
+        before = self._reserve.array
+        self._reserve = Reserve(before.shape[1], self.dtype, 2 * len(before))
+        self._reserve.array[: len(before)] = before

@@ -73,6 +73,7 @@ class Graph:
             faults.append("the size of the vocabulary is not in the graph")
         if faults:
             raise ModelError(f"{directory.graph} does not keep its contract: export again", faults)
+        self._placed: tuple[npt.NDArray[Any], Any] | None = None
         self.has_positions = names.position_ids in self._types
         self.bank_dtype = self.dtype(BANK)
         self.cache_dtype = self.dtype(names.past_key % 0)
@@ -83,8 +84,15 @@ class Graph:
         return _DTYPES[self._types[name]]
 
     def place(self, array: npt.NDArray[Any]) -> Any:
-        """An OrtValue on the graph's device: the array's own memory on the host, else a copy."""
-        return ort.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+        """An OrtValue on the graph's device: the array's own memory on the host, else a copy.
+
+        The last copy is kept for whoever comes with the same array object: nobody writes to what was placed.
+        """
+        placed = self._placed
+        if placed is None or placed[0] is not array:
+            placed = array, ort.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+            self._placed = placed
+        return placed[1]
 
     @property
     def on_host(self) -> bool:
