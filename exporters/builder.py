@@ -15,7 +15,7 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -39,13 +39,14 @@ _SEARCHED = ["algo_config=k_quant", "matmul_mixed_precision=last_matmul:int8,mix
 _SEARCHABLE = 64
 
 
-def build_backbone(backbone: Path, output: Path, precision: Precision) -> None:
+def build_backbone(backbone: Path, output: Path, precision: Precision, options: Sequence[str] = ()) -> None:
     """Write the backbone's optimised decoder graph, without any LiME operator; any provider runs it.
 
     Args:
         backbone: Local directory in the Hugging Face layout; only read.
         output: Directory to fill with model.onnx, model.onnx.data, genai_config.json, tokenizer files.
         precision: Of the weights; activations are fp16 in ``fp16`` and fp32 otherwise.
+        options: More of the builder's own, ``key=value``.
 
     Raises:
         MissingExtraError: onnxruntime-genai is not installed.
@@ -56,7 +57,7 @@ def build_backbone(backbone: Path, output: Path, precision: Precision) -> None:
         warnings.simplefilter("ignore")  # whatever they are, they are about the builder's own code
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                _run(builder, str(backbone.resolve()), str(output), precision, str(Path(cache) / "builder"))
+                _run(builder, str(backbone.resolve()), str(output), precision, str(Path(cache) / "builder"), options)
         except Exception as error:  # the builder raises anything, bare Exception included
             tail = "\n".join(said.getvalue().splitlines()[-20:])
             raise ExportError(
@@ -75,12 +76,12 @@ def builds(architecture: str) -> bool:
         return f'"{architecture}"' in inspect.getsource(inspect.unwrap(builder.create_model))
 
 
-def _run(builder: Any, backbone: str, output: str, precision: str, cache: str) -> None:
+def _run(builder: Any, backbone: str, output: str, precision: str, cache: str, more: Sequence[str]) -> None:
     # For "cpu" the builder makes fp16 graphs without GroupQueryAttention, which share no cache buffer;
     # what it makes for "cuda" runs on the CPU provider as it is.
     where = (None, backbone, output, precision, "cuda" if precision == "fp16" else "cpu", cache)
     searched = precision == "int4" and _searchable(Path(backbone))
-    options = builder.parse_extra_options(*where, _OPTIONS + (_SEARCHED if searched else []))
+    options = builder.parse_extra_options(*where, [*_OPTIONS, *(_SEARCHED if searched else []), *more])
     _flatten_rope(options["hf_details"]["hf_config"])
     builder.create_model(*where, **options)
     if precision == "fp16":
