@@ -70,10 +70,14 @@ class Registry:
         bank: Where their vectors are.
         table: Layout of a bank row.
         limits: The largest |value| of each kind that a blend may reach.
+
+    Raises:
+        ConfigError: A limit is more than the bank's type can hold.
     """
 
     def __init__(self, bank: Bank, table: ModuleTable, limits: Mapping[Kind, float]) -> None:
         self._bank, self._limits = bank, limits
+        _check_range(limits, float(np.finfo(bank.dtype).max), str(bank.dtype))
         self._neutral = table.pack({})  # [P]
         self._slices = _slices(table)
         self._skills: dict[str, Applied] = {}
@@ -248,6 +252,16 @@ def check_limits(limits: Mapping[Any, Any]) -> None:
         f"max_value of {kind} is {value!r}; expected a number above 0"
         for kind, value in limits.items()
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
+    ]
+    if faults:
+        raise ConfigError("the limits on skills cannot be used", faults)
+
+
+def _check_range(limits: Mapping[Kind, float], most: float, dtype: str) -> None:
+    faults = [
+        f"max_value of {kind} is {limit:g}; this model keeps skills in {dtype}: at most {most:g}"
+        for kind, limit in limits.items()
+        if limit > most
     ]
     if faults:
         raise ConfigError("the limits on skills cannot be used", faults)

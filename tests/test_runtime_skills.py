@@ -182,6 +182,10 @@ def test_limits_can_be_set(made: Runtime) -> None:
     with pytest.raises(ConfigError) as caught:
         Runtime.load(exported(), max_value={"gain": 0, "bias": 1.0})  # type: ignore[dict-item]
     assert len(caught.value.faults) == 2
+    with pytest.raises(
+        ConfigError, match="max_value of shift is 70000; this model keeps skills in float16: at most 65504"
+    ):
+        Runtime.load(exported(precision="int4"), max_value={"shift": 7e4})
 
 
 def test_replacing(made: Runtime) -> None:
