@@ -57,7 +57,7 @@ def _copy(target: Path) -> Path:
     """The sources alone: setuptools leaves a build folder beside them, whose stale files end up in later wheels."""
     for folder in ("lime_edge", "exporters", "runtime"):
         shutil.copytree(ROOT / folder, target / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
+    for file in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, target)
     return target
 

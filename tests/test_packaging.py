@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,29 +122,6 @@ def test_symlinks_lead_to_the_folders(folder: str) -> None:
     link = ROOT / "lime_edge" / folder
     assert link.is_symlink()
     assert link.resolve() == ROOT / folder
-
-
-def test_the_wheel_holds_the_folders(tmp_path: Path) -> None:
-    """A nested package that pyproject.toml does not list works when editable and is missing from the wheel."""
-    for name in ("lime_edge", "exporters", "runtime"):
-        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
-    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = (tmp_path / "dist").glob("lime_edge-*.whl")
-    found = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    expected = {
-        f"{package.replace('.', '/')}/{path.relative_to(home).as_posix()}"
-        for package, home in HOMES.items()
-        for path in SOURCES.values()
-        if path.is_relative_to(home)
-    }
-    expected |= {"lime_edge/py.typed"}
-    shipped = (ROOT / "lime_edge" / "shipped").rglob("*")
-    expected |= {path.relative_to(ROOT).as_posix() for path in shipped if path.is_file()}
-    assert found == expected
 
 
 @pytest.mark.parametrize("module", ["lime_edge", "lime_edge.runtime", "lime_edge.package"])
