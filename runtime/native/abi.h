@@ -79,6 +79,7 @@ struct Functions {
   void (*ReleaseStatus)(Status*);
   void (*ReleaseTensorInfo)(TensorInfo*);
   Status* (*AttributeInts)(const KernelInfo*, const char* name, int64_t* out, size_t* size);
+  Status* (*GetComputeStream)(const KernelContext*, void** out);  // of a GPU; null on a CPU
   Status* (*ConstantInput)(const KernelInfo*, size_t index, int* constant, const Value** out);
   Status* (*ParallelFor)(const KernelContext*, void (*)(void*, size_t), size_t total, size_t batches, void*);
   Status* (*GetShapeReference)(const Value*, int* type, const int64_t** dims, size_t* rank);  // API 24, else null
@@ -106,6 +107,7 @@ struct Functions {
     take(ReleaseStatus, 93);
     take(ReleaseTensorInfo, 99);
     take(AttributeInts, 163);
+    take(GetComputeStream, 193);
     take(ConstantInput, 249);
     take(ParallelFor, 274);
     GetShapeReference = nullptr;
