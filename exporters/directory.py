@@ -19,6 +19,7 @@ from ..errors import ExportError
 from .adapter import AdapterWeights
 from .backbone import backbone_faults
 from .builder import PRECISIONS, Precision, build_backbone
+from .genai import place_operators
 from .graph import adapt_graph
 
 GRAPH, WEIGHTS, CONTRACT = "model.onnx", "model.onnx.data", "lime.json"
@@ -32,6 +33,7 @@ def export(
     precision: Precision = "int4",
     *,
     overwrite: bool = False,
+    operators: Path | None = None,
 ) -> ModelContract:
     """Export a backbone with a shared adapter baked in, ready for skills.
 
@@ -43,6 +45,7 @@ def export(
         output: Directory to make; it may exist if it is empty.
         precision: ``int4``, ``fp16`` or ``fp32``, for the CPU provider.
         overwrite: Replace a directory that an export made before.
+        operators: Library of native operators to put beside the model, for ONNX Runtime GenAI.
 
     Returns:
         What ``lime.json`` says.
@@ -62,6 +65,8 @@ def export(
         plain, made = Path(scratch) / "plain", Path(scratch) / "made"
         build_backbone(backbone, plain, precision)
         contract = _write(adapter, plain, backbone, made, precision)
+        if operators is not None:
+            place_operators(made, operators)
         _put_in_place(made, output, Path(scratch) / "old")
     return contract
 
@@ -80,7 +85,7 @@ def _write(adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, pre
     """Fill `made` from what the builder left in `plain`."""
     made.mkdir()
     model = ir.load(plain / GRAPH)
-    table = adapt_graph(model, adapter, half_bank=precision == "int4")
+    table = adapt_graph(model, adapter, half=precision == "int4")
     ir.save(model, made / GRAPH, external_data=WEIGHTS)
     contract = ModelContract(
         backbone_name=adapter.backbone_name,

@@ -10,12 +10,13 @@ Inputs (B rows, S tokens, D in, H = sum of the parts' H_i out, R = sum of their 
     y              [B, S, H]           its frozen output, bias included
     A              [D, R]              the parts' shared A, transposed, side by side
     B1 .. Bn       [r_i, H_i]          the parts' shared B, transposed, LoRA's scaling folded in
-    bank           [N, P]              one row per skill, of the activations' float type or fp16
+    bank           [N, P]              one row per skill
     skill_ids      [B or 1, S or 1], int64
     past_evidence  [B or 1, n - 1, C + 1]   only with a window of n > 1: evidence of the tokens before,
                                        of all modules of the graph side by side; the last column is 1
                                        where such a token exists, and the row 0 where it does not
 
+A, B and bank are of one float type, that of x and y or fp16.
 Outputs: out [B, S, H] and, only with a window, evidence [B, S, n * E].
 
 A skill id outside 0 .. N - 1 is an error of ONNX Runtime (Gather out of bounds). Only the blocks in
@@ -48,8 +49,8 @@ class Operator:
         routing: Routing constants.
         kinds: Kinds of vectors in the bank, in order; at least one beside ``rank``.
         row_size: P, floats in a bank row.
-        dtype: Float type of activations and shared adapter.
-        bank: Float type of the bank: `dtype`, or fp16, which halves what a skill's vectors cost to hold and to read.
+        dtype: Float type of the activations.
+        stored: Float type of bank and shared adapter: `dtype`, or fp16 at half the cost of holding and reading them.
         opset: Of the standard operators.
         aligned: Every node has one part whose fields fill its block exactly; saves two nodes.
     """
@@ -59,7 +60,7 @@ class Operator:
     kinds: tuple[Kind, ...]
     row_size: int
     dtype: ir.DataType = ir.DataType.FLOAT
-    bank: ir.DataType = ir.DataType.FLOAT
+    stored: ir.DataType = ir.DataType.FLOAT
     opset: int = MINIMUM_OPSET
     aligned: bool = False
 
@@ -136,7 +137,7 @@ class _Writer:
     def outputs(self) -> dict[str, ir.Value]:
         body, operator = self.body, self.operator
         y = body.inputs["y"]
-        low = body("MatMul", body.inputs["x"], body.inputs["A"])  # [B, S, R]
+        low = body("MatMul", body.inputs["x"], self.widened(body.inputs["A"]))  # [B, S, R]
         shared = self.shared()  # [R, H]
         outputs: dict[str, ir.Value] = {}
         weights: tuple[ir.Value, ...] = ()
@@ -151,7 +152,7 @@ class _Writer:
         """The parts' B on the diagonal of one matrix [R, H], so that d of all parts is one product."""
         body, parts = self.body, self.operator.parts
         if parts == 1:
-            return body.inputs["B1"]
+            return self.widened(body.inputs["B1"])
         before = body("CumSum", self.sizes, body.whole(0), exclusive=1)
         after = body("CumSum", self.sizes, body.whole(0), exclusive=1, reverse=1)
         left = body.many(parts, "Split", before, axis=0, num_outputs=parts)
@@ -160,7 +161,7 @@ class _Writer:
         for part in range(parts):
             pads = body("Concat", zero, left[part], zero, right[part], axis=0)
             rows.append(body("Pad", body.inputs[f"B{part + 1}"], pads))
-        return body("Concat", *rows, axis=0)
+        return self.widened(body("Concat", *rows, axis=0))
 
     def weights(
         self, y: ir.Value, low: ir.Value, shared: ir.Value, outputs: dict[str, ir.Value]
@@ -224,7 +225,12 @@ class _Writer:
         total = body("ReduceSum", units, keepdims=0)
         inside = body("Add", body("Range", body.whole(0), total, body.whole(1)), start)  # [U]
         found = body("Gather", bank, body("Add", body("Unsqueeze", first, body.whole([2])), inside), axis=0)
-        return found if self.operator.bank == self.operator.dtype else body("Cast", found, to=self.operator.dtype)
+        return self.widened(found)
+
+    def widened(self, value: ir.Value) -> ir.Value:
+        """Something stored, in the activations' type; of constants, ONNX Runtime does this once."""
+        operator = self.operator
+        return value if operator.stored == operator.dtype else self.body("Cast", value, to=operator.dtype)
 
     def mixed(self, weights: Sequence[ir.Value], vectors: Sequence[ir.Value]) -> ir.Value:
         """The experts' vectors under the routing weights, parts side by side, [B or b, S or s, K * sum of widths]."""

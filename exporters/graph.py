@@ -15,13 +15,13 @@ from .passes import CollectEvidence, DeclareInputs, InsertOperators, JoinSeparat
 from .projections import Placement, find_projections, module_place, place_modules
 
 
-def adapt_graph(model: ir.Model, adapter: AdapterWeights, half_bank: bool = False) -> ModuleTable:
+def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) -> ModuleTable:
     """Insert the operators into a decoder graph, in place.
 
     Args:
         model: What the builder made. Adapting it again with the same adapter changes nothing.
         adapter: Sound on its own (`AdapterWeights.faults`).
-        half_bank: Take the skills' vectors in fp16, whatever the activations are.
+        half: Store the shared adapter and take the skills' vectors in fp16, whatever the activations are.
 
     Returns:
         The adapted modules in graph order and the layout of a bank row.
@@ -30,8 +30,9 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights, half_bank: bool = Fals
         ExportError: Modules without a place in the graph, all of them named; nothing was changed.
     """
     dtype = _activations(model.graph)
+    stored = ir.DataType.FLOAT16 if half else dtype
     placements, faults = place_modules(adapter.modules, find_projections(model.graph))
-    faults += _overflows(adapter, dtype)
+    faults += _overflows(adapter, stored)
     if faults:
         raise ExportError("the adapter does not fit the graph", faults)
     modules = [module for placement in placements for module in placement.modules]
@@ -41,9 +42,8 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights, half_bank: bool = Fals
         adapter.kinds,
     )
     targets = [target for placement in placements for target in _targets(model, placement)]
-    bank = ir.DataType.FLOAT16 if half_bank else dtype
-    DeclareInputs(table, adapter.routing, dtype, bank)(model)
-    InsertOperators(targets, table, adapter.routing, dtype, bank)(model)
+    DeclareInputs(table, adapter.routing, dtype, stored)(model)
+    InsertOperators(targets, table, adapter.routing, dtype, stored)(model)
     CollectEvidence(table)(model)
     return table
 

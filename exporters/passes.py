@@ -34,9 +34,9 @@ class DeclareInputs(ir.passes.InPlacePass):
     Each is an initializer too: without a value it is one skill of zeros, for every token.
     """
 
-    def __init__(self, table: ModuleTable, routing: Routing, dtype: ir.DataType, bank: ir.DataType) -> None:
+    def __init__(self, table: ModuleTable, routing: Routing, dtype: ir.DataType, stored: ir.DataType) -> None:
         self._empty: dict[str, tuple[npt.NDArray[np.generic], list[str | int]]] = {
-            BANK: (np.zeros((1, table.row_size), bank.numpy()), ["lime_skills", table.row_size]),
+            BANK: (np.zeros((1, table.row_size), stored.numpy()), ["lime_skills", table.row_size]),
             SKILL_IDS: (np.zeros((1, 1), np.int64), ["lime_batch", "lime_tokens"]),
         }
         if routing.window > 1:
@@ -135,9 +135,9 @@ class InsertOperators(ir.passes.InPlacePass):
         table: ModuleTable,
         routing: Routing,
         dtype: ir.DataType,
-        bank: ir.DataType,
+        stored: ir.DataType,
     ) -> None:
-        self._targets, self._table, self._routing, self._dtype, self._bank = targets, table, routing, dtype, bank
+        self._targets, self._table, self._routing, self._dtype, self._stored = targets, table, routing, dtype, stored
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         opset = model.graph.opset_imports.get("", 0)
@@ -165,7 +165,7 @@ class InsertOperators(ir.passes.InPlacePass):
             kinds,
             table.row_size,
             self._dtype,
-            self._bank,
+            self._stored,
             opset,
             aligned=full and count == 1 and "rank" not in kinds,
         )
@@ -177,7 +177,7 @@ class InsertOperators(ir.passes.InPlacePass):
         names = ["A", *(f"B{part + 1}" for part in range(len(modules)))]
         stem = target.name.strip("/").replace("/", ".")
         constants = [
-            _initializer(graph, f"{stem}.{name}", array.astype(self._dtype.numpy()))
+            _initializer(graph, f"{stem}.{name}", array.astype(self._stored.numpy()))
             for name, array in zip(names, shared, strict=True)
         ]
         given = [graph.initializers[name] for name in (BANK, SKILL_IDS, PAST_EVIDENCE) if name in graph.initializers]

@@ -36,7 +36,7 @@ class Case:
     before: int = 70  # H of a module ahead in the table, so that offsets are not 0
     seed: int = 0
     dtype: ir.DataType = ir.DataType.FLOAT
-    half_bank: bool = False
+    half: bool = False  # bank and shared adapter in fp16, whatever the activations are
     table: ModuleTable = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,8 +52,11 @@ class Case:
         self.vectors = [self._skill(rng, skill) for skill in range(self.skills)]
         self.bank = np.stack([self.table.pack(v) for v in self.vectors])
         self.bank[0] = 0
-        if self.half_bank:
+        if self.half:  # rounded once, here: the definition takes the rounded ones, too
             self.bank = self.bank.astype(np.float16)
+            self.a = [a.astype(np.float16).astype(np.float64) for a in self.a]
+            self.b = [b.astype(np.float16).astype(np.float64) for b in self.b]
+            self.scales = [2.0**i for i in range(len(own))]
 
     def _skill(self, rng: np.random.Generator, skill: int) -> dict[str, Array]:
         e = self.routing.experts
@@ -81,13 +84,13 @@ class Case:
             self.kinds,
             self.table.row_size,
             dtype=self.dtype,
-            bank=self.bank_dtype,
+            stored=self.stored,
             aligned=aligned,
         )
 
     @property
-    def bank_dtype(self) -> ir.DataType:
-        return ir.DataType.FLOAT16 if self.half_bank else self.dtype
+    def stored(self) -> ir.DataType:
+        return ir.DataType.FLOAT16 if self.half else self.dtype
 
     def model(self) -> ir.Model:
         """A graph of one node, y an input."""
@@ -104,11 +107,11 @@ class Case:
         shared = {"A": np.concatenate([a.T for a in self.a], axis=1)}
         shared |= {f"B{i + 1}": s * b.T for i, (s, b) in enumerate(zip(self.scales, self.b, strict=True))}
         values: dict[str, ir.Value] = {}
+        kinds = {"skill_ids": ir.DataType.INT64, "x": self.dtype, "y": self.dtype, "past_evidence": self.dtype}
         for name in operator.inputs:
-            kind = {"skill_ids": ir.DataType.INT64, "bank": self.bank_dtype}.get(name, self.dtype)
-            values[name] = ir.Value(name=name, type=ir.TensorType(kind))
+            values[name] = ir.Value(name=name, type=ir.TensorType(kinds.get(name, self.stored)))
             if name in shared:
-                values[name].const_value = ir.tensor(shared[name].astype(self.dtype.numpy()), name=name)
+                values[name].const_value = ir.tensor(shared[name].astype(self.stored.numpy()), name=name)
             else:
                 values[name].shape = ir.Shape(shapes[name])
         outputs = [ir.Value(name="out", type=ir.TensorType(self.dtype), shape=ir.Shape(shapes["y"]))]
@@ -148,7 +151,7 @@ class Case:
         feed = {
             "x": x.astype(real),
             "y": y.astype(real),
-            "bank": self.bank.astype(self.bank_dtype.numpy()),
+            "bank": self.bank.astype(self.stored.numpy()),
             "skill_ids": ids,
         }
         if self.routing.window > 1:

@@ -133,9 +133,9 @@ def test_only_the_rows_in_use_are_read() -> None:
     assert (view.op_type, gather.op_type, index) == ("Reshape", "Gather", 0)
 
 
-def test_a_bank_in_half_precision_is_read_as_it_is() -> None:
-    """The vectors are rounded once, in the bank; the definition takes the rounded ones."""
-    case = Case(Routing(experts=3), ALL, sizes=(70, 33), ranks=(2, 3), half_bank=True)
+def test_what_is_stored_in_half_precision_is_read_as_it_is() -> None:
+    """Bank and shared adapter are rounded once, where they are stored; the definition takes the rounded ones."""
+    case = Case(Routing(experts=3), ALL, sizes=(70, 33), ranks=(2, 3), half=True)
     assert deviation(case, "tokens") < TOLERANCE
 
 

@@ -1,6 +1,7 @@
 """The native operator against the function of the same name and the definition, over everything that it takes.
 
-Runs without torch, so that sanitizers can watch it. LIME_EDGE_OPERATORS_TEST names another library than the installed one.
+Runs without torch, so that sanitizers can watch it. LIME_EDGE_OPERATORS_TEST names another library than the
+installed one.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def cases(draw: Any) -> tuple[Case, int, int, str]:
         skills=3,
         before=draw(st.sampled_from([0, 70])),
         seed=draw(st.integers(0, 2**16)),
-        half_bank=draw(st.booleans()),
+        half=draw(st.booleans()),
     )
     return case, rows, tokens, draw(st.sampled_from(["rows", "tokens", "one", "line"]))
 
@@ -124,7 +125,7 @@ def test_half_precision_numbers_of_every_size(monkeypatch: pytest.MonkeyPatch) -
     """Normal, subnormal, zero: a shift of every such number comes out as it was put in."""
     every = np.arange(0x7C00, dtype=np.uint16).view(np.float16)
     values = np.concatenate([every, -every])
-    case = Case(Routing(experts=1), ("shift",), 4, (len(values),), (1,), before=0, skills=2, half_bank=True)
+    case = Case(Routing(experts=1), ("shift",), 4, (len(values),), (1,), before=0, skills=2, half=True)
     case.bank[1, : len(values)] = values
     out = case.run(case.session(library()), np.zeros((1, 1, 4)), np.zeros((1, 1, len(values))), np.array([[1]]))[0]
     assert np.array_equal(out[0, 0], values.astype(np.float32))
@@ -282,7 +283,7 @@ def test_every_cpu_path_of_this_machine(cpu: str, monkeypatch: pytest.MonkeyPatc
         "found = operators.describe(t.library()).cpu\n"
         "for seed in range(25):\n"
         "    case = c.Case(Routing(experts=1 + seed % 5, window=1 + seed % 2), c.ALL, 20 + seed, (60 - seed, 9),"
-        " (3, 9), half_bank=seed % 3 == 0, seed=seed)\n"
+        " (3, 9), half=seed % 3 == 0, seed=seed)\n"
         "    x, y = case.data(2, 5); ids = t.skill_ids(case, 'tokens', 2, 5)\n"
         "    out = case.run(case.session(t.library()), x, y, ids)[0]; expected, clear = case.expected(x, ids)\n"
         "    assert np.abs(out - expected)[clear].max() <= c.TOLERANCE * np.abs(expected).max(), seed\n"

@@ -77,7 +77,7 @@ namespace lime {
 #define LIME_SET(name)                                                                                     \
   Set {                                                                                                    \
     #name, name::L, name::kernels<float, float>(), name::kernels<float, uint16_t>(),                       \
-        name::kernels<uint16_t, uint16_t>(), name::pack_a, name::pack_b                                    \
+        name::kernels<uint16_t, uint16_t>()                                                                \
   }
 
 // The fastest set that this processor has; LIME_EDGE_CPU names a lesser one, for tests and comparisons.

@@ -25,7 +25,7 @@ struct Routing {
 struct Part {
   int64_t begin, width;       // its columns of y
   int64_t rank, low;          // r, and where its ranks begin in the packed A
-  const float* b;             // packed [ceil(H / L)][r][L]
+  const void* b;              // packed [ceil(H / L)][r][L], of the bank's element type
   const float* leading;       // first E columns of B, [r][E], for the evidence
   int64_t fields[kFields], gate;
 };
@@ -36,7 +36,7 @@ struct Node {
   int parts = 0;
   Part part[kMaxParts];
   int64_t depth = 0, width = 0, ranks = 0;  // D, H of all parts, sum of ranks padded to kGroup
-  const float* a = nullptr;                 // packed [ranks / kGroup][ceil(D / L)][kGroup][L]
+  const void* a = nullptr;                  // packed [ranks / kGroup][ceil(D / L)][kGroup][L], of the same type
   int64_t evidence_offset = 0;
   bool uses_low = true;                     // whether anything but the evidence needs x A
 };
@@ -67,9 +67,7 @@ struct Kernels {
 struct Set {
   const char* name;
   int lanes;
-  Kernels f32_f32, f32_f16, f16_f16;  // activations, bank
-  void (*pack_a)(const float* source, const int64_t* ranks, int parts, int64_t depth, float* packed);
-  void (*pack_b)(const float* source, int64_t rank, int64_t width, float* packed);
+  Kernels f32_f32, f32_f16, f16_f16;  // activations; bank and shared adapter
 };
 
 }  // namespace lime

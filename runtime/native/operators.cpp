@@ -81,23 +81,26 @@ template <class T> Status* data_of(const Value* value, T*& data) {
 struct Free {
   void operator()(void* p) const { std::free(p); }
 };
-using Floats = std::unique_ptr<float, Free>;
+template <class T> using Memory = std::unique_ptr<T, Free>;
 
-// Aligned to a cache line; null where there is no memory.
-Floats floats(int64_t count) {
-  const size_t bytes = (size_t(count) * sizeof(float) + 63) / 64 * 64;
+// Aligned to a cache line, where the system can.
+template <class T> Memory<T> memory(int64_t count) {
+  const size_t bytes = (size_t(count) * sizeof(T) + 64) / 64 * 64;
 #if defined(_WIN32)
-  return Floats(static_cast<float*>(std::malloc(bytes ? bytes : 64)));
+  void* raw = std::malloc(bytes);
 #else
-  return Floats(static_cast<float*>(std::aligned_alloc(64, bytes ? bytes : 64)));
+  void* raw = std::aligned_alloc(64, bytes);
 #endif
+  if (!raw) throw std::bad_alloc();
+  return Memory<T>(static_cast<T*>(raw));
 }
 
 // One node of a graph: its constants, repacked.
 struct Kernel {
   Node node;
   int64_t block_end = 0;  // elements of a bank row that it reads up to
-  Floats a, b[kMaxParts], leading[kMaxParts];
+  Memory<void> a, b[kMaxParts];
+  Memory<float> leading[kMaxParts];
 };
 
 struct Attributes {
@@ -202,8 +205,9 @@ Status* read_parts(const Attributes& given, int parts, Kernel& kernel) {
   return nullptr;
 }
 
-// A constant matrix as fp32.
-template <class T> Status* matrix(const KernelInfo* info, size_t index, int64_t columns, int64_t& rows, Floats& out) {
+// A constant matrix.
+template <class P>
+Status* matrix(const KernelInfo* info, size_t index, int64_t columns, int64_t& rows, const P*& data) {
   int constant = 0;
   const Value* value = nullptr;
   Shape shape;
@@ -214,36 +218,51 @@ template <class T> Status* matrix(const KernelInfo* info, size_t index, int64_t 
     return fail("the shared adapter's input " + std::to_string(index) + " is " + text(shape) + "; expected [" +
                 (rows < 0 ? "D" : std::to_string(rows)) + ", " + std::to_string(columns) + "]");
   rows = shape.dims[0];
-  const T* data;
-  LIME_TRY(data_of(value, data));
-  out = floats(rows * columns);
-  if (!out) return fail("out of memory");
-  for (int64_t i = 0; i < rows * columns; ++i) out.get()[i] = baseline::number(data[i]);
-  return nullptr;
+  return data_of(value, data);
 }
 
-template <class T> Status* pack(const KernelInfo* info, Kernel& kernel) {
+// A of all parts side by side, [D, sum of ranks] -> [ranks / kGroup][ceil(D / L)][kGroup][L], zeros where it ends.
+template <class P> Memory<void> pack_a(const P* source, int64_t columns, int64_t depth, int64_t ranks) {
+  const int64_t lanes = set.lanes, tiles = (depth + lanes - 1) / lanes;
+  Memory<P> packed = memory<P>(ranks * tiles * lanes);
+  P* at = packed.get();
+  for (int64_t group = 0; group < ranks; group += kGroup)
+    for (int64_t k = 0; k < tiles; ++k)
+      for (int64_t column = group; column < group + kGroup; ++column)
+        for (int64_t row = k * lanes; row < (k + 1) * lanes; ++row)
+          *at++ = row < depth && column < columns ? source[row * columns + column] : P(0);
+  return Memory<void>(packed.release());
+}
+
+// B of one part, [r, H] -> [ceil(H / L)][r][L], zeros where it ends.
+template <class P> Memory<void> pack_b(const P* source, int64_t rank, int64_t width) {
+  const int64_t lanes = set.lanes, tiles = (width + lanes - 1) / lanes;
+  Memory<P> packed = memory<P>(rank * tiles * lanes);
+  P* at = packed.get();
+  for (int64_t tile = 0; tile < tiles; ++tile)
+    for (int64_t r = 0; r < rank; ++r)
+      for (int64_t h = tile * lanes; h < (tile + 1) * lanes; ++h) *at++ = h < width ? source[r * width + h] : P(0);
+  return Memory<void>(packed.release());
+}
+
+template <class P> Status* pack(const KernelInfo* info, Kernel& kernel) {
   Node& node = kernel.node;
-  Floats source;
-  int64_t columns = 0, depth = -1, ranks[kMaxParts];
-  for (int i = 0; i < node.parts; ++i) columns += ranks[i] = node.part[i].rank;
-  LIME_TRY(matrix<T>(info, 2, columns, depth, source));
-  node.depth = depth;
-  const auto padded = [](int64_t n) { return (n + set.lanes - 1) / set.lanes * set.lanes; };
-  kernel.a = floats(node.ranks * padded(depth));
-  if (!kernel.a) return fail("out of memory");
-  set.pack_a(source.get(), ranks, node.parts, depth, kernel.a.get());
+  const P* source;
+  int64_t columns = 0;
+  for (int i = 0; i < node.parts; ++i) columns += node.part[i].rank;
+  node.depth = -1;
+  LIME_TRY(matrix(info, 2, columns, node.depth, source));
+  kernel.a = pack_a(source, columns, node.depth, node.ranks);
   node.a = kernel.a.get();
   for (int i = 0; i < node.parts; ++i) {
     Part& part = node.part[i];
     const int64_t experts = node.routing.experts;
-    LIME_TRY(matrix<T>(info, size_t(3 + i), part.width, ranks[i], source));
-    kernel.b[i] = floats(part.rank * padded(part.width));
-    kernel.leading[i] = floats(part.rank * experts);
-    if (!kernel.b[i] || !kernel.leading[i]) return fail("out of memory");
-    set.pack_b(source.get(), part.rank, part.width, kernel.b[i].get());
+    LIME_TRY(matrix(info, size_t(3 + i), part.width, part.rank, source));
+    kernel.b[i] = pack_b(source, part.rank, part.width);
+    kernel.leading[i] = memory<float>(part.rank * experts);
     for (int64_t r = 0; r < part.rank; ++r)
-      std::memcpy(kernel.leading[i].get() + r * experts, source.get() + r * part.width, size_t(experts) * 4);
+      for (int64_t e = 0; e < experts; ++e)
+        kernel.leading[i].get()[r * experts + e] = baseline::number(source[r * part.width + e]);
     part.b = kernel.b[i].get();
     part.leading = kernel.leading[i].get();
   }
@@ -309,7 +328,7 @@ struct Call {
     return nullptr;
   }
 
-  Status* window(Floats& low) {
+  Status* window(Memory<float>& low) {
     const Node& node = kernel.node;
     const int64_t before = node.routing.window - 1, width = node.parts * node.routing.experts;
     const size_t index = size_t(5 + node.parts);
@@ -330,8 +349,7 @@ struct Call {
     Value* evidence;
     LIME_TRY(api.GetOutput(context, 1, outputs, 3, &evidence));
     LIME_TRY(data_of(evidence, job.evidence));
-    low = floats(job.rows * job.tokens * node.ranks);
-    if (!low) return fail("out of memory");
+    low = memory<float>(job.rows * job.tokens * node.ranks);
     job.low = low.get();
     return nullptr;
   }
@@ -360,7 +378,7 @@ Status* run(KernelContext* context, const Job& job, Work work) {
 
 Status* compute(const Kernel& kernel, const Kernels& kernels, KernelContext* context) {
   Call call{kernel, context, {}, {}};
-  Floats low;
+  Memory<float> low;
   Value* out;
   LIME_TRY(call.activations());
   LIME_TRY(call.skills());
@@ -378,7 +396,7 @@ Status* compute(const Kernel& kernel, const Kernels& kernels, KernelContext* con
 template <int Parts, class T, class P> struct Operator {
   static constexpr bool kHalf = sizeof(T) == 2;
   static constexpr int kActivations = kHalf ? ort::kFloat16 : ort::kFloat;
-  static constexpr int kBank = sizeof(P) == 2 ? ort::kFloat16 : ort::kFloat;
+  static constexpr int kStored = sizeof(P) == 2 ? ort::kFloat16 : ort::kFloat;  // bank and shared adapter
   static constexpr size_t kPast = 5 + Parts;
 
   static const char* name(const CustomOp*) {
@@ -389,7 +407,8 @@ template <int Parts, class T, class P> struct Operator {
   static size_t inputs(const CustomOp*) { return kPast + 1; }
   static size_t outputs(const CustomOp*) { return 2; }
   static int input_type(const CustomOp*, size_t i) {
-    return i == 3 + Parts ? kBank : i == 4 + Parts ? int(ort::kInt64) : kActivations;
+    if (i == 4 + Parts) return ort::kInt64;
+    return i < 2 || i == kPast ? kActivations : kStored;
   }
   static int output_type(const CustomOp*, size_t) { return kActivations; }
   static int input_need(const CustomOp*, size_t i) { return i == kPast ? ort::kOptional : ort::kRequired; }
@@ -414,7 +433,7 @@ template <int Parts, class T, class P> struct Operator {
       const Attributes given{info};
       LIME_TRY(read_routing(given, kHalf, kernel->node.routing));
       LIME_TRY(read_parts(given, Parts, *kernel));
-      LIME_TRY(pack<T>(info, *kernel));
+      LIME_TRY(pack<P>(info, *kernel));
       *out = kernel.release();
       return nullptr;
     } catch (const std::exception& error) {
