@@ -218,9 +218,20 @@ def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None
 )
 @click.option("--rank-gate", is_flag=True, help="Also take skills learned with --rank-gate.")
 @click.option("--overwrite", is_flag=True, help="Replace a model directory that is there.")
+@click.option(
+    "--genai-operators",
+    is_flag=True,
+    help="Put this machine's native operators beside the model, for ONNX Runtime GenAI; lime-edge has its own.",
+)
 @json_option
 def export(
-    checkpoint: Path, output: Path, precision: Any, rank_gate: bool, overwrite: bool, target: str | None
+    checkpoint: Path,
+    output: Path,
+    precision: Any,
+    rank_gate: bool,
+    overwrite: bool,
+    genai_operators: bool,
+    target: str | None,
 ) -> None:
     """Export a checkpoint to a directory that runs without torch."""
     with need("export"):
@@ -228,6 +239,6 @@ def export(
     from .looking import describe_model
 
     with quietly():
-        export_checkpoint(checkpoint, output, precision, rank_gate, overwrite)
+        export_checkpoint(checkpoint, output, precision, rank_gate, overwrite, genai_operators)
     document, tables = describe_model(output)
     report(document, tables, target)

@@ -7,13 +7,19 @@ from pathlib import Path
 from . import backbone, checkpoint
 from .contract import KINDS, ModelContract
 from .extras import need
+from .runtime import operators as native
 
 with need("export"):
     from .exporters import AdaptedModule, AdapterWeights, Precision, export
 
 
 def export_checkpoint(
-    directory: Path, output: Path, precision: Precision = "int4", rank_gate: bool = False, overwrite: bool = False
+    directory: Path,
+    output: Path,
+    precision: Precision = "int4",
+    rank_gate: bool = False,
+    overwrite: bool = False,
+    genai_operators: bool = False,
 ) -> ModelContract:
     """Export a checkpoint as a model directory.
 
@@ -23,12 +29,14 @@ def export_checkpoint(
         precision: "int4", "fp16" or "fp32".
         rank_gate: Give the graph the rank gate even if the checkpoint has none, for skills that do.
         overwrite: Replace `output` if it is there.
+        genai_operators: Put this installation's native operators beside the model, for ONNX Runtime GenAI.
 
     Raises:
         ConfigError, ExportError: naming every reason why it cannot be exported.
     """
     with need("export"):
         import torch
+    operators = native.installed().library if genai_operators else None
     model, _, where = checkpoint.open_checkpoint(directory, torch.bfloat16)
     config = checkpoint.tuner(model).lime_config
     wanted = {"expert", "gain", "shift", *config.kinds} | ({"rank"} if rank_gate else set())
@@ -42,4 +50,4 @@ def export_checkpoint(
         backbone_digest=backbone.digest(where),
         adapter_digest=checkpoint.adapter_digest(model),
     )
-    return export(weights, where, output, precision, overwrite=overwrite)
+    return export(weights, where, output, precision, overwrite=overwrite, operators=operators)

@@ -36,7 +36,7 @@ class Operators:
     def __str__(self) -> str:
         if self.native:
             return f"native, {self.cpu}"
-        return f"functions of standard operators in the graph; not native: {self.reason}"
+        return f"functions of standard operators in the graph: {self.reason}"
 
 
 def choose(wanted: Path | Literal["auto"] | None, device: str) -> Operators:
@@ -50,11 +50,11 @@ def choose(wanted: Path | Literal["auto"] | None, device: str) -> Operators:
         ConfigError: The library that was named cannot be used.
     """
     if wanted is None:
-        return Operators(reason="not asked for")
+        return Operators(reason="native operators were not asked for")
     if isinstance(wanted, Path):
         return describe(wanted.absolute())
     if device != "cpu":
-        return Operators(reason=f"the library is for the CPU, and the device is {device}")
+        return Operators(reason=f"the native operators are for the CPU, and the device is {device}")
     try:
         return installed()
     except ConfigError as error:
@@ -69,7 +69,7 @@ def installed() -> Operators:
     """
     library = FOLDER / LIBRARY
     if not library.is_file():
-        raise ConfigError(f"not built at install, for want of a C++ compiler or because it failed: `{BUILD}`")
+        raise ConfigError(f"the native operators were not built at install: no C++ compiler, or it failed; `{BUILD}`")
     return describe(library)
 
 

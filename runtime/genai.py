@@ -1,0 +1,55 @@
+"""A skill as ONNX Runtime GenAI takes it: an .onnx_adapter that feeds the bank and the skill's number.
+
+`Adapters` is the only way there: `Generator.set_model_input` ignores optional inputs in silence
+(0.18). GenAI knows neither skills' prompts nor where in a text they apply, and checks nothing; what
+has to be checked is checked here. Knows nothing of the native operators.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from ..errors import ConfigError
+from ..package import check_skill, read_skill
+from .directory import read_directory
+from .graph import BANK, SKILL_IDS, Graph, SessionSettings
+
+
+def write_adapter(model: Path, skill: Path, output: Path) -> Path:
+    """Write a skill for `onnxruntime_genai.Adapters`; with no adapter active, the base runs.
+
+    Args:
+        model: An exported model directory.
+        skill: A skill package made for it, with activation "always".
+        output: The file to write, NAME.onnx_adapter.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ModelError: The model cannot be used.
+        SkillFormatError, SkillMismatchError: The skill is not sound, or made for another model.
+        ConfigError: The skill or the model does what GenAI cannot.
+    """
+    graph = Graph(read_directory(model, verify=False), SessionSettings(device="cpu", operators=None))
+    contract, found = graph.directory.contract, read_skill(skill)
+    check_skill(found, contract)
+    faults = []
+    if found.manifest.activation != "always":
+        faults.append(f"its activation is {found.manifest.activation!r}; GenAI applies a skill to all tokens, 'always'")
+    if graph.window > 1:
+        faults.append(f"the model routes by windows of {graph.window} tokens; GenAI keeps no evidence between steps")
+    if faults:
+        raise ConfigError(f"skill {found.name!r} cannot run in ONNX Runtime GenAI", faults)
+    row = contract.table.pack(found.tensors)
+    bank = np.stack([np.zeros_like(row), row]).astype(graph.bank_dtype)  # [2, P]
+    adapter = ort.AdapterFormat()
+    adapter.set_adapter_version(1)
+    adapter.set_model_version(1)
+    values = {BANK: bank, SKILL_IDS: np.ones((1, 1), np.int64)}
+    adapter.set_parameters({name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in values.items()})
+    adapter.export_adapter(str(output))
+    return output
