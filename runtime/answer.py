@@ -65,7 +65,7 @@ class Answer:
 
     def __post_init__(self) -> None:
         options = self.request.options
-        self._sample = Sampler(options, self.request.tokens.ids.tolist())
+        self._sample = Sampler(options, self.request.tokens.ids)
         self._stream = TextStream(self.text.tokenizer, options.stop)
 
     def take(self, logits: Array) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime.options import Options
-from lime_edge.runtime.sampling import Sampler, draw, penalised
+from lime_edge.runtime.sampling import Sampler, draw, likeliest, nucleus, penalised
 
 LOGITS = np.random.default_rng(0).normal(0, 3, 40).astype(np.float32)
 
@@ -20,25 +20,33 @@ LOGITS = np.random.default_rng(0).normal(0, 3, 40).astype(np.float32)
 def plainly(logits: npt.NDArray[np.float32], options: Options) -> npt.NDArray[np.float64]:
     """The distribution, [V], token by token: softmax, the k largest, the p most probable, softmax again."""
     scaled = logits.astype(np.float64) / options.temperature
-    order = sorted(range(len(logits)), key=lambda token: -scaled[token])
+    order = np.argsort(-scaled, kind="stable").tolist()
     kept = order[: options.top_k or None]
     prob = np.exp(scaled - scaled.max())
     total, nucleus, mass = sum(prob[token] for token in kept), [], 0.0
     for token in kept:
         nucleus.append(token)
         mass += prob[token] / total
-        if mass >= options.top_p:
+        if mass >= options.top_p < 1:
             break
     result = np.zeros(len(logits))
     result[nucleus] = prob[nucleus] / prob[nucleus].sum()
     return result
 
 
-@given(st.floats(0.2, 5), st.integers(0, 45), st.floats(0.01, 1), st.floats(0, 1, exclude_max=True), st.integers(0, 99))
+@settings(deadline=None)
+@given(
+    st.floats(0.2, 5),
+    st.integers(0, 45) | st.integers(0, 3000),
+    st.floats(0.01, 1) | st.just(1.0),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(0, 99),
+    st.sampled_from([40, 1500, 20_011]),
+)
 def test_draw_is_the_inverse_of_the_plain_distribution(
-    temperature: float, top_k: int, top_p: float, uniform: float, seed: int
+    temperature: float, top_k: int, top_p: float, uniform: float, seed: int, vocabulary: int
 ) -> None:
-    logits = np.random.default_rng(seed).normal(0, 3, 40).astype(np.float32)
+    logits = np.random.default_rng(seed).normal(0, 3, vocabulary).astype(np.float32)
     options = Options(temperature=temperature, top_k=top_k, top_p=top_p)
     expected = plainly(logits, options)
     token = draw(logits, options, uniform)
@@ -58,14 +66,51 @@ def test_greedy_takes_the_first_of_equals_and_leaves_the_logits_alone() -> None:
     logits = np.array([1, 3, 3, 2], np.float32)
     assert Sampler(Options(), [])(logits) == 1
     assert Sampler(Options(repetition_penalty=2.0), [1])(logits) == 2
+    with pytest.raises(ModelError):
+        Sampler(Options(repetition_penalty=2.0), [0, 0])(broken := np.array([1, np.nan], np.float32))
+    assert broken[0] == 1
     assert logits.tolist() == [1, 3, 3, 2]
 
 
+@given(
+    st.lists(st.integers(-9, 9), min_size=1, max_size=60).map(lambda values: np.array(values * 60, np.float32)),
+    st.integers(1, 70),
+)
+def test_the_likeliest_are_the_highest_and_their_equals(logits: npt.NDArray[np.float32], count: int) -> None:
+    """Many ties, in vocabularies large enough to be looked at in groups."""
+    found = likeliest(logits, min(count, len(logits) - 1))
+    lowest = sorted(logits.tolist(), reverse=True)[min(count, len(logits) - 1) - 1]
+    assert found.tolist() == [token for token, value in enumerate(logits.tolist()) if value >= lowest]
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 1e-300, 1e-9, 0.1, 0.5, 1.0]), min_size=1, max_size=700),
+    st.floats(0.01, 1, exclude_max=True),
+)
+def test_the_nucleus_is_the_fewest_that_make_up_the_share(values: list[float], share: float) -> None:
+    weights = np.array([*values, 1.0])
+    found = nucleus(weights, share)
+    total, lowest = weights.sum(), weights[found].min()
+    assert found.tolist() == np.flatnonzero(weights >= lowest).tolist()
+    assert weights[found].sum() >= share * total * (1 - 1e-12)
+    assert weights[weights > lowest].sum() < share * total * (1 + 1e-12)
+
+
+def test_no_token_without_weight_is_drawn_however_the_sums_are_rounded() -> None:
+    """Cold enough, nearly all weights are 0: the last of a block, of the vocabulary, and those before the first."""
+    logits = np.full(3000, -100, np.float32)
+    logits[[700, 1023, 2400]] = 0
+    last = float(np.nextafter(1, 0))
+    for uniform, token in ((0, 700), (0.3, 700), (0.34, 1023), (0.66, 1023), (0.67, 2400), (last, 2400)):
+        assert draw(logits, Options(temperature=0.05), uniform) == token
+
+
 def test_repetition_penalty_counts_prompt_and_answer() -> None:
-    changed = penalised(np.array([2, -2, 4, 0], np.float32), np.array([0, 1, 3]), 2.0)
-    assert changed.tolist() == [1, -4, 4, 0]
-    sampler = Sampler(Options(repetition_penalty=4.0), [0])
-    assert [sampler(np.array([8, 4, 3], np.float32)) for _ in range(3)] == [1, 2, 0]
+    assert penalised(np.array([2, -2, 0], np.float32), 2.0).tolist() == [1, -4, 0]
+    logits = np.array([8, 4, 3], np.float32)
+    sampler = Sampler(Options(repetition_penalty=4.0), [0, 0])
+    assert [sampler(logits) for _ in range(4)] == [1, 2, 0, 0]
+    assert logits.tolist() == [8, 4, 3]
 
 
 def test_seeds() -> None:
