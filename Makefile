@@ -10,9 +10,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: test lint demo clean
+.PHONY: test lint demo versions clean
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml setup.py $(wildcard runtime/native/*.*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable '.[train,export,dev]'
@@ -28,6 +28,10 @@ lint: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/lime-edge demo
+
+# Exported models in the oldest onnxruntime that is claimed, two between and the newest, each in an environment of its own.
+versions: $(STAMP)
+	$(BIN)/python -m tests.versions
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
