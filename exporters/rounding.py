@@ -16,7 +16,7 @@ from ..errors import ExportError
 from .directory import GRAPH
 from .projections import Place, node_place
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 def rounded_weights(directory: Path) -> dict[Place, npt.NDArray[np.float32]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import TrainerCallback
 
@@ -19,6 +21,8 @@ from .extras import need
 
 with need("export"):
     from .exporters import PACKED, Place, module_place, rounded_weights
+
+Array = npt.NDArray[np.float32]
 
 
 def rounded_faults(directory: Path, model: Any, backbone_digest: str) -> list[str]:
@@ -55,23 +59,17 @@ class Alternate(TrainerCallback):
     """
 
     def __init__(self, model: torch.nn.Module, directory: Path) -> None:
-        found = rounded_weights(directory)
-        self._weights: list[tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor]] = []
-        rows: dict[Place, int] = {}  # of packed weights, taken so far
+        found = _Places(rounded_weights(directory))
+        self._weights: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         for name, module in model.named_modules():
             place = module_place(name.removesuffix(".base_layer"))
-            if place is None or not isinstance(module, torch.nn.Linear):
+            rounded = found.take(place, module.out_features) if place and isinstance(module, torch.nn.Linear) else None
+            if rounded is None:
                 continue
-            holder = _holder(place, found)
-            if holder is None:
-                continue
-            start, count = rows.get(holder, 0), module.out_features
-            rows[holder] = start + count
-            rounded = torch.from_numpy(found[holder][start : start + count].copy())
             if rounded.shape != module.weight.shape:
                 raise ConfigError(f"{directory}: {name} is {list(rounded.shape)}; expected {list(module.weight.shape)}")
             exact = module.weight.data
-            self._weights.append((module.weight, exact, rounded.to(exact.dtype).to(exact.device)))
+            self._weights.append((module.weight, exact, torch.from_numpy(rounded).to(exact)))
 
     def __len__(self) -> int:
         """How many weights are rounded."""
@@ -88,8 +86,23 @@ class Alternate(TrainerCallback):
             weight.data = other if rounded else exact
 
 
-def _holder(place: Place, found: dict[Place, Any]) -> Place | None:
-    """The place that computes a module: its own, or the packed one that it is a part of."""
-    layer, name = place
-    packed = [(layer, whole) for whole, parts in PACKED.items() if name in parts]
-    return next((candidate for candidate in [place, *packed] if candidate in found), None)
+class _Places:
+    """A graph's rounded weights by the modules of the backbone, which packs otherwise at times."""
+
+    def __init__(self, weights: dict[Place, Array]) -> None:
+        self._weights = weights
+        self._taken: dict[Place, int] = {}  # rows of packed weights
+
+    def take(self, place: Place, rows: int) -> Array | None:
+        """The weight [rows, D] of the next module there; None if it is not rounded."""
+        layer, name = place
+        parts = [(layer, part) for part in PACKED.get(name, ())]
+        if place not in self._weights and parts and all(part in self._weights for part in parts):
+            return np.concatenate([self._weights[part] for part in parts])
+        wholes = [(layer, whole) for whole, held in PACKED.items() if name in held]
+        holder = next((candidate for candidate in [place, *wholes] if candidate in self._weights), None)
+        if holder is None:
+            return None
+        start = self._taken.get(holder, 0)
+        self._taken[holder] = start + rows
+        return self._weights[holder][start : start + rows].copy()

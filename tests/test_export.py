@@ -27,7 +27,7 @@ from lime_edge.exporters.builder import build_backbone
 from lime_edge.exporters.graph import adapt_graph
 from lime_edge.exporters.projections import module_place
 from tests import reference
-from tests.test_function import clear_of_limits
+from tests.operator_case import clear_of_limits
 from tests.tiny import ARCHITECTURES, tiny_model
 
 Array = npt.NDArray[Any]

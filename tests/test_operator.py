@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from lime_edge.contract import MODES, Kind, Routing
 from lime_edge.runtime import operators
+from tests import reference
 
 from .operator_case import ALL, TOLERANCE, Array, Case
 
@@ -186,6 +187,45 @@ def test_no_tokens_are_no_work() -> None:
     session = case.session(library())
     assert case.run(session, x[:, :0], y[:, :0], np.ones((2, 1), np.int64))[0].shape == (2, 0, 13)
     assert case.run(session, x[:0], y[:0], np.ones((1, 1), np.int64))[0].shape == (0, 3, 13)
+
+
+def test_the_row_form_of_slicefine_is_this_operator() -> None:
+    """The first r rows of W are trained: out[:r] = (W' x)[:r] * mix, the rest of W x passes (paper, LiME-SliceFine).
+
+    d is what those rows add, so B selects; the gain modulates what was frozen.
+    """
+    rng, r, e = np.random.default_rng(2), 5, 3
+    case = Case(Routing(experts=e, gamma=0), ("expert", "gain"), 30, (21,), (r,), skills=2, before=0)
+    added, mix = rng.standard_normal((r, 30)), rng.standard_normal((e, r)).astype(np.float32)
+    case.a, case.b, case.scales = [added], [np.eye(21, r)], [1.0]
+    expert, gain = np.zeros((2, e, 21), np.float32)
+    expert[:, :r], gain[:, :r] = mix, mix - 1
+    case.bank[1] = case.table.pack({"expert.m0": expert, "gain.m0": gain})
+    x, y = case.data(2, 6)
+    out = case.run(case.session(library()), x, y, np.array([[1]]))[0]
+    expected = y.copy()
+    for b, t in np.ndindex(2, 6):
+        w = reference.select(reference.evidence(y[b, t], np.zeros(21), case.routing), case.routing)
+        expected[b, t, :r] = (y[b, t, :r] + added @ x[b, t]) * (w @ mix)
+    assert np.abs(out - expected).max() < TOLERANCE * np.abs(expected).max()
+
+
+def test_dora_with_its_magnitudes_folded_is_this_operator() -> None:
+    """out = c W x + c s Bm A x * mix with c = m / |W + s Bm A| (paper, LiME-DoRA): c goes into W and into Bm."""
+    case = Case(Routing(experts=2), ("expert",), 30, (21,), (4,), skills=2, before=0)
+    w, a, b, s = case.weights[0], case.a[0], case.b[0], case.scales[0]
+    m = np.random.default_rng(3).uniform(0.5, 2, 21)
+    c = m / np.linalg.norm(w + s * b @ a, axis=1)
+    x, y = case.data(2, 6)
+    p = case.vectors[1]["expert.m0"].astype(np.float64)
+    expected = np.empty((2, 6, 21))
+    for i, j in np.ndindex(2, 6):
+        frozen, d = c * y[i, j], c * (s * b @ (a @ x[i, j]))
+        mix = reference.select(reference.evidence(frozen, d, case.routing), case.routing) @ p
+        expected[i, j] = frozen + d * mix
+    case.b = [c[:, None] * b]
+    out = case.run(case.session(library()), x, c * y, np.array([[1]]))[0]
+    assert np.abs(out - expected).max() < TOLERANCE * np.abs(expected).max()
 
 
 def broken(case: Case, **attributes: ir.Attr) -> bytes:
