@@ -8,13 +8,12 @@ reused only where the new prompt would have made the same. Knows nothing of text
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError, ModelError
-from .graph import BANK, EVIDENCE, PAST_EVIDENCE, SKILL_IDS, Graph
+from ..errors import ConfigError
+from .binding import Binding
+from .graph import EVIDENCE, PAST_EVIDENCE, SKILL_IDS, Graph
 from .state import State
 
 Ids = npt.NDArray[np.int64]
@@ -54,8 +53,9 @@ class Cache:
         self._skills: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap] bank row of every position
         width = graph.evidence_width if graph.window > 1 else 0
         self._evidence: Array = np.zeros((rows, self.capacity, width), np.float32)  # [B, cap, R]
-        self._bound: tuple[int, int, Any] | None = None
-        self._logits: Array = np.empty((0,), graph.logits_dtype)
+        self._positions: Ids = np.arange(self.capacity)
+        self._mask: Ids = np.empty(rows * self.capacity, np.int64)  # as much of it as a run needs
+        self._bound: tuple[int, int, Binding] | None = None
 
     def prefill(self, row: int, ids: Ids, skills: Ids) -> tuple[Array, int]:
         """Bring a row to hold exactly this prompt.
@@ -121,45 +121,42 @@ class Cache:
 
     def _run(self, start: int, stop: int, ids: Ids, skills: Ids) -> Array:
         """Run rows start..stop on [b, S] more tokens -> logits [b, S, V]."""
-        rows, count = ids.shape
-        past = self.lengths[start:stop]
-        if int(past.max()) + count > self.capacity:
+        graph, (rows, count) = self._graph, ids.shape
+        longest = int(self.lengths[start:stop].max()) + count
+        if longest > self.capacity:
             raise ConfigError(f"the KV cache of {self.capacity} positions is full: ask for fewer tokens")
-        io = self._binding(start, stop)
-        feeds = self._feeds(start, stop, ids, skills)
-        for name, array in feeds.items():
-            _bind(io.bind_input, name, array)
-        if self._logits.shape != (rows, count, self._graph.vocabulary):
-            self._logits = np.empty((rows, count, self._graph.vocabulary), self._graph.logits_dtype)
-        _bind(io.bind_output, self._graph.directory.names.logits, self._logits)
-        evidence = self._bind_evidence(io, rows, count)
-        try:
-            self._graph.session.run_with_iobinding(io)
-        except Exception as error:  # onnxruntime's own exceptions have no common base
-            raise ModelError(f"ONNX Runtime could not run the graph: {error}") from error
-        for row, length in enumerate(past.tolist(), start):
-            self._ids[row, length : length + count] = ids[row - start]
-            self._skills[row, length : length + count] = skills[row - start]
-            if evidence is not None:
-                self._evidence[row, length : length + count] = evidence[row - start]
-        self.lengths[start:stop] += count
-        return self._logits
+        binding = self._binding(start, stop)
+        self._feed(binding, start, stop, longest, ids, skills)
+        logits = binding.output(graph.directory.names.logits, (rows, count, graph.vocabulary), graph.logits_dtype)
+        evidence = None
+        if graph.window > 1:
+            evidence = binding.output(EVIDENCE, (rows, count, graph.evidence_width), graph.dtype(EVIDENCE))
+        binding.run()
+        self._note(start, stop, ids, skills, evidence)
+        return logits
 
-    def _feeds(self, start: int, stop: int, ids: Ids, skills: Ids) -> dict[str, npt.NDArray[Any]]:
-        """What changes with every run, by input name."""
-        names, count = self._graph.directory.names, ids.shape[1]
+    def _feed(self, binding: Binding, start: int, stop: int, longest: int, ids: Ids, skills: Ids) -> None:
+        """Everything that changes with every run; `longest` is the length of the longest row after it."""
+        graph, names, (rows, count) = self._graph, self._graph.directory.names, ids.shape
         past = self.lengths[start:stop, None]  # [b, 1]
-        total = np.arange(int(past.max()) + count)
-        feeds: dict[str, npt.NDArray[Any]] = {
-            names.input_ids: np.ascontiguousarray(ids),
-            names.attention_mask: (total < past + count).astype(np.int64),  # [b, total]
-            SKILL_IDS: np.ascontiguousarray(skills),
-        }
-        if self._graph.has_positions:
-            feeds[names.position_ids] = past + np.arange(count)  # [b, S]
-        if self._graph.window > 1:
-            feeds[PAST_EVIDENCE] = self._past_evidence(start, stop)
-        return feeds
+        binding.put(names.input_ids, ids)
+        binding.put(SKILL_IDS, skills)
+        mask = self._mask[: rows * longest].reshape(rows, longest)
+        np.less(self._positions[:longest], past + count, out=mask)
+        binding.use(names.attention_mask, mask)
+        if graph.has_positions:
+            binding.put(names.position_ids, past + self._positions[:count])  # [b, S]
+        if graph.window > 1:
+            binding.put(PAST_EVIDENCE, self._past_evidence(start, stop))
+
+    def _note(self, start: int, stop: int, ids: Ids, skills: Ids, evidence: Array | None) -> None:
+        """Remember what made the positions that were just run."""
+        rows, count = np.arange(start, stop)[:, None], ids.shape[1]
+        at = self.lengths[start:stop, None] + self._positions[:count]  # [b, S]
+        self._ids[rows, at], self._skills[rows, at] = ids, skills
+        if evidence is not None:
+            self._evidence[rows, at] = evidence
+        self.lengths[start:stop] += count
 
     def _past_evidence(self, start: int, stop: int) -> Array:
         """Routing evidence of the last n - 1 tokens of each row, [b, n - 1, R + 1]; all 0 where there was none."""
@@ -169,23 +166,8 @@ class Cache:
         known = np.where(exists, self._evidence[rows, before.clip(0)], 0)
         return np.concatenate([known, exists], axis=-1, dtype=self._graph.dtype(PAST_EVIDENCE))
 
-    def _bind_evidence(self, io: Any, rows: int, count: int) -> Array | None:
-        if self._graph.window == 1:
-            return None
-        evidence = np.empty((rows, count, self._graph.evidence_width), self._graph.dtype(EVIDENCE))
-        _bind(io.bind_output, EVIDENCE, evidence)
-        return evidence
-
-    def _binding(self, start: int, stop: int) -> Any:
-        """The binding of these rows' state and of the bank, kept while the rows stay the same."""
+    def _binding(self, start: int, stop: int) -> Binding:
+        """The binding of these rows, kept while the rows stay the same."""
         if self._bound is None or self._bound[:2] != (start, stop):
-            io = self._graph.session.io_binding()
-            self._state.bind(io, start, stop)
-            io.bind_ortvalue_input(BANK, self._bank)
-            self._bound = (start, stop, io)
+            self._bound = start, stop, Binding(self._graph, self._bank, self._state, start, stop)
         return self._bound[2]
-
-
-def _bind(bind: Any, name: str, array: npt.NDArray[Any]) -> None:
-    """Bind numpy memory; the caller keeps the array alive until the run is over."""
-    bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

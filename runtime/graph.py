@@ -17,6 +17,7 @@ import onnxruntime as ort
 from ..errors import ConfigError, DeviceError, ModelError
 from .directory import ModelDirectory
 from .operators import AUTO, Operators, choose
+from .pool import Pool
 
 BANK, SKILL_IDS = "lime.bank", "lime.skill_ids"
 PAST_EVIDENCE, EVIDENCE = "lime.past_evidence", "lime.evidence"
@@ -73,6 +74,7 @@ class Graph:
             faults.append("the size of the vocabulary is not in the graph")
         if faults:
             raise ModelError(f"{directory.graph} does not keep its contract: export again", faults)
+        self.pool = Pool()
         self._placed: tuple[npt.NDArray[Any], Any] | None = None
         self.has_positions = names.position_ids in self._types
         self.bank_dtype = self.dtype(BANK)

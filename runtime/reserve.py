@@ -38,7 +38,7 @@ class Reserve:
     def __init__(self, row_size: int, dtype: npt.DTypeLike, least: int) -> None:
         self._row_bytes = row_size * np.dtype(dtype).itemsize
         rows = max(least, min(_ROWS, _SPACE // self._row_bytes))
-        self._space = None if _rationed() else _space(rows * self._row_bytes)
+        self._space = None if _rationed() else address_space(rows * self._row_bytes, promised=False)
         if self._space is None:
             self.array: Array = np.zeros((least, row_size), dtype)
         else:
@@ -55,12 +55,17 @@ class Reserve:
                 self._space.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
-def _space(size: int) -> mmap.mmap | None:
-    """Address space of `size` bytes, of which the system accounts only what is used; None where it cannot be had."""
+def address_space(size: int, promised: bool = True) -> mmap.mmap | None:
+    """Zeros that take memory page by page as they are written; None where they cannot be had.
+
+    Args:
+        size: In bytes.
+        promised: All of it will be used: the system may refuse what it could not back.
+    """
     if sys.platform == "win32":
         return None
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    if sys.platform == "linux" and platform.machine() in _GENERIC:
+    if not promised and sys.platform == "linux" and platform.machine() in _GENERIC:
         flags |= 0x4000  # MAP_NORESERVE, which Python names from 3.13 on
     try:
         return mmap.mmap(-1, size, flags=flags)

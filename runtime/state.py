@@ -5,6 +5,8 @@ Knows nothing of tokens, skills or lengths. The device's way was not run on a GP
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +20,8 @@ from .graph import Graph
 class State:
     """One buffer [B, heads, capacity, size] per layer, for keys and for values: past and present alike.
 
-    GroupQueryAttention appends in place, so a binding serves any number of runs.
+    GroupQueryAttention appends in place, so a binding serves any number of runs. On the host all of them are one
+    piece of memory, which goes back to the graph's pool with the last reference to this.
 
     Args:
         graph: Whose layers.
@@ -33,11 +36,14 @@ class State:
         directory = graph.directory
         self._graph = graph
         self._tail = (directory.kv_heads, capacity, directory.head_size)
-        self._stride = int(np.prod(self._tail)) * np.dtype(graph.cache_dtype).itemsize  # bytes of a row
+        self._stride = math.prod(self._tail) * np.dtype(graph.cache_dtype).itemsize  # bytes of a row
         shape, count = (rows, *self._tail), 2 * directory.layers
         try:
             if graph.on_host:
-                self._host = [np.zeros(shape, graph.cache_dtype) for _ in range(count)]
+                size = count * rows * self._stride
+                memory = graph.pool.take(size)
+                weakref.finalize(self, graph.pool.give, memory)
+                self._host = memory[:size].view(graph.cache_dtype).reshape(count, *shape)
                 self._pointers = [array.ctypes.data for array in self._host]
             else:
                 kind = (graph.cache_dtype, graph.device, 0)
@@ -56,8 +62,7 @@ class State:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first positions of one row to another; on the host only."""
-        for array in self._host:
-            array[target, :, :length] = array[source, :, :length]
+        self._host[:, target, :, :length] = self._host[:, source, :, :length]
 
 
 def _names(graph: Graph) -> Iterator[tuple[str, str]]:
