@@ -19,8 +19,11 @@ Inputs (B rows, S tokens, D in, H = sum of the parts' H_i out, R = sum of their 
 A, B and bank are of one float type, that of x and y or fp16.
 Outputs: out [B, S, H] and, only with a window, evidence [B, S, n * E].
 
-A skill id outside 0 .. N - 1 is an error of ONNX Runtime (Gather out of bounds). Only the blocks in
-use are read from the bank, so that cost does not depend on N. A row of zeros gives y bit for bit.
+A row of the bank is E segments, one for each expert. A skill id above 0 names a row of which only
+the first segment is used: a skill of one expert. Below 0 it names, by its size, a row of E experts.
+Anything else than 1 - N .. N - 1 (0 .. N - 1 where E = 1) is an error of ONNX Runtime (Gather out of
+bounds). Only the blocks in use are read, so that cost does not depend on N. A row of zeros gives y bit
+for bit.
 """
 
 from __future__ import annotations
@@ -93,7 +96,7 @@ class Operator:
         Args:
             sizes: H_i of every part.
             ranks: r_i of every part.
-            bank_offset: Where the block of the first part begins in a bank row, in floats.
+            bank_offset: Where the block of the first part begins in a segment, in numbers.
             evidence_offset: First column of this node's evidence.
         """
         routing = self.routing
@@ -126,7 +129,8 @@ class Operator:
 
 
 class _Writer:
-    """Writes the body of one operator. Skill ids are [B or 1, S or 1]; below, b and s stand for those two."""
+    """Writes the body of one operator. Skill ids are [B or 1, S or 1]; below, b and s
+    stand for those two, and K for the number of fields."""
 
     def __init__(self, operator: Operator, body: Body) -> None:
         self.operator, self.body = operator, body
@@ -142,11 +146,11 @@ class _Writer:
         outputs: dict[str, ir.Value] = {}
         weights: tuple[ir.Value, ...] = ()
         if operator.routed:
-            weights = self.weights(y, low, shared, outputs)  # n of [B, S, 1, 1, E]
+            weights = self.weights(y, low, shared, outputs)  # n of [B, S, 1, E]
         vectors, gates = self.vectors()
         if gates:
-            low = body("Mul", low, self.mixed(weights, gates))
-        return {"out": self.modulated(y, low, shared, self.mixed(weights, vectors)), **outputs}
+            low = body("Mul", low, self.mixed(weights, gates, 1))
+        return {"out": self.modulated(y, low, shared, self.mixed(weights, vectors, len(operator.fields))), **outputs}
 
     def shared(self) -> ir.Value:
         """The parts' B on the diagonal of one matrix [R, H], so that d of all parts is one product."""
@@ -166,7 +170,7 @@ class _Writer:
     def weights(
         self, y: ir.Value, low: ir.Value, shared: ir.Value, outputs: dict[str, ir.Value]
     ) -> tuple[ir.Value, ...]:
-        """Expert weights of every part, each [B, S, 1, 1, E]; adds the evidence to `outputs`."""
+        """Expert weights of every part, each [B, S, 1, E]; adds the evidence to `outputs`."""
         body, operator, parts = self.body, self.operator, self.operator.parts
         first = body("CumSum", self.sizes, body.whole(0), exclusive=1)
         leading = body(  # [n * E], where each part's first E components are
@@ -181,63 +185,67 @@ class _Writer:
             body("Gather", y, leading, axis=2),
             # from before the rank gate, and without waiting for d
             body("MatMul", low, body("Gather", shared, leading, axis=1)),
-        )  # [B, S, 1, n, E]
+        )  # [B, S, n, E]
         if operator.routing.window > 1:
             flat = body("Reshape", logits, body.whole([0, 0, -1]))
             outputs["evidence"] = flat
             mean = window_mean(body, operator.routing.window, parts * self.experts, flat)
-            logits = body("Reshape", mean, body.whole([0, 0, 1, parts, self.experts]))
+            logits = body("Reshape", mean, body.whole([0, 0, parts, self.experts]))
         chosen = select(body, operator.routing, logits)
-        return body.many(parts, "Split", chosen, axis=3, num_outputs=parts) if parts > 1 else (chosen,)
+        return body.many(parts, "Split", chosen, axis=2, num_outputs=parts) if parts > 1 else (chosen,)
 
     def vectors(self) -> tuple[list[ir.Value], list[ir.Value]]:
-        """Every part's fields [b, s, K, E, H_i] and rank gates [b, s, 1, E, r_i] (none without the kind)."""
+        """Every part's fields [b, s, E, K * H_i] and rank gates [b, s, E, r_i] (none without the kind)."""
         body, operator = self.body, self.operator
-        gated, count, parts = "rank" in operator.kinds, len(operator.fields), operator.parts
-        shape = [body.whole([0, 0, k, self.experts, -1]) for k in (count, 1)]
-        fields = body("Mul", self.sizes, body.whole(self.experts * count))
-        gates = body("Mul", self.ranks, body.whole(self.experts * gated))
+        gated, parts = "rank" in operator.kinds, operator.parts
+        fields = body("Mul", self.sizes, body.whole(len(operator.fields)))
+        gates = body("Mul", self.ranks, body.whole(int(gated)))
         used = body("Add", fields, gates)
         # blocks begin on multiples of ALIGNMENT: round up
         units = body("Div", body("Add", used, body.whole(ALIGNMENT - 1)), body.whole(ALIGNMENT))  # [n]
+        block = body("Reshape", self.block(units), body.whole([0, 0, self.experts, -1]))  # numbers of all parts
         if operator.aligned:
-            return [body("Reshape", self.block(units), shape[0])], []
+            return [block], []
         padding = body("Sub", body("Mul", units, body.whole(ALIGNMENT)), used)
-        block = body("Reshape", self.block(units), body.whole([0, 0, -1]))  # [b, s, floats of all parts]
         columns = [body("Unsqueeze", column, body.whole([1])) for column in (fields, gates, padding)]
         lengths = body("Reshape", body("Concat", *columns, axis=1), body.whole([-1]))  # [3 * n]
-        pieces = body.many(3 * parts, "Split", block, lengths, axis=2)
-        return (
-            [body("Reshape", piece, shape[0]) for piece in pieces[0::3]],
-            [body("Reshape", piece, shape[1]) for piece in pieces[1::3]] if gated else [],
-        )
+        pieces = body.many(3 * parts, "Split", block, lengths, axis=3)
+        return list(pieces[0::3]), list(pieces[1::3]) if gated else []
 
     def block(self, units: ir.Value) -> ir.Value:
-        """This node's part of the bank rows in use, [b, s, U, ALIGNMENT]; the rest is not touched."""
+        """This node's part of the segments in use, [b, s, E, U, ALIGNMENT], without E where it is 1."""
         body, ids = self.body, self.body.inputs["skill_ids"]
         bank = body("Reshape", body.inputs["bank"], body.whole([-1, ALIGNMENT]))  # a view
+        row = body("Abs", ids) if self.experts > 1 else ids
         # Gather counts negative indices from the end and a product may overflow; both would land in
         # another skill's row. (Min would be shorter: onnxruntime 1.31.1 gets it wrong for int64.)
-        small = body("Equal", body("BitwiseAnd", ids, body.whole(_BEYOND - 1)), ids)
-        safe = body("Where", small, ids, body.whole(_BEYOND))
-        first = body("Mul", safe, body.whole(self.operator.row_size // ALIGNMENT))
+        small = body("Equal", body("BitwiseAnd", row, body.whole(_BEYOND - 1)), row)
+        safe = body("Where", small, row, body.whole(_BEYOND))
+        units_of_row = self.operator.row_size // ALIGNMENT
+        first = body("Unsqueeze", body("Mul", safe, body.whole(units_of_row)), body.whole([2]))  # [b, s, 1]
+        if self.experts > 1:  # a skill of one expert has it in the first segment, whichever is asked for
+            many = body("Cast", body("Less", ids, body.whole(0)), to=ir.DataType.INT64)
+            segments = body.whole([expert * units_of_row // self.experts for expert in range(self.experts)])
+            first = body("Add", first, body("Mul", body("Unsqueeze", many, body.whole([2])), segments))  # [b, s, E]
+            first = body("Unsqueeze", first, body.whole([3]))
         start = body("Div", body.attribute("bank_offset"), body.whole(ALIGNMENT))
         total = body("ReduceSum", units, keepdims=0)
         inside = body("Add", body("Range", body.whole(0), total, body.whole(1)), start)  # [U]
-        found = body("Gather", bank, body("Add", body("Unsqueeze", first, body.whole([2])), inside), axis=0)
-        return self.widened(found)
+        return self.widened(body("Gather", bank, body("Add", first, inside), axis=0))
 
     def widened(self, value: ir.Value) -> ir.Value:
         """Something stored, in the activations' type; of constants, ONNX Runtime does this once."""
         operator = self.operator
         return value if operator.stored == operator.dtype else self.body("Cast", value, to=operator.dtype)
 
-    def mixed(self, weights: Sequence[ir.Value], vectors: Sequence[ir.Value]) -> ir.Value:
-        """The experts' vectors under the routing weights, parts side by side, [B or b, S or s, K * sum of widths]."""
+    def mixed(self, weights: Sequence[ir.Value], vectors: Sequence[ir.Value], kinds: int) -> ir.Value:
+        """The experts' vectors under the routing weights, [B or b, S or s, K * widths]: kind by kind, part by part."""
         body = self.body
-        if weights:
-            vectors = [body("MatMul", w, v) for w, v in zip(weights, vectors, strict=True)]
-        together = body("Concat", *vectors, axis=4) if len(vectors) > 1 else vectors[0]
+        if self.experts > 1:
+            vectors = [body("MatMul", w, v) for w, v in zip(weights, vectors, strict=True)]  # [B, S, 1, K * width]
+        if len(vectors) > 1 and kinds > 1:
+            vectors = [body("Reshape", v, body.whole([0, 0, kinds, -1])) for v in vectors]
+        together = body("Concat", *vectors, axis=3) if len(vectors) > 1 else vectors[0]
         return body("Reshape", together, body.whole([0, 0, -1]))
 
     def modulated(self, y: ir.Value, low: ir.Value, shared: ir.Value, mixed: ir.Value) -> ir.Value:

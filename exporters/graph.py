@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ..contract import Module, ModuleTable
 from ..errors import ExportError
 from .adapter import AdapterWeights
+from .logits import ChooseLogits
 from .passes import CollectEvidence, DeclareInputs, InsertOperators, JoinSeparate, SplitPacked, Target
 from .projections import Placement, find_projections, module_place, place_modules
 
@@ -45,6 +46,7 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) ->
     DeclareInputs(table, adapter.routing, dtype, stored)(model)
     InsertOperators(targets, table, adapter.routing, dtype, stored)(model)
     CollectEvidence(table)(model)
+    ChooseLogits()(model)
     return table
 
 

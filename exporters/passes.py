@@ -157,7 +157,7 @@ class InsertOperators(ir.passes.InPlacePass):
         """The one operator of all nodes of that many parts."""
         alike = [target.modules for target in self._targets if len(target.modules) == count]
         table, kinds = self._table, self._table.kinds
-        width = len([kind for kind in kinds if kind != "rank"]) * table.experts
+        width = len([kind for kind in kinds if kind != "rank"])
         full = all(width * module.out_features % ALIGNMENT == 0 for modules in alike for module in modules)
         return Operator(
             count,

@@ -20,7 +20,7 @@ SMALLEST_SCALE_FP16 = 2.0**-14
 
 
 def evidence(body: Body, routing: Routing, parts: int, y: ir.Value, d: ir.Value) -> ir.Value:
-    """Routing logits, [B, S, 1, n, E]; divided by the temperature unless a window comes between.
+    """Routing logits, [B, S, n, E]; divided by the temperature unless a window comes between.
 
     Args:
         body: Where to write.
@@ -29,9 +29,9 @@ def evidence(body: Body, routing: Routing, parts: int, y: ir.Value, d: ir.Value)
         y, d: The first E components of every part, frozen and adapted, each [B, S, n * E].
     """
     both = body("Concat", y, d, axis=2)
-    both = body("Reshape", both, body.whole([0, 0, 1, 2 * parts, routing.experts]))
-    largest = body("ReduceMax", body("Abs", both), body.whole([4]), keepdims=1)
-    scaled = body("Div", both, body("Max", largest, body.real(smallest_scale(body.dtype))))  # [B, S, 1, 2n, E]
+    both = body("Reshape", both, body.whole([0, 0, 2 * parts, routing.experts]))
+    largest = body("ReduceMax", body("Abs", both), body.whole([3]), keepdims=1)
+    scaled = body("Div", both, body("Max", largest, body.real(smallest_scale(body.dtype))))  # [B, S, 2n, E]
     # One product weighs y against d, part by part.
     temperature = 1.0 if routing.window > 1 else routing.temperature
     share = np.concatenate([(1 - routing.gamma) * np.eye(parts), routing.gamma * np.eye(parts)], axis=1)
@@ -68,7 +68,7 @@ def window_mean(body: Body, window: int, width: int, flat: ir.Value) -> ir.Value
 
 
 def select(body: Body, routing: Routing, logits: ir.Value) -> ir.Value:
-    """Expert weights from logits, [B, S, 1, n, E], rows summing to 1. Ties are all kept."""
+    """Expert weights from logits, [B, S, n, E], rows summing to 1. Ties are all kept."""
     if routing.window > 1:
         logits = body("Mul", logits, body.real(1 / routing.temperature))
     if routing.mode in ("hard", "auto"):
@@ -84,7 +84,7 @@ def _select_hard(body: Body, routing: Routing, logits: ir.Value) -> ir.Value:
     if routing.mode == "auto":
         with np.errstate(divide="ignore"):
             gap = float(np.log(routing.theta))
-        largest = body("ReduceMax", logits, body.whole([4]), keepdims=1)
+        largest = body("ReduceMax", logits, body.whole([3]), keepdims=1)
         limits.append(body("Add", largest, body.real(gap)))
     if limits:
         limit = body("Max", *limits) if len(limits) > 1 else limits[0]
@@ -98,19 +98,19 @@ def _select_soft(body: Body, routing: Routing, logits: ir.Value) -> ir.Value:
     if routing.mode == "soft":
         limit = _kth_largest(body, routing, prob)
     else:
-        largest = body("ReduceMax", prob, body.whole([4]), keepdims=1)
+        largest = body("ReduceMax", prob, body.whole([3]), keepdims=1)
         limit = body("Mul", largest, body.real(routing.theta))
     above = body("Mul", body("Sub", prob, limit), body.real(1 / routing.softness))
     kept = body("Mul", prob, body("Sigmoid", above))
-    return body("Div", kept, body("ReduceSum", kept, body.whole([4]), keepdims=1))
+    return body("Div", kept, body("ReduceSum", kept, body.whole([3]), keepdims=1))
 
 
 def _kth_largest(body: Body, routing: Routing, values: ir.Value) -> ir.Value:
     """[.., E] -> [.., 1]."""
-    axis = body.whole([4])
+    axis = body.whole([3])
     if routing.keep == 1:
         return body("ReduceMax", values, axis, keepdims=1)
     if routing.keep == routing.experts:
         return body("ReduceMin", values, axis, keepdims=1)
     top, _ = body.many(2, "TopK", values, body.whole([routing.keep]), axis=-1)
-    return body("Gather", top, body.whole([-1]), axis=4)
+    return body("Gather", top, body.whole([-1]), axis=3)

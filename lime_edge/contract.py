@@ -98,8 +98,9 @@ class Module:
 class ModuleTable:
     """The adapted modules in graph order, and where each vector lies in a flat bank row.
 
-    A module's block is ``expert, gain, shift, rank`` (those in `kinds`), each ``[E, width]``
-    row-major, padded to a multiple of `ALIGNMENT`; blocks follow each other in table order.
+    A row is E segments, one for each expert. In a segment a module's block is ``expert, gain, shift,
+    rank`` (those in `kinds`), each of its width, padded to a multiple of `ALIGNMENT`; blocks follow
+    each other in table order. A skill of one expert uses the first segment alone.
     """
 
     modules: tuple[Module, ...]
@@ -108,13 +109,18 @@ class ModuleTable:
 
     @cached_property
     def offsets(self) -> dict[tuple[Kind, str], int]:
-        """Offset in floats of every (kind, module name)."""
+        """Offset in a segment, in numbers, of every (kind, module name)."""
         return self._layout[0]
 
     @cached_property
-    def row_size(self) -> int:
-        """P, floats in one bank row."""
+    def segment(self) -> int:
+        """Numbers of one expert."""
         return self._layout[1]
+
+    @cached_property
+    def row_size(self) -> int:
+        """P, numbers in one bank row."""
+        return self.experts * self.segment
 
     @cached_property
     def _layout(self) -> tuple[dict[tuple[Kind, str], int], int]:
@@ -123,24 +129,22 @@ class ModuleTable:
         for module in self.modules:
             for kind in self.kinds:
                 offsets[kind, module.name] = position
-                position += math.prod(module.shape(kind, self.experts))
+                position += module.shape(kind, 1)[1]
             position = math.ceil(position / ALIGNMENT) * ALIGNMENT
         return offsets, position
 
     def pack(self, tensors: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-        """Lay vectors named ``<kind>.<module>``, each [E, width] or [1, width], into one row [P].
+        """Lay vectors named ``<kind>.<module>``, each [E, width] or [1, width], into segments, [E or 1, segment].
 
-        One expert is repeated E times, which routes to the same output. A kind that is absent
-        becomes its neutral value. Shapes must have been checked before.
+        A kind that is absent becomes its neutral value. Shapes must have been checked before.
         """
-        row = np.zeros(self.row_size, np.float32)
+        segments = np.zeros((max((len(t) for t in tensors.values()), default=1), self.segment), np.float32)
         for module in self.modules:
             for kind in self.kinds:
                 start = self.offsets[kind, module.name]
-                shape = module.shape(kind, self.experts)
-                target = row[start : start + math.prod(shape)].reshape(shape)
+                target = segments[:, start : start + module.shape(kind, 1)[1]]
                 target[:] = tensors.get(f"{kind}.{module.name}", NEUTRAL[kind])
-        return row
+        return segments
 
     @cached_property
     def digest(self) -> str:

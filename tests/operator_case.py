@@ -20,6 +20,7 @@ Array = npt.NDArray[Any]
 
 ALL: tuple[Kind, ...] = ("expert", "gain", "shift", "rank")
 TOLERANCE = 1e-5  # of the largest output; fp32 against float64
+BAD_IDS = [4, -4, 2**31, -(2**31), 2**32, 2**62, -(2**62), -(2**63)]  # in a bank of four
 MARGIN = 1e-5  # tokens whose selection hangs on less than this are not compared
 
 
@@ -50,16 +51,33 @@ class Case:
         self.b = [rng.standard_normal((h, r)) for h, r in zip(self.sizes, self.ranks, strict=True)]
         self.scales = [0.5 + i for i in range(len(own))]
         self.vectors = [self._skill(rng, skill) for skill in range(self.skills)]
-        self.bank = np.stack([self.table.pack(v) for v in self.vectors])
+        # what follows a skill of one expert is nobody's to read
+        self.bank = np.full((self.skills, self.table.row_size), np.nan, np.float32)
         self.bank[0] = 0
+        for skill in range(1, self.skills):
+            self.put(skill, self.vectors[skill])
         if self.half:  # rounded once, here: the definition takes the rounded ones, too
             self.bank = self.bank.astype(np.float16)
             self.a = [a.astype(np.float16).astype(np.float64) for a in self.a]
             self.b = [b.astype(np.float16).astype(np.float64) for b in self.b]
             self.scales = [2.0**i for i in range(len(own))]
 
+    def put(self, skill: int, vectors: dict[str, Array]) -> None:
+        """Into the bank."""
+        packed = self.table.pack(vectors).ravel()
+        self.bank[skill, : len(packed)] = packed
+
+    def experts(self, skill: int) -> int:
+        """Every third skill has one expert, the others E."""
+        return 1 if skill % 3 == 2 else self.routing.experts
+
+    def named(self, skills: Array) -> Array:
+        """The ids of skills by their rows: below 0 where they have several experts."""
+        several = [row for row in range(1, self.skills) if self.experts(row) > 1]
+        return np.where(np.isin(skills, several), -skills, skills)
+
     def _skill(self, rng: np.random.Generator, skill: int) -> dict[str, Array]:
-        e = self.routing.experts
+        e = self.experts(skill)
         shapes = {(k, m.name): m.shape(k, e) for m in self.own for k in self.kinds}
         return {f"{k}.{n}": rng.standard_normal(s).astype(np.float32) for (k, n), s in shapes.items()}
 
@@ -76,7 +94,7 @@ class Case:
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def operator(self) -> Operator:
-        width = len([kind for kind in self.kinds if kind != "rank"]) * self.routing.experts
+        width = len([kind for kind in self.kinds if kind != "rank"])
         aligned = len(self.own) == 1 and "rank" not in self.kinds and width * self.sizes[0] % ALIGNMENT == 0
         return Operator(
             len(self.own),
@@ -147,12 +165,13 @@ class Case:
         return x, np.concatenate([x @ w.T for w in self.weights], axis=2)
 
     def run(self, session: ort.InferenceSession, x: Array, y: Array, ids: Array, past: Array | None = None) -> Any:
+        """Outputs; `ids` are rows of the bank, and whatever is none goes in as it is."""
         real = self.dtype.numpy()
         feed = {
             "x": x.astype(real),
             "y": y.astype(real),
             "bank": self.bank.astype(self.stored.numpy()),
-            "skill_ids": ids,
+            "skill_ids": self.named(ids),
         }
         if self.routing.window > 1:
             feed["past_evidence"] = self.no_past() if past is None else past
@@ -177,10 +196,11 @@ class Case:
         return np.concatenate(out, axis=2), clear
 
     def _module(self, i: int, name: str, x: Array, skill: int) -> tuple[Array, Array]:
+        segments = self.bank[skill].reshape(self.routing.experts, -1)[: self.experts(skill)].astype(np.float64)
         vectors: dict[str, Array] = {}
         for kind in self.kinds:
-            start, shape = self.table.offsets[kind, name], self.own[i].shape(kind, self.routing.experts)
-            vectors[kind] = self.bank[skill, start : start + shape[0] * shape[1]].reshape(shape).astype(np.float64)
+            start, (experts, width) = self.table.offsets[kind, name], self.own[i].shape(kind, self.routing.experts)
+            vectors[kind] = np.broadcast_to(segments[:, start : start + width], (experts, width))
         return reference.lime_linear(
             x, self.weights[i], None, self.a[i], self.b[i], self.scales[i], vectors, self.routing
         )

@@ -66,7 +66,7 @@ template <class T> Status* data_of(const Value* value, T*& data) {
 // One node of a graph, as its attributes state it.
 struct Constants {
   Node node;
-  int64_t block_end = 0;  // elements of a bank row that it reads up to
+  int64_t block_end = 0;  // elements of a segment that it reads up to
 };
 
 struct Attributes {
@@ -130,7 +130,7 @@ Status* read_routing(const Attributes& given, bool half, Routing& routing) {
   return nullptr;
 }
 
-// Where each part's vectors lie in a bank row.
+// Where each part's vectors lie in a segment of a bank row.
 Status* read_parts(const Attributes& given, int parts, Constants& constants) {
   Node& node = constants.node;
   std::vector<int64_t> sizes, ranks;
@@ -145,7 +145,6 @@ Status* read_parts(const Attributes& given, int parts, Constants& constants) {
   for (int i = 0; i < parts; ++i) {
     Part& part = node.part[i];
     part = Part{node.width, sizes[i], ranks[i], columns, nullptr, nullptr, {-1, -1, -1}, -1};
-    const int64_t field = node.routing.experts * sizes[i];
     for (size_t begin = 0, end; begin <= kinds.size(); begin = end + 1) {
       end = std::min(kinds.find(',', begin), kinds.size());
       const std::string kind = kinds.substr(begin, end - begin);
@@ -156,7 +155,7 @@ Status* read_parts(const Attributes& given, int parts, Constants& constants) {
                                         : nullptr;
       if (!place || *place >= 0) return fail("kinds are " + kinds + "; expected some of expert,gain,shift,rank");
       *place = at;
-      at += kind == "rank" ? node.routing.experts * ranks[i] : field;
+      at += kind == "rank" ? ranks[i] : sizes[i];
     }
     constants.block_end = at;
     at = (at + kAlignment - 1) / kAlignment * kAlignment;
@@ -167,7 +166,6 @@ Status* read_parts(const Attributes& given, int parts, Constants& constants) {
   if (node.ranks > kMaxRanks) return fail("the ranks sum to " + std::to_string(columns) + "; at most 4096 are taken");
   if (node.width < 1 || node.routing.experts > *std::min_element(sizes.begin(), sizes.end()))
     return fail("a part has fewer outputs than there are experts");
-  node.uses_low = node.routing.routed() || node.part[0].fields[kExpert] >= 0;
   return nullptr;
 }
 
@@ -228,17 +226,21 @@ struct Call {
     LIME_TRY(api.GetInput(context, first + 1, &ids));
     LIME_TRY(shape_of(bank, of_bank));
     LIME_TRY(shape_of(ids, of_ids));
-    if (of_bank.rank != 2 || of_bank.dims[1] < constants.block_end)
-      return wrong("bank", of_bank, "[N, P] with P of at least " + std::to_string(constants.block_end));
+    const int64_t experts = constants.node.routing.experts;
+    if (of_bank.rank != 2 || of_bank.dims[1] % experts || of_bank.dims[1] / experts < constants.block_end)
+      return wrong("bank", of_bank, "[N, P] with P / " + std::to_string(experts) + " of at least " +
+                                        std::to_string(constants.block_end));
     if (!broadcasts(of_ids, job.rows, job.tokens))
       return wrong("skill_ids", of_ids, "[" + std::to_string(job.rows) + " or 1, " + std::to_string(job.tokens) + " or 1]");
     LIME_TRY(data_of(bank, job.bank));
     LIME_TRY(data_of(ids, job.ids));
     job.bank_width = of_bank.dims[1];
+    job.segment = job.bank_width / experts;
     job.id_row = of_ids.dims[0] == 1 ? 0 : of_ids.dims[1];
     job.id_token = of_ids.dims[1] == 1 ? 0 : 1;
+    const int64_t least = experts > 1 ? 1 - of_bank.dims[0] : 0;  // below 0: a skill of E experts
     for (int64_t i = 0; i < of_ids.dims[0] * of_ids.dims[1]; ++i)
-      if (job.ids[i] < 0 || job.ids[i] >= of_bank.dims[0])
+      if (job.ids[i] < least || job.ids[i] >= of_bank.dims[0])
         return fail("skill id " + std::to_string(job.ids[i]) + " is not in the bank of " +
                     std::to_string(of_bank.dims[0]) + " rows");
     return nullptr;

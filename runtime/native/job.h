@@ -21,7 +21,7 @@ struct Routing {
   bool routed() const { return experts > 1 || window > 1; }
 };
 
-// One adapted module. Offsets into a bank row are in elements; -1 where the skills have no such vector.
+// One adapted module. Offsets into a segment of a bank row are in elements; -1 where the skills have no such vector.
 struct Part {
   int64_t begin, width;       // its columns of y
   int64_t rank, low;          // r, and where its ranks begin in the packed A
@@ -38,7 +38,6 @@ struct Node {
   int64_t depth = 0, width = 0, ranks = 0;  // D, H of all parts, sum of ranks padded to kGroup
   const void* a = nullptr;                  // packed [ranks / kGroup][ceil(D / L)][kGroup][L], of the same type
   int64_t evidence_offset = 0;
-  bool uses_low = true;                     // whether anything but the evidence needs x A
 };
 
 // The tensors of one call. T tokens = B rows of S.
@@ -47,7 +46,7 @@ struct Job {
   const void *x, *y, *bank;
   void* out;
   const int64_t* ids;
-  int64_t rows, tokens, bank_width;       // B, S, P
+  int64_t rows, tokens, bank_width, segment;  // B, S, P, P / E
   int64_t id_row, id_token;               // strides of the ids; 0 where they broadcast
   const void* past = nullptr;             // [B or 1, n - 1, C + 1]
   void* evidence = nullptr;               // [B, S, parts * E]
