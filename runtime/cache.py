@@ -13,14 +13,16 @@ import numpy.typing as npt
 
 from ..errors import ConfigError
 from .binding import Binding
-from .graph import EVIDENCE, PAST_EVIDENCE, SKILL_IDS, Graph
+from .graph import EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS, Graph
 from .state import State
 
 Ids = npt.NDArray[np.int64]
 Array = npt.NDArray[np.floating]
 
 CHUNK = 256  # prompt tokens in one run, fewer where the vocabulary is large
-_LOGITS = 2**24  # floats of logits in one run at most, [1, CHUNK, V]
+_LOGITS = 2**24  # floats of logits in one run at most, [1, CHUNK, V], where the graph computes all of them
+_LAST = np.array([-2])  # two positions: the product of a single row is another kernel's
+_ALL = np.array([0])
 _ROUND = 64  # capacities are multiples of it
 
 
@@ -73,9 +75,10 @@ class Cache:
         if source != row:
             self._copy(source, row, reused)
         self.lengths[row] = reused
-        pieces = -(-(len(ids) - reused) // max(32, min(CHUNK, _LOGITS // self._graph.vocabulary)))
+        most = CHUNK if self._graph.chooses_logits else max(32, min(CHUNK, _LOGITS // self._graph.vocabulary))
+        pieces = -(-(len(ids) - reused) // most)
         for chunk in np.array_split(np.arange(reused, len(ids)), pieces):  # sizes differ by one at most
-            logits = self._run(row, row + 1, ids[None, chunk], skills[None, chunk])
+            logits = self._run(row, row + 1, ids[None, chunk], skills[None, chunk], _LAST)
         last: Array = logits[0, -1]
         return last, reused
 
@@ -119,15 +122,19 @@ class Cache:
         for array in (self._ids, self._skills, self._evidence):
             array[target, :length] = array[source, :length]
 
-    def _run(self, start: int, stop: int, ids: Ids, skills: Ids) -> Array:
-        """Run rows start..stop on [b, S] more tokens -> logits [b, S, V]."""
+    def _run(self, start: int, stop: int, ids: Ids, skills: Ids, wanted: Ids = _ALL) -> Array:
+        """Run rows start..stop on [b, S] more tokens -> logits [b, S, V], or of the last two positions at least."""
         graph, (rows, count) = self._graph, ids.shape
         longest = int(self.lengths[start:stop].max()) + count
         if longest > self.capacity:
             raise ConfigError(f"the KV cache of {self.capacity} positions is full: ask for fewer tokens")
         binding = self._binding(start, stop)
         self._feed(binding, start, stop, longest, ids, skills)
-        logits = binding.output(graph.directory.names.logits, (rows, count, graph.vocabulary), graph.logits_dtype)
+        given = count
+        if graph.chooses_logits:
+            binding.put(LOGITS_FROM, wanted)
+            given = count if wanted is _ALL else min(2, count)
+        logits = binding.output(graph.directory.names.logits, (rows, given, graph.vocabulary), graph.logits_dtype)
         evidence = None
         if graph.window > 1:
             evidence = binding.output(EVIDENCE, (rows, count, graph.evidence_width), graph.dtype(EVIDENCE))

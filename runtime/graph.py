@@ -21,6 +21,7 @@ from .pool import Pool
 
 BANK, SKILL_IDS = "lime.bank", "lime.skill_ids"
 PAST_EVIDENCE, EVIDENCE = "lime.past_evidence", "lime.evidence"
+LOGITS_FROM = "lime.logits_from"
 
 _DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -77,6 +78,7 @@ class Graph:
         self.pool = Pool()
         self._placed: tuple[npt.NDArray[Any], Any] | None = None
         self.has_positions = names.position_ids in self._types
+        self.chooses_logits = LOGITS_FROM in self._types  # can leave out those of the first positions
         self.bank_dtype = self.dtype(BANK)
         self.cache_dtype = self.dtype(names.past_key % 0)
         self.logits_dtype = self.dtype(names.logits)
@@ -105,7 +107,7 @@ class Graph:
 def _unknown(directory: ModelDirectory, required: list[str]) -> list[str]:
     """Inputs that have to be fed and that this version does not know."""
     names = directory.names
-    known = {names.input_ids, names.attention_mask, names.position_ids, BANK, SKILL_IDS, PAST_EVIDENCE}
+    known = {names.input_ids, names.attention_mask, names.position_ids, BANK, SKILL_IDS, PAST_EVIDENCE, LOGITS_FROM}
     known |= {name % layer for name in (names.past_key, names.past_value) for layer in range(directory.layers)}
     return [f"input {name!r} is not known to this version" for name in required if name not in known]
 

@@ -1,0 +1,60 @@
+"""The surgery that lets a caller ask for the logits of the last positions only.
+
+An output embedding is a large part of a small model, and a prompt needs it for one position. Knows nothing of skills.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+LOGITS_FROM = "lime.logits_from"
+
+_HEADS = ("MatMul", "MatMulNBits")  # x [B, S, D] is their first input
+_BETWEEN = ("Add", "Cast", "Div", "Mul", "Tanh")  # element by element: biases, scales, soft caps
+_END = np.iinfo(np.int64).max
+
+
+class ChooseLogits(ir.passes.InPlacePass):
+    """Cuts what goes into the output embedding.
+
+        x -> output embedding -> logits
+    ->  x -> Slice(x, lime.logits_from) -> output embedding -> logits
+
+    The new input is the first position wanted, counted from the end if negative; optional, 0 without. A graph that
+    does not end in an output embedding is left as it is.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        graph = model.graph
+        head = _head(graph)
+        if head is None or head.inputs[0] is None or LOGITS_FROM in graph.initializers:
+            return ir.passes.PassResult(model, modified=False)
+        x = head.inputs[0]
+        start = _whole(LOGITS_FROM, 0)
+        graph.inputs.append(start)
+        rest = [_whole(f"{LOGITS_FROM}/{name}", value) for name, value in (("end", _END), ("axis", 1))]
+        for value in (start, *rest):
+            graph.register_initializer(value)
+        wanted = ir.Value(name=f"{LOGITS_FROM}/output_0", type=x.type)
+        node = ir.Node("", "Slice", [x, start, *rest], outputs=[wanted], name=f"/{LOGITS_FROM}/Slice")
+        head.replace_input_with(0, wanted)
+        graph.insert_before(head, node)
+        return ir.passes.PassResult(model, modified=True)
+
+
+def _head(graph: ir.Graph) -> ir.Node | None:
+    """The output embedding: the last product before the logits."""
+    value = next((value for value in graph.outputs if value.name == "logits"), None)
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type in _HEADS:
+            return node
+        if node.op_type not in _BETWEEN:
+            return None
+        value = next((given for given in node.inputs if given is not None and given.producer() is not None), None)
+    return None
+
+
+def _whole(name: str, value: int) -> ir.Value:
+    tensor = ir.tensor(np.array([value], np.int64), name=name)
+    return ir.Value(name=name, shape=ir.Shape([1]), type=ir.TensorType(tensor.dtype), const_value=tensor)
