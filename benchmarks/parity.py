@@ -134,11 +134,8 @@ class _Graph:
         config = json.loads((directory / "genai_config.json").read_text("utf-8"))
         self.head_size = config["model"]["decoder"]["head_size"]
         table = runtime.contract.table
-        row = np.zeros(table.row_size, np.float32) if skill is None else table.pack(skill.tensors)
-        self.feeds: dict[str, Any] = {
-            "lime.bank": np.stack([np.zeros_like(row), row]),
-            "lime.skill_ids": np.array([[0 if skill is None else 1]]),
-        }
+        bank, named = table.bank([] if skill is None else [skill.tensors])
+        self.feeds: dict[str, Any] = {"lime.bank": bank, "lime.skill_ids": named[-1:, None]}
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """[S, V]."""

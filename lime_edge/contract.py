@@ -146,6 +146,19 @@ class ModuleTable:
                 target[:] = tensors.get(f"{kind}.{module.name}", NEUTRAL[kind])
         return segments
 
+    def bank(
+        self, skills: Iterable[Mapping[str, npt.NDArray[np.float32]]], dtype: npt.DTypeLike = np.float32
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """A whole bank [N + 1, P], the base in row 0, and the id that names each row [N + 1].
+
+        An id is the row, below 0 where the skill has several experts.
+        """
+        packed = [np.zeros((1, 0), np.float32), *(self.pack(skill) for skill in skills)]
+        rows = np.zeros((len(packed), self.row_size), dtype)
+        for row, segments in zip(rows, packed, strict=True):
+            row[: segments.size] = segments.ravel()
+        return rows, np.array([-at if len(segments) > 1 else at for at, segments in enumerate(packed)])
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of names, H and r in order: what a skill's vectors are shaped by."""

@@ -45,7 +45,7 @@ class Request:
 def skill_rows(tokens: Tokens, applied: Applied) -> Ids:
     """The bank row that each prompt token uses, [S]."""
     start = tokens.boundary if applied.activation == "response" else 0
-    return np.where(np.arange(len(tokens.ids)) >= start, applied.row, 0)
+    return np.where(np.arange(len(tokens.ids)) >= start, applied.skill_id, 0)
 
 
 @dataclass(eq=False)
@@ -145,7 +145,7 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
         if len(going) < len(live) and cache.keep(going):
             live = [live[at] for at in going]
         tokens = np.array([answers[number].ids[-1] for number in live])
-        skills = np.array([answers[number].request.applied.row for number in live])
+        skills = np.array([answers[number].request.applied.skill_id for number in live])
         logits = cache.step(tokens, skills)  # [b, V]
         for at, number in enumerate(live):
             if answers[number].reason:  # still there because rows cannot be moved on this device

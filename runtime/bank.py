@@ -50,11 +50,11 @@ class Bank:
         return sum(count > 0 for count in self._references)
 
     def add(self, vectors: Array) -> int:
-        """Write one row [P] and return its number, held once by the caller."""
+        """Write a row, or the beginning of one ([P] or fewer), and return its number, held once by the caller."""
         vectors = vectors.astype(self.dtype, copy=False)  # takes a while: not under the lock
         with self._lock:
             row = heappop(self._free) if self._free else self._append()
-            self._reserve.array[row] = vectors
+            self._reserve.array[row, : len(vectors)] = vectors
             self._references[row] = 1
             self._array = self._reserve.array[: len(self._references)]
             return row

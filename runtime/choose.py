@@ -94,7 +94,7 @@ def _rest(cache: Cache, tokens: Tokens, applied: Applied, ids: Ids) -> float:
         said = np.concatenate([tokens.ids[-1:], said])
     start = size - (len(said) - len(ids) + 1)
     cache.rewind(0, start)
-    logits = cache.extend(0, said, np.full(len(said), applied.row))[1 - len(ids) :]  # [n - 1, V]
+    logits = cache.extend(0, said, np.full(len(said), applied.skill_id))[1 - len(ids) :]  # [n - 1, V]
     cache.rewind(0, size)
     return float(sum(log_softmax(row)[token] for row, token in zip(logits, ids[1:], strict=True)))
 

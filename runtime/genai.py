@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
 
 from ..errors import ConfigError
@@ -44,12 +43,11 @@ def write_adapter(model: Path, skill: Path, output: Path) -> Path:
         faults.append(f"the model routes by windows of {graph.window} tokens; GenAI keeps no evidence between steps")
     if faults:
         raise ConfigError(f"skill {found.name!r} cannot run in ONNX Runtime GenAI", faults)
-    row = contract.table.pack(found.tensors)
-    bank = np.stack([np.zeros_like(row), row]).astype(graph.bank_dtype)  # [2, P]
+    bank, ids = contract.table.bank([found.tensors], graph.bank_dtype)  # [2, P], [2]
     adapter = ort.AdapterFormat()
     adapter.set_adapter_version(1)
     adapter.set_model_version(1)
-    values = {BANK: bank, SKILL_IDS: np.ones((1, 1), np.int64)}
+    values = {BANK: bank, SKILL_IDS: ids[1:, None]}
     adapter.set_parameters({name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in values.items()})
     adapter.export_adapter(str(output))
     return output

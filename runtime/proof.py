@@ -77,7 +77,7 @@ def _faults(graph: Graph, bank: Array, text: Text, entry: Mapping[str, Any], app
     elif graph.directory.contract.precision == "fp32":
         yield from _exact("base", base, wanted_base)
         yield from _exact("skill", skill, wanted_skill)
-        if (found := _greedy(cache, logits, len(answer), applied.row)) != answer:
+        if (found := _greedy(cache, logits, len(answer), applied.skill_id)) != answer:
             yield f"answers {found}; expected {answer}"
     else:
         yield from _alike(skill - base, wanted_skill - wanted_base)

@@ -33,10 +33,16 @@ class Applied:
     """What a request applies: a bank row and how to use it."""
 
     row: int = 0
+    experts: int = 1  # whose vectors the row holds
     activation: str = "always"
     system: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)  # generation settings and stop strings
     parts: tuple[tuple[SkillInfo, float], ...] = ()  # skills and weights; empty for the base
+
+    @property
+    def skill_id(self) -> int:
+        """What the graph is told: the row, below 0 if it holds several experts."""
+        return -self.row if self.experts > 1 else self.row
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +84,7 @@ class Registry:
     def __init__(self, bank: Bank, table: ModuleTable, limits: Mapping[Kind, float]) -> None:
         self._bank, self._limits = bank, limits
         _check_range(limits, float(np.finfo(bank.dtype).max), str(bank.dtype))
-        self._neutral = table.pack({})  # [P]
+        self._neutral = table.pack({})  # [1, segment]
         self._slices = _slices(table)
         self._skills: dict[str, Applied] = {}
         self._blends: dict[tuple[tuple[int, float], ...], Applied] = {}  # by rows and weights
@@ -218,14 +224,14 @@ class Registry:
         if len({applied.activation for applied, _ in parts}) > 1:
             found = ", ".join(f"{applied.parts[0][0].name}: {applied.activation}" for applied, _ in parts)
             raise ConfigError(f"skills of different activation cannot be blended ({found})")
-        rows = self._bank.array
         vectors = self._neutral + sum(
-            np.float32(weight) * (rows[applied.row] - self._neutral) for applied, weight in parts
-        )
+            np.float32(weight) * (self._segments(applied) - self._neutral) for applied, weight in parts
+        )  # [E or 1, segment]
         self._check(vectors)
         loudest = max(parts, key=lambda part: part[1])[0]
         blend = Applied(
-            self._bank.add(vectors),
+            self._bank.add(vectors.ravel()),
+            len(vectors),
             loudest.activation,
             loudest.system,
             loudest.defaults,
@@ -234,8 +240,15 @@ class Registry:
         self._blends[key] = blend
         return blend
 
+    def _segments(self, applied: Applied) -> Array:
+        """A skill's vectors as its row holds them, [E or 1, segment]."""
+        segments: Array = self._bank.array[applied.row].reshape(-1, self._neutral.size)[: applied.experts]
+        return segments
+
     def _check(self, vectors: Array) -> None:
-        peaks = {kind: max(float(np.abs(vectors[at]).max()) for at in places) for kind, places in self._slices.items()}
+        peaks = {
+            kind: max(float(np.abs(vectors[:, at]).max()) for at in places) for kind, places in self._slices.items()
+        }
         faults = [
             f"{kind} reaches {peak:g}; at most {self._limits[kind]:g} is allowed"
             for kind, peak in peaks.items()
@@ -305,10 +318,10 @@ def _parts(spec: Spec) -> tuple[tuple[str, float], ...]:
 
 
 def _slices(table: ModuleTable) -> dict[Kind, list[slice]]:
-    """Where each kind's values lie in a row."""
+    """Where each kind's values lie in a segment."""
     found: dict[Kind, list[slice]] = {kind: [] for kind in KINDS if kind in table.kinds}
     for module in table.modules:
         for kind in table.kinds:
             start = table.offsets[kind, module.name]
-            found[kind].append(slice(start, start + math.prod(module.shape(kind, table.experts))))
+            found[kind].append(slice(start, start + module.shape(kind, 1)[1]))
     return found

@@ -131,8 +131,9 @@ class Runtime:
         if name in self._registry and not replace:
             raise ConfigError(taken(name))
         check_skill(skill, self.contract, self._limits)
-        row = self._bank.add(self.contract.table.pack(skill.tensors))
-        applied = _applied(skill, name, row, prove)
+        segments = self.contract.table.pack(skill.tensors)
+        row = self._bank.add(segments.ravel())
+        applied = _applied(skill, name, row, len(segments), prove)
         try:
             if prove:
                 array = self._bank.array
@@ -366,7 +367,7 @@ def _library(operators: str | os.PathLike[str] | None) -> Path | Literal["auto"]
     return AUTO if operators == AUTO else None if operators is None else Path(operators)
 
 
-def _applied(skill: Skill, name: str, row: int, proved: bool) -> Applied:
+def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool) -> Applied:
     manifest = skill.manifest
     info = SkillInfo(
         name=name,
@@ -381,4 +382,4 @@ def _applied(skill: Skill, name: str, row: int, proved: bool) -> Applied:
         proved=proved,
     )
     defaults = {**manifest.prompt["generation"], "stop": tuple(manifest.prompt["stop"])}
-    return Applied(row, manifest.activation, manifest.prompt["system"], defaults, ((info, 1.0),))
+    return Applied(row, experts, manifest.activation, manifest.prompt["system"], defaults, ((info, 1.0),))

@@ -104,9 +104,8 @@ class Plain:
         options.log_severity_level = 3
         self._session = ort.InferenceSession(directory / "model.onnx", options, providers=["CPUExecutionProvider"])
         self._table = contract(directory).table
-        self._row = np.zeros(self._table.row_size, np.float32)
-        if path is not None:
-            self._row = self._table.pack(read_skill(path).tensors)
+        dtype = np.float32 if contract(directory).precision == "fp32" else np.float16
+        self._bank, self._ids = self._table.bank([] if path is None else [read_skill(path).tensors], dtype)
         self._activation = activation
 
     def __call__(self, ids: Sequence[int], boundary: int = 0) -> Array:
@@ -116,8 +115,8 @@ class Plain:
         feeds = {
             "input_ids": tokens,
             "attention_mask": np.ones_like(tokens),
-            "lime.bank": np.stack([np.zeros_like(self._row), self._row]),
-            "lime.skill_ids": (np.arange(len(ids)) >= start).astype(np.int64)[None],
+            "lime.bank": self._bank,
+            "lime.skill_ids": np.where(np.arange(len(ids)) >= start, self._ids[-1], 0)[None],
         }
         for value in self._session.get_inputs():
             if value.name.startswith("past_key_values"):

@@ -88,9 +88,12 @@ class Exported:
             for _ in range(count)
         ]
 
-    def bank(self, skills: list[dict[str, Array]], dtype: Any = np.float32) -> Array:
-        rows = [np.zeros(self.contract.table.row_size, np.float32), *(self.contract.table.pack(s) for s in skills)]
-        return np.stack(rows).astype(dtype)
+    def bank(self, skills: list[dict[str, Array]]) -> Array:
+        return self.contract.table.bank(skills, np.float32 if self.contract.precision == "fp32" else np.float16)[0]
+
+    def ids(self, rows: Any) -> Array:
+        """The ids of the rows of `bank`: its skills have as many experts as the model."""
+        return -np.array(rows) if self.contract.routing.experts > 1 else np.array(rows)
 
 
 def make_export(backbone: Path, output: Path, precision: Precision = "fp32", **others: Any) -> Exported:
@@ -178,7 +181,7 @@ def test_without_a_skill_every_bit_is_the_builders(
         expected, nothing_fed = run(plain, prompt()), run(session, prompt())
         assert all(np.array_equal(expected[name], nothing_fed[name]) for name in expected)
         bank = exported.bank(exported.skills())
-        mixed = run(session, prompt(), bank=bank, skill_ids=np.array([[0], [2]]))["logits"]
+        mixed = run(session, prompt(), bank=bank, skill_ids=exported.ids([[0], [2]]))["logits"]
         assert np.array_equal(mixed[0], expected["logits"][0])
         assert not np.allclose(mixed[1], expected["logits"][1], atol=0.1)
 
@@ -188,7 +191,7 @@ def test_a_skill_is_the_definition_on_the_hugging_face_model(
     architecture: str, backbones: dict[str, Path], tmp_path: Path
 ) -> None:
     exported = make_export(backbones[architecture], tmp_path / "out", seed=1)
-    skills, ids = exported.skills(), np.array([[2], [0], [1]])
+    skills, ids = exported.skills(), exported.ids([[2], [0], [1]])
     found = run(exported.session(), prompt(3), bank=exported.bank(skills), skill_ids=ids)["logits"]
     assert error(found, oracle(exported, prompt(3), [skills[1], None, skills[0]])) < TOLERANCE
 
@@ -199,7 +202,7 @@ def test_a_skill_is_the_definition_on_the_hugging_face_model(
 def test_only_some_projections_adapted(names: tuple[str, ...], backbones: dict[str, Path], tmp_path: Path) -> None:
     exported = make_export(backbones["qwen2"], tmp_path / "out", names=names)
     skills = exported.skills(1)
-    found = run(exported.session(), prompt(1), bank=exported.bank(skills), skill_ids=np.array([[1]]))["logits"]
+    found = run(exported.session(), prompt(1), bank=exported.bank(skills), skill_ids=exported.ids([[1]]))["logits"]
     assert error(found, oracle(exported, prompt(1), [*skills])) < TOLERANCE
 
 
@@ -208,7 +211,7 @@ def test_steps_continue_a_prefill(precision: Precision, backbones: dict[str, Pat
     routing, kinds = Routing(experts=3, window=3, mode="auto_soft"), ("expert", "shift", "rank")
     exported = make_export(backbones["llama"], tmp_path / "out", precision, routing=routing, kinds=kinds)
     session, skills, tokens = exported.session(), exported.skills(), prompt(2, 8)
-    bank, ids = exported.bank(skills), np.array([[1], [2]])
+    bank, ids = exported.bank(skills), exported.ids([[1], [2]])
     whole = run(session, tokens, bank=bank, skill_ids=ids)
     columns = len(exported.contract.table.modules) * routing.experts
     assert whole["lime.evidence"].shape == (2, 8, columns)
@@ -228,7 +231,7 @@ def test_a_block_that_its_vectors_do_not_fill(backbones: dict[str, Path], tmp_pa
     routing = Routing(experts=1)  # 96 of 128 floats
     exported = make_export(backbones["llama"], tmp_path / "out", names=("gate_proj",), kinds=("gain",), routing=routing)
     skills = exported.skills(1)
-    found = run(exported.session(), prompt(1), bank=exported.bank(skills), skill_ids=np.array([[1]]))["logits"]
+    found = run(exported.session(), prompt(1), bank=exported.bank(skills), skill_ids=exported.ids([[1]]))["logits"]
     assert error(found, oracle(exported, prompt(1), [*skills])) < TOLERANCE
 
 
@@ -240,8 +243,8 @@ def test_half_precision(backbones: dict[str, Path], tmp_path: Path) -> None:
     session, skills = exported.session(), exported.skills(1)
     expected = run(make_session(tmp_path / "plain"), prompt(1))["logits"].astype(np.float64)
     assert error(run(session, prompt(1))["logits"], expected) < 2e-3  # two units of fp16
-    bank = exported.bank(skills, np.float16)
-    found = run(session, prompt(1), bank=bank, skill_ids=np.array([[1]]))["logits"]
+    bank = exported.bank(skills)
+    found = run(session, prompt(1), bank=bank, skill_ids=exported.ids([[1]]))["logits"]
     assert found.dtype == np.float16
     assert error(found, oracle(exported, prompt(1), [*skills])) < 1e-2
 
@@ -250,8 +253,8 @@ def test_phi_3_in_half_precision_joins_what_the_graph_separates(backbones: dict[
     routing = Routing(experts=2, mode="auto_soft")
     exported = make_export(backbones["phi3"], tmp_path / "out", "fp16", routing=routing)
     skills = exported.skills(1)
-    bank = exported.bank(skills, np.float16)
-    found = run(exported.session(), prompt(1), bank=bank, skill_ids=np.array([[1]]))["logits"]
+    bank = exported.bank(skills)
+    found = run(exported.session(), prompt(1), bank=bank, skill_ids=exported.ids([[1]]))["logits"]
     assert error(found, oracle(exported, prompt(1), [*skills])) < 1e-2
 
 
@@ -383,6 +386,6 @@ def test_bad_skills_are_errors(backbones: dict[str, Path], tmp_path: Path) -> No
     exported = make_export(backbones["llama"], tmp_path / "out", names=("o_proj",))
     session, bank = exported.session(), exported.bank(exported.skills())
     with pytest.raises(InvalidArgument, match="out of data bounds"):
-        run(session, prompt(1), bank=bank, skill_ids=np.array([[3]]))
+        run(session, prompt(1), bank=bank, skill_ids=exported.ids([[3]]))
     with pytest.raises(InvalidArgument, match="Got invalid dimensions"):
-        run(session, prompt(1), bank=bank[:, :-64], skill_ids=np.array([[1]]))
+        run(session, prompt(1), bank=bank[:, :-64], skill_ids=exported.ids([[1]]))

@@ -18,6 +18,7 @@ from .runtime_models import Plain, exported, runtime, skill
 
 Ids = npt.NDArray[np.int64]
 TOLERANCE = 1e-4  # fp32: single tokens take other kernels than whole prompts
+IDS = [0, -1, -2]  # of the base and of two skills of several experts
 ACTIVE = 7  # position from which the skill applies in these tests
 
 
@@ -25,8 +26,8 @@ def tokens(seed: int, count: int) -> Ids:
     return np.random.default_rng(seed).integers(3, 300, count)
 
 
-def rows(count: int, row: int = 1) -> Ids:
-    return np.where(np.arange(count) >= ACTIVE, row, 0)
+def rows(count: int, skill: int = IDS[1]) -> Ids:
+    return np.where(np.arange(count) >= ACTIVE, skill, 0)
 
 
 class Setup:
@@ -37,8 +38,8 @@ class Setup:
         self.graph = Runtime.load(directory, threads=1)._graph
         paths = [skill(directory, name) for name in ("one", "two")]
         table = self.graph.directory.contract.table
-        packed = [table.pack(read_skill(path).tensors) for path in paths]
-        self.bank = np.stack([np.zeros_like(packed[0]), *packed])
+        self.bank, ids = table.bank([read_skill(path).tensors for path in paths])
+        assert ids.tolist() == IDS
         self.plain = [Plain(directory), *(Plain(directory, path, "response") for path in paths)]
 
     def cache(self, batch: int, capacity: int = 100) -> Cache:
@@ -54,7 +55,7 @@ def test_prefill_and_steps_equal_a_full_forward(setup: Setup) -> None:
     ids, cache = tokens(0, 30), setup.cache(1)
     wanted = setup.plain[1](ids.tolist(), ACTIVE)
     found = [cache.prefill(0, ids[:20], rows(20))[0].copy()]
-    found += [cache.step(ids[at : at + 1], np.array([1]))[0].copy() for at in range(20, 30)]
+    found += [cache.step(ids[at : at + 1], np.array([IDS[1]]))[0].copy() for at in range(20, 30)]
     np.testing.assert_allclose(np.stack(found), wanted[19:], atol=TOLERANCE)
     assert np.abs(wanted - setup.plain[0](ids.tolist())).max() > 0.1  # the skill does something
 
@@ -68,7 +69,7 @@ def test_chunks_give_the_same_bits(setup: Setup, monkeypatch: pytest.MonkeyPatch
 
 def test_rows_of_a_batch_equal_rows_alone(setup: Setup) -> None:
     """Different lengths, different skills, one of them the base; then rows that finish."""
-    lengths, skills = (5, 40, 17, 1), np.array([1, 2, 0, 2])
+    lengths, skills = (5, 40, 17, 1), np.array([IDS[row] for row in (1, 2, 0, 2)])
     batch, alone = setup.cache(4), [setup.cache(1) for _ in lengths]
     for row, length in enumerate(lengths):
         ids = tokens(row, length)
@@ -89,19 +90,19 @@ def test_rows_of_a_batch_equal_rows_alone(setup: Setup) -> None:
 def test_a_prefix_is_copied_only_as_far_as_it_would_be_the_same(setup: Setup) -> None:
     """The same tokens with two skills that begin at ACTIVE share what comes before, bit for bit."""
     ids, cache = tokens(2, 20), setup.cache(3)
-    reused = [cache.prefill(row, ids, rows(20, skill))[1] for row, skill in enumerate((1, 2, 1))]
+    reused = [cache.prefill(row, ids, rows(20, skill))[1] for row, skill in enumerate(IDS[at] for at in (1, 2, 1))]
     assert reused == [0, ACTIVE, 18]  # never all but one: a single token takes another kernel
-    again, count = cache.prefill(1, ids, rows(20, 2))
+    again, count = cache.prefill(1, ids, rows(20, IDS[2]))
     assert count == 18
-    np.testing.assert_array_equal(again, setup.cache(1).prefill(0, ids, rows(20, 2))[0])
+    np.testing.assert_array_equal(again, setup.cache(1).prefill(0, ids, rows(20, IDS[2]))[0])
 
 
 def test_rewinding_forgets(setup: Setup) -> None:
     ids, cache = tokens(3, 24), setup.cache(1)
     cache.prefill(0, ids[:20], rows(20))
-    cache.extend(0, tokens(4, 9), np.full(9, 2))
+    cache.extend(0, tokens(4, 9), np.full(9, IDS[2]))
     cache.rewind(0, 20)
-    found = cache.extend(0, ids[20:], np.ones(4, np.int64))
+    found = cache.extend(0, ids[20:], np.full(4, IDS[1]))
     np.testing.assert_allclose(found, setup.plain[1](ids.tolist(), ACTIVE)[20:], atol=TOLERANCE)
 
 

@@ -114,7 +114,7 @@ def test_a_blend_is_the_weighted_way_from_neutral(made: Runtime) -> None:
     neutral = table.pack({})
     legal, brief = (table.pack(read_skill(info.path).tensors) for info in made.skills())
     with made._registry.lease([{"legal": 0.5, "brief": -0.25}]) as lease:
-        row = lease.array[lease.applied[0].row]
+        row = lease.array[lease.applied[0].row].reshape(neutral.shape[0] * lease.applied[0].experts, -1)
         np.testing.assert_allclose(row, neutral + 0.5 * (legal - neutral) - 0.25 * (brief - neutral), atol=1e-6)
 
 
