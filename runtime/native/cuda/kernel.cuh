@@ -88,10 +88,9 @@ template <int G, class T, class P> struct Block {
   const int64_t from;  // first token
   const int count;     // of tokens, at most G
   const int lane, warp;
-  const bool routed;  // one expert always has weight 1
   Tokens<G>*const staged, *const partial, *const low, *const weights;
   float* const logits;
-  int skills[G];  // bank rows
+  int skills[G];  // 0: the base; above: a skill of one expert; below: one of E
 
   __device__ Block(const Launch& launch, float* shared, const Layout& layout)
       : launch(launch),
@@ -101,7 +100,6 @@ template <int G, class T, class P> struct Block {
         count(int(launch.last - from < G ? launch.last - from : G)),
         lane(threadIdx.x % kWarp),
         warp(threadIdx.x / kWarp),
-        routed(routing.experts > 1 || routing.window > 1),
         staged(reinterpret_cast<Tokens<G>*>(shared)),
         partial(staged + kStage / G),
         low(reinterpret_cast<Tokens<G>*>(shared + layout.low)),
@@ -110,35 +108,36 @@ template <int G, class T, class P> struct Block {
 
   __device__ void run() {
     if (int64_t(blockIdx.z) * kThreads >= part.width) return;  // another part has more slices
-    bool skilled = false;
+    bool skilled = false, routed = false;
     for (int g = 0; g < G; ++g) {
       skills[g] = skill(g);
       skilled |= skills[g] != 0;
+      routed |= skills[g] < 0;
     }
-    const bool hands_out = routing.window > 1 && blockIdx.z == 0;  // evidence, which later tokens need of the base too
-    if (skilled || hands_out) prepare(skilled, hands_out);
+    const bool hands_out = routing.window > 1 && blockIdx.z == 0;  // evidence, which later tokens need of all before
+    if (skilled || hands_out) prepare(skilled, routed, hands_out);
     const int64_t step = int64_t(gridDim.z) * kThreads;
     for (int64_t h = int64_t(blockIdx.z) * kThreads + threadIdx.x; h < part.width; h += step) {
-      if (skilled) modulate(h);
+      if (skilled) modulate(h, routed ? routing.experts : 1);
       else copy(h);
     }
   }
 
-  // The bank row of token g; the base's where there is no such token.
+  // The skill of token g; the base where there is no such token.
   __device__ int skill(int g) const {
     return g < count ? launch.ids[(from + g - launch.first) * launch.id_step] : 0;
   }
 
-  // low and weights of the block's tokens. All threads come here or none does.
-  __device__ void prepare(bool skilled, bool hands_out) {
+  // low and weights of the block's tokens, as far as they are needed. All threads come here or none does.
+  __device__ void prepare(bool skilled, bool routed, bool hands_out) {
     int before = 0;  // tokens of this call that the first token's window reaches back to
-    if (skilled && routing.window > 1) before = int(min(int64_t(routing.window - 1), from % launch.job.tokens));
+    if (routed && routing.window > 1) before = int(min(int64_t(routing.window - 1), from % launch.job.tokens));
     for (int at = -before; at < 0; at += G) {
       project(from + at, min(G, -at));
       evidence(from + at, min(G, -at), logits + (before + at) * routing.experts, false);
     }
-    if (launch.node.uses_low) project(from, count);
-    if (routed) evidence(from, count, logits + before * routing.experts, hands_out);
+    if (routed || hands_out || part.fields[kExpert] >= 0) project(from, count);
+    if (routed || hands_out) evidence(from, count, logits + before * routing.experts, hands_out);
     if (!skilled) return;
     __syncthreads();
     for (int g = warp; g < G; g += kWarps) weigh(g, logits + (before + g) * routing.experts);
@@ -230,8 +229,8 @@ template <int G, class T, class P> struct Block {
   // Expert weights of token g. `latest` are its logits; those of the tokens before it in this call lie before them.
   __device__ void weigh(int g, const float* latest) {
     const int experts = routing.experts;
-    float w[kPerLane] = {1, 0};
-    if (g < count && routed) {
+    float w[kPerLane] = {lane == 0 ? 1.0f : 0.0f, 0};
+    if (skill(g) < 0) {
       const int64_t row = (from + g) / launch.job.tokens, place = (from + g) % launch.job.tokens;
       for (int k = 0; k < kPerLane; ++k) {
         const int e = lane + k * kWarp;
@@ -306,9 +305,10 @@ template <int G, class T, class P> struct Block {
     for (int k = 0; k < kPerLane; ++k) w[k] /= sum;
   }
 
-  // Of the bank.
-  __device__ const P* row(int skill) const {
-    return static_cast<const P*>(launch.job.bank) + skill * launch.job.bank_width;
+  // A skill's vectors of one expert, in the bank.
+  __device__ const P* segment(int skill, int expert) const {
+    const int64_t row = skill < 0 ? -skill : skill;
+    return static_cast<const P*>(launch.job.bank) + row * launch.job.bank_width + expert * launch.job.segment;
   }
 
   // low under the rank gate of every token's skill.
@@ -316,17 +316,17 @@ template <int G, class T, class P> struct Block {
     for (int64_t i = threadIdx.x; i < part.rank * G; i += kThreads) {
       const int g = int(i % G);
       const int64_t r = i / G;
-      if (!skill(g)) continue;
-      const P* gates = row(skill(g)) + part.gate + r;
+      const int own = skill(g), experts = own < 0 ? routing.experts : 1;
+      if (own == 0) continue;
       float mixed = 0;
-      for (int e = 0; e < routing.experts; ++e) mixed += weights[e].of[g] * number(gates[e * part.rank]);
+      for (int e = 0; e < experts; ++e) mixed += weights[e].of[g] * number(segment(own, e)[part.gate + r]);
       low[r].of[g] *= mixed;
     }
     __syncthreads();
   }
 
   // y + d * expert + y * gain + shift in column h of the block's tokens; y itself where the skill is the base.
-  __device__ void modulate(int64_t h) const {
+  __device__ void modulate(int64_t h, int experts) const {
     const int64_t at = from * launch.node.width + part.begin + h;
     const T* y = static_cast<const T*>(launch.job.y) + at;
     T* out = static_cast<T*>(launch.job.out) + at;
@@ -343,12 +343,12 @@ template <int G, class T, class P> struct Block {
     for (int field = 0; field < kFields; ++field) {
       if (part.fields[field] < 0) continue;
       float mixed[G] = {};
-      for (int e = 0; e < routing.experts; ++e) {
+      for (int e = 0; e < experts; ++e) {
         float value = 0;
         int held = 0;  // neighbours of one skill share a read
         for (int g = 0; g < G; ++g) {
-          if (!skills[g]) continue;
-          if (skills[g] != held) value = number(row(skills[g])[part.fields[field] + e * part.width + h]);
+          if (e ? skills[g] >= 0 : skills[g] == 0) continue;  // no such expert, and nothing of the skill's to read
+          if (skills[g] != held) value = number(segment(skills[g], e)[part.fields[field] + h]);
           held = skills[g];
           mixed[g] += weights[e].of[g] * value;
         }
