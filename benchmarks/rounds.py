@@ -173,10 +173,14 @@ class Report:
 
     def write(self, path: Path | None) -> None:
         """Write the JSON form, if there is a path."""
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            document = asdict(self) | {"load_after": load()}
-            path.write_text(json.dumps(_shortened(document), indent=1) + "\n", "utf-8")
+        write(path, asdict(self) | {"load_after": load()})
+
+
+def write(path: Path | None, document: Mapping[str, Any]) -> None:
+    """Write a benchmark's findings as JSON, if there is a path."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(_shortened(document), indent=1) + "\n", "utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -202,25 +206,17 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def table(group: Group) -> Table:
-    """One line for every variant, with a column for every variant that others are divided by."""
-    references = references_of(group)
-    made = Table("variant", "ms", "quartiles", title=f"{group.title}; {group.rounds} rounds", title_justify="left")
-    for reference in references:
-        made.add_column(f"/ {reference}")
-        made.add_column("quartiles")
+    """One line for every variant, or for every variant that it is divided by."""
+    headers = ("variant", "ms", "quartiles", "against", "ratio", "quartiles")
+    made = Table(*headers, title=f"{group.title}; {group.rounds} rounds", title_justify="left")
     for figure in group.figures:
         cells = [figure.name, f"{figure.ms.median:.3f}", f"{figure.ms.low:.3f}..{figure.ms.high:.3f}"]
-        for reference in references:
-            ratio = figure.ratios.get(reference)
-            cells += ["", ""] if ratio is None else [f"{ratio.median:.3f}", f"{ratio.low:.3f}..{ratio.high:.3f}"]
-        made.add_row(*cells)
+        for other, ratio in figure.ratios.items():
+            made.add_row(*cells, other, f"{ratio.median:.3f}", f"{ratio.low:.3f}..{ratio.high:.3f}")
+            cells = [""] * 3
+        if not figure.ratios:
+            made.add_row(*cells)
     return made
-
-
-def references_of(group: Group) -> list[str]:
-    """The variants that others are divided by, in the order of the figures."""
-    used = {other for figure in group.figures for other in figure.ratios}
-    return [figure.name for figure in group.figures if figure.name in used]
 
 
 def machine() -> dict[str, Any]:

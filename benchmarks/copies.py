@@ -1,0 +1,38 @@
+"""Many different skills for one model: copies of a real one under other names, with other numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from lime_edge.package import read_skill, write_skill
+
+_LEAST = 0.9  # every number is multiplied by something between this and 1: no bound is exceeded
+
+
+def write_copies(source: Path, folder: Path, count: int) -> list[Path]:
+    """Write the copies that are missing from a folder.
+
+    Args:
+        source: The real skill.
+        folder: Where they are to be; ``copy-0.lime`` and so on.
+        count: How many.
+    """
+    skill = read_skill(source)
+    dtype: Any = skill.dtype.lower()
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"copy-{number}.lime" for number in range(count)]
+    for number, path in enumerate(track(paths, "writing skills", transient=True)):
+        if path.exists():
+            continue
+        rng = np.random.default_rng(number)
+        tensors = {
+            name: array * rng.uniform(_LEAST, 1, array.shape).astype(np.float32)
+            for name, array in skill.tensors.items()
+        }
+        write_skill(path, replace(skill.manifest, name=path.stem), tensors, dtype)
+    return paths

@@ -1,0 +1,114 @@
+"""What a prompt costs: prefill with a skill, with many, and with other engines' adapters.
+
+    python benchmarks/prefill.py EXPORTED SKILL.lime... [--threads 1] [--rivals genai,llama,peft] [--json FILE]
+
+Every figure is one prompt from an empty cache, in runs of 256 tokens as the runtime makes them. Rows
+without "Runtime" time the session's runs with everything bound beforehand; both graphs compute the logits of
+every position. "Runtime" rows are `Timings.prefill_seconds` of `Runtime.generate`: tokenizer apart, all of
+it, the first token picked. llama.cpp and PEFT compute the last position's logits only, as their own
+generation does. Rivals run in processes of their own and take their own times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+import graphs
+from command import Comparison, comparing, numbers, options, threads
+from graphs import Feeds, Graph, fed
+from rounds import Group, Variant, measure
+from sides import UNTOUCHED, endless
+
+from lime_edge import Runtime
+
+
+@click.command()
+@options
+@click.option("--lengths", default="32,256,1024", show_default=True, callback=numbers, help="Tokens of the prompt.")
+@click.option("--rounds", default=40, show_default=True, type=click.IntRange(1))
+@click.option("--bank", default=1000, show_default=True, type=click.IntRange(1), help="Skills in the full bank.")
+def main(lengths: list[int], rounds: int, bank: int, json_path: Path | None, **given: Any) -> None:
+    """Measure a prompt."""
+    with comparing("prefill", max(lengths) + 8, given, rounds=rounds, bank=bank) as comparison:
+        for length in lengths:
+            prefilling = Prefilling(comparison, length, rounds, bank)
+            comparison.report.add(prefilling.skill())
+            if comparison.rivals:
+                comparison.report.add(prefilling.others())
+        comparison.report.write(json_path)
+
+
+class Prefilling:
+    """The groups of variants for one length.
+
+    Args:
+        comparison: What takes part.
+        length: Tokens of the prompt.
+        rounds: How many.
+        bank: Skills in the full bank.
+    """
+
+    def __init__(self, comparison: Comparison, length: int, rounds: int, bank: int) -> None:
+        self.sides, self.rivals = comparison.sides, comparison.rivals
+        self.length, self.rounds, self.full = length, rounds, bank
+        self.ids = self.sides.prompt(length)
+
+    def skill(self) -> Group:
+        """The base and one skill, with the library and with the function, and through the Runtime."""
+        sides, bank = self.sides, self.sides.bank(self.full)
+        variants = [Variant(UNTOUCHED, self._graph(sides.plain, {}))]
+        cases = {
+            "base, nothing fed": {},
+            "base, skill 0 fed": fed(bank[:2], [0]),
+            "one skill": fed(bank[:2], [1]),
+            f"one skill of {self.full:,}": fed(bank, [self.full]),
+        }
+        with ExitStack() as stack:
+            directory = stack.enter_context(endless(sides.asked.exported))
+            for name, graph in sides.ours.items():
+                for what, feeds in cases.items():
+                    variants.append(Variant(f"{what} ({name})", self._graph(graph, feeds), (UNTOUCHED,)))
+                variants.append(
+                    Variant(f"Runtime, one skill ({name})", self._answer(sides.runtime(directory, name)), (UNTOUCHED,))
+                )
+            return self._measure("skill", variants)
+
+    def others(self) -> Group:
+        """One skill against other engines and their LoRA."""
+        sides = self.sides
+        graph = sides.ours[sides.best]
+        ours = Variant(f"one skill ({sides.best})", self._graph(graph, fed(sides.bank(1), [1])))
+        return self._measure("rivals", [ours, *self._rivals(ours.name)])
+
+    def _graph(self, graph: Graph, feeds: Feeds) -> Callable[[], float]:
+        runs = graphs.prefill(graph, graph.buffers(1, self.length), self.ids, feeds)
+        return lambda: sum(run() for run in runs)
+
+    def _answer(self, runtime: Runtime) -> Callable[[], float]:
+        skill = runtime.load_skill(self.sides.asked.skills[0]).name
+        text = self.sides.tokenizer.decode(self.ids)
+
+        def answer() -> float:
+            timings = runtime.generate(text, skill=skill, raw=True, max_new_tokens=1).timings
+            if timings.prompt_tokens != self.length:
+                raise click.ClickException(f"a prompt of {timings.prompt_tokens} tokens, not {self.length}")
+            return timings.prefill_seconds
+
+        return answer
+
+    def _rivals(self, ours: str) -> Iterator[Variant]:
+        for rival in self.rivals:
+            for variant in rival.variants:
+                yield Variant(rival.titled(variant), rival.prefills(variant, self.ids), (ours,))
+
+    def _measure(self, part: str, variants: Sequence[Variant]) -> Group:
+        title = f"prefill of {self.length:,} tokens, one row, {threads(self.sides.asked.threads)}"
+        return measure(title, variants, self.rounds, warm=1, part=part, length=self.length)
+
+
+if __name__ == "__main__":
+    main()

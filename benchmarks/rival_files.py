@@ -1,0 +1,154 @@
+"""What the rivals run: one random LoRA r = 8 on q, k, v and o, in the form that each of them takes.
+
+The weights are the same in all forms, so that the rivals compute the same function. Speed does not
+depend on what they are. Knows nothing of processes or of time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lime_edge.exporters.builder import Precision, build_backbone
+
+RANK, ALPHA, TARGETS = 8, 16, ("q_proj", "k_proj", "v_proj", "o_proj")
+_SPREAD = 0.02  # standard deviation of B
+_LORA = re.compile(r"\.layers\.(\d+)\.self_attn\.(\w+)\.lora_([AB])\.")
+_ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+_GGUF = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Makes what is missing below `work` when a rival is about to need it.
+
+    Args:
+        work: A folder of our own; what is there already is taken.
+        model: The backbone in the Hugging Face layout.
+        untouched: The builder's graph of it.
+        precision: Of that graph, and of the one with a LoRA.
+        gguf: The backbone for llama.cpp.
+    """
+
+    work: Path
+    model: Path
+    untouched: Path
+    precision: Precision
+    gguf: Path | None
+
+    def settings(self, rival: str) -> dict[str, Any]:
+        """What the rival's worker is to load."""
+        if rival == "genai":
+            return {"graphs": {"no adapter": str(self.untouched), "LoRA": str(self._graph())}}
+        if rival == "peft":
+            return {"model": str(self.model), "adapter": str(self._adapter()), "dtypes": ["float32", "bfloat16"]}
+        return {"model": str(self.gguf), "adapter": str(self._gguf_adapter())}
+
+    def _adapter(self) -> Path:
+        """A PEFT LoRA with random weights."""
+        target = self.work / "lora"
+        if not (target / "adapter_config.json").is_file():
+            with whole(target) as made:
+                _write_adapter(self.model, made)
+        return target
+
+    def _graph(self) -> Path:
+        """The builder's graph with that LoRA in it, of the recipe of `build_backbone`."""
+        target = self.work / f"genai-lora-{self.precision}"
+        if not (target / "genai_config.json").is_file():
+            with whole(target) as made:
+                _build_with(self.model, self._adapter(), self.precision, made)
+        return target
+
+    def _gguf_adapter(self) -> Path:
+        """That LoRA for llama.cpp."""
+        target = self.work / "lora.gguf"
+        if not target.is_file():
+            unfinished = target.with_suffix(".part")
+            _write_gguf(self._adapter(), self.model, unfinished)
+            unfinished.rename(target)
+        return target
+
+
+@contextlib.contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name only once it is complete."""
+    made = target.with_name(f"{target.name}.part")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    yield made
+    made.rename(target)
+
+
+def _write_adapter(model: Path, target: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from lime_edge.quiet import quietly
+
+    torch.manual_seed(0)
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS))
+    with quietly():
+        wrapped: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), config)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:  # zeros otherwise: a LoRA that does nothing
+            parameter.data.normal_(0, _SPREAD)
+    wrapped.save_pretrained(target)
+
+
+def _build_with(model: Path, adapter: Path, precision: Precision, target: Path) -> None:
+    """The builder's own LoRA: two MatMuls and an Add beside each projection, which it does not pack then.
+
+    They stay in float32: the searched recipe crashes on matrices that are not whole blocks of 64.
+    """
+    layers = json.loads((model / "config.json").read_text("utf-8"))["num_hidden_layers"]
+    nodes = [
+        f"/model/layers.{layer}/attn/{projection}/lora_{side}/MatMul"
+        for layer in range(layers)
+        for projection in TARGETS
+        for side in "AB"
+    ]
+    options = [f"adapter_path={adapter}", f"nodes_to_exclude={','.join(nodes)}"]
+    build_backbone(model, target, precision, options)
+
+
+def _write_gguf(adapter: Path, model: Path, target: Path) -> None:
+    """llama.cpp's LoRA: tensors ``NAME.lora_a`` [r, D] and ``NAME.lora_b`` [H, r], and alpha."""
+    import gguf
+    from safetensors.numpy import load_file
+
+    heads = json.loads((model / "config.json").read_text("utf-8"))
+    writer = gguf.GGUFWriter(target, arch="llama")
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(ALPHA))
+    for name, array in load_file(adapter / "adapter_model.safetensors").items():
+        found = _LORA.search(name)
+        if found is None:
+            raise ValueError(f"{name} is no LoRA of an attention's projection")
+        layer, projection, side = found.groups()
+        if side == "B" and projection in _ROTATED:
+            array = _interleaved(array, heads[_ROTATED[projection]])
+        writer.add_tensor(f"blk.{layer}.{_GGUF[projection]}.weight.lora_{side.lower()}", np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _interleaved(array: Array, heads: int) -> Array:
+    """Rows of q or k in the order of llama.cpp's rotary embedding: halves of a head become pairs."""
+    halves = array.reshape(heads, 2, -1, array.shape[1])
+    return halves.swapaxes(1, 2).reshape(array.shape)

@@ -1,0 +1,118 @@
+"""The other end of `rivals.py`: one engine in a process of its own, which runs a step when it is told to.
+
+Speaks JSON lines: a request on standard input, an answer on standard output. Times are taken here,
+around the engine's own call, so that the pipe costs nothing. Imports nothing but the standard library,
+so that it runs wherever the engine is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+_SHOWN = 64  # logits in an answer: enough to tell two models apart
+
+
+class Engine(ABC):
+    """One engine with one model, which it runs with and without an adapter.
+
+    Args:
+        settings: As the parent gives them: ``threads``, ``positions`` (room in the cache) and paths.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def __init__(self, settings: dict[str, Any]) -> None: ...
+
+    @abstractmethod
+    def variants(self) -> dict[str, str]:
+        """What can be run: name -> what it is, versions included."""
+
+    @abstractmethod
+    def forget(self, variant: str) -> None:
+        """Empty the cache."""
+
+    @abstractmethod
+    def prompt(self, variant: str, ids: Sequence[int]) -> None:
+        """Run a prompt on the empty cache, as the engine's own generation would."""
+
+    @abstractmethod
+    def step(self, variant: str, token: int) -> None:
+        """Run one more token: this one, or the likeliest where the engine picks tokens itself."""
+
+    @abstractmethod
+    def back(self, variant: str, length: int) -> None:
+        """Forget the positions from `length` on."""
+
+    @abstractmethod
+    def logits(self, variant: str) -> Sequence[float]:
+        """After the last token that was run, [V]."""
+
+    def greedy(self, variant: str, count: int) -> list[int]:
+        """The likeliest tokens after the prompt that was run last."""
+        tokens = [_likeliest(self.logits(variant))]
+        while len(tokens) < count:
+            self.step(variant, tokens[-1])
+            tokens.append(_likeliest(self.logits(variant)))
+        return tokens
+
+
+def serve(make: Callable[[dict[str, Any]], Engine]) -> None:
+    """Answer requests until the input ends. The first line of input holds the settings."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print goes to standard error
+    engine = make(json.loads(sys.stdin.readline()))
+    _say(answers, {"variants": engine.variants()})
+    worker = _Worker(engine)
+    for line in sys.stdin:
+        request = json.loads(line)
+        _say(answers, getattr(worker, request.pop("do"))(**request))
+
+
+def _say(answers: Any, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+class _Worker:
+    """What a request may ask for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lengths: dict[str, int] = {}  # of the prompt that each variant holds
+
+    def prompt(self, variant: str, ids: Sequence[int]) -> dict[str, Any]:
+        """Run a prompt -> seconds."""
+        self._engine.forget(variant)
+        began = time.perf_counter()
+        self._engine.prompt(variant, ids)
+        seconds = time.perf_counter() - began
+        self._lengths[variant] = len(ids)
+        return {"seconds": seconds}
+
+    def steps(self, variant: str, token: int, count: int, uncounted: int) -> dict[str, Any]:
+        """Run steps after the prompt, then forget them -> mean seconds of the last `count`."""
+        for _ in range(uncounted):
+            self._engine.step(variant, token)
+        began = time.perf_counter()
+        for _ in range(count):
+            self._engine.step(variant, token)
+        seconds = (time.perf_counter() - began) / count
+        self._engine.back(variant, self._lengths[variant])
+        return {"seconds": seconds}
+
+    def greedy(self, variant: str, ids: Sequence[int], count: int) -> dict[str, Any]:
+        """Likeliest tokens after a prompt, and the first few logits after it."""
+        self.prompt(variant, ids)
+        shown = [float(value) for value in self._engine.logits(variant)[:_SHOWN]]
+        return {"tokens": self._engine.greedy(variant, count), "logits": shown}
+
+
+def _likeliest(logits: Sequence[float]) -> int:
+    return max(range(len(logits)), key=logits.__getitem__)
