@@ -1,7 +1,7 @@
 // CUDA for the tests: runs a kernel's own source on the host. Stands in for NVIDIA's header of the same name.
 //
-// Every thread of a block is a fiber, which runs until it reaches a barrier or exchanges a value within its warp. Blocks
-// run one after another. What a GPU would leave undefined shows:
+// Every thread of a block is a fiber, which runs until it reaches a barrier or exchanges a value within its warp.
+// Blocks run one after another. What a GPU would leave undefined shows:
 //   order      threads and blocks run in an order drawn from a seed: what a missing barrier lets happen differs by seed
 //   barriers   one that not all threads of a block (or lanes of a warp) reach is an error of the launch
 //   memory     shared memory is as large as the launch says, from the heap, for the address sanitizer, and filled with
@@ -24,7 +24,7 @@
 #define __device__
 #define __host__
 #define __grid_constant__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define LIME_SHARED(name) float4* const name = on_host::shared
 
 using std::max;

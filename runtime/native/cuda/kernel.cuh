@@ -372,7 +372,7 @@ template <int G, class T, class P> struct Block {
 };
 
 template <int G, class T, class P>
-__global__ void __launch_bounds__(kThreads) lime_linear(const __grid_constant__ Launch launch) {
+__global__ void __launch_bounds__(kThreads, 2) lime_linear(const __grid_constant__ Launch launch) {
   LIME_SHARED(shared);
   const Layout layout(G, launch.node.part[blockIdx.y].rank, launch.node.routing);
   Block<G, T, P>(launch, reinterpret_cast<float*>(shared), layout).run();

@@ -125,7 +125,7 @@ struct Cuda {
     LIME_TRY(api.GetComputeStream(context, &stream));
     LIME_TRY(judge(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &capture)));
     if (capture != cudaStreamCaptureStatusNone)
-      return fail("skill ids are read by the host, so that it cannot be part of a CUDA graph: set enable_cuda_graph to 0");
+      return fail("skill ids are read by the host: it cannot be part of a CUDA graph; set enable_cuda_graph to 0");
     launch.node = kernel.node;
     launch.job = call.job;
     launch.columns = kernel.columns;
