@@ -8,9 +8,9 @@ Knows nothing of what the tensors mean. Format: docs/skill-format.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,14 +54,30 @@ class Container:
     Attributes:
         metadata: Text under every metadata key.
         layout: The table of tensors; packages with the same table share one object. None if it has faults.
-        tensors: Read-only views [rows, columns] into the file's bytes; none if there are faults.
+        body: The bytes of all tensors; none if there are faults.
         faults: Everything wrong, one line each.
     """
 
     metadata: dict[str, str] = field(default_factory=dict)
     layout: Layout | None = None
-    tensors: dict[str, Array] = field(default_factory=dict)
+    body: memoryview = field(default_factory=lambda: memoryview(b""))
     faults: list[str] = field(default_factory=list)
+
+    @cached_property
+    def tensors(self) -> dict[str, Array]:
+        """Read-only views [rows, columns] into the file's bytes; none if there are faults."""
+        entries = {} if self.layout is None or self.faults else self.layout.entries
+        return {name: np.ndarray(shape, dtype, self.body, begin) for name, (dtype, shape, begin) in entries.items()}
+
+    def gather(self, names: Sequence[str]) -> Array:
+        """A copy of tensors of the same type and shape, one below the other, [n * rows, columns]."""
+        assert self.layout is not None  # where the names come from
+        entries = self.layout.entries
+        dtype, shape, _ = entries[names[0]]
+        begins, size = np.array([entries[name].begin for name in names]), math.prod(shape) * dtype.itemsize
+        anywhere: Array = np.ndarray((len(self.body) - size + 1, size), np.uint8, self.body, strides=(1, 1))
+        found: Array = anywhere[begins].view(dtype).reshape(-1, shape[1])
+        return found
 
 
 def pack(metadata: Mapping[str, str], tensors: Mapping[str, Array]) -> bytes:
@@ -105,7 +121,7 @@ def unpack(data: bytes) -> Container:
     metadata, box.layout = known or _judged(header, box.faults)
     _read_metadata(metadata, box)
     if box.layout is not None:
-        _read_tensors(box.layout, data, 8 + size, box)
+        _read_body(box.layout, memoryview(data)[8 + size :], box)
     return box
 
 
@@ -170,17 +186,13 @@ def _layout(header: dict[str, Any], faults: list[str]) -> Layout | None:
     return Layout(entries, spans[-1][1] if spans else 0)
 
 
-def _read_tensors(layout: Layout, data: bytes, start: int, box: Container) -> None:
-    there = len(data) - start
-    if layout.size > there:
-        box.faults.append(f"the file is cut short: the tensors take {layout.size} bytes, {there} are there")
-    elif layout.size < there:
-        box.faults.append(f"{there - layout.size} bytes follow the last tensor; expected none")
+def _read_body(layout: Layout, body: memoryview, box: Container) -> None:
+    if layout.size > len(body):
+        box.faults.append(f"the file is cut short: the tensors take {layout.size} bytes, {len(body)} are there")
+    elif layout.size < len(body):
+        box.faults.append(f"{len(body) - layout.size} bytes follow the last tensor; expected none")
     else:
-        box.tensors = {
-            name: np.ndarray(shape, dtype, data, start + begin)
-            for name, (dtype, shape, begin) in layout.entries.items()
-        }
+        box.body = body
 
 
 def _entry_faults(entry: Any) -> Iterator[str]:

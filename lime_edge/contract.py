@@ -289,13 +289,13 @@ def tensor_digest(tensors: Iterable[tuple[str, npt.NDArray[Any]]], head: bytes =
     """
     digest = hashlib.sha256(head)
     for name, array in sorted(tensors, key=lambda item: item[0]):
-        text, little = _tensor_head(name, array.dtype, array.shape)
+        text, little = tensor_head(name, array.dtype, array.shape)
         digest.update(text)
         digest.update(np.ascontiguousarray(array, little).ravel().data)
     return digest.hexdigest()
 
 
 @lru_cache(maxsize=4096)  # the same for every skill of a model
-def _tensor_head(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes, np.dtype[Any]]:
-    """What stands before a tensor's bytes, and the type whose bytes they are."""
+def tensor_head(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes, np.dtype[Any]]:
+    """What stands before a tensor's bytes in a digest, and the type whose bytes they are."""
     return canonical_json([name, str(dtype), list(shape)]) + b"\n", dtype.newbyteorder("<")

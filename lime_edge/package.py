@@ -13,7 +13,6 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_UP, Context, Decimal
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,17 +21,16 @@ from .container import Container, Layout, pack, unpack
 from .contract import KINDS, Kind, ModelContract, canonical_json, tensor_digest
 from .errors import SkillError, SkillFormatError, SkillMismatchError
 from .manifest import Manifest, OtherFormatError
+from .plan import plan
 from .vectors import (
     Array,
-    Batch,
     Float32,
     Restored,
-    form_faults,
-    in_batches,
     kind_of,
     module_of,
     number_faults,
     restore,
+    restore_batches,
     store,
     stored_dtype,
 )
@@ -86,8 +84,11 @@ def digest_of(document: Mapping[str, Any], stored: Mapping[str, Array]) -> str:
         document: The manifest; its own ``digest`` is left out.
         stored: Every tensor as stored, scales included.
     """
-    head = canonical_json({key: value for key, value in document.items() if key != "digest"}) + b"\n"
-    return tensor_digest(stored.items(), head)
+    return tensor_digest(stored.items(), _digest_head(document))
+
+
+def _digest_head(document: Mapping[str, Any]) -> bytes:
+    return canonical_json({key: value for key, value in document.items() if key != "digest"}) + b"\n"
 
 
 def write_skill(
@@ -191,13 +192,13 @@ def _decode(data: bytes, path: Path) -> Skill:
     except SkillFormatError as error:
         faults += error.faults or [error.message]
     restored = _restore(box, faults)
-    if manifest is not None and not box.faults:
-        faults += _seal_faults(manifest, box.tensors)
+    if manifest is not None and box.layout is not None and not box.faults:
+        faults += _seal_faults(manifest, box.layout, box.body)
     if manifest is not None and not faults:
         faults += _bound_faults(manifest, restored.peaks)
-    if manifest is None or faults:
+    if manifest is None or box.layout is None or faults:
         raise SkillFormatError(f"{path} is not a sound skill package", bounded(faults))
-    return Skill(manifest, restored.values, stored_dtype(box.tensors), len(data), path)
+    return Skill(manifest, restored.values, stored_dtype(box.layout.entries), len(data), path)
 
 
 def _restore(box: Container, faults: list[str]) -> Restored:
@@ -206,18 +207,11 @@ def _restore(box: Container, faults: list[str]) -> Restored:
     if box.layout is None or box.faults:
         faults += box.faults
         return nothing
-    form, batches = _judge(box.layout)
-    restored = nothing if form else restore(box.tensors, batches)
+    known = plan(box.layout)
+    restored = nothing if known.faults else restore_batches(known.batches, box.gather)
     if not restored.sound:
-        faults += [*form, *number_faults(box.tensors)]
+        faults += [*known.faults, *number_faults(box.tensors)]
     return restored
-
-
-@lru_cache(maxsize=4)
-def _judge(layout: Layout) -> tuple[tuple[str, ...], tuple[Batch, ...]]:
-    """What is wrong with the form of the tensors, else how to dequantise them: once for all skills of a model."""
-    faults = tuple(form_faults(layout.entries))
-    return faults, () if faults else in_batches(layout.entries)
 
 
 def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
@@ -231,18 +225,19 @@ def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
     return Manifest.from_json(metadata["lime"])
 
 
-def _seal_faults(manifest: Manifest, stored: Mapping[str, Array]) -> Iterator[str]:
+def _seal_faults(manifest: Manifest, layout: Layout, body: memoryview) -> Iterator[str]:
     """E, the kinds declared, and the digest, against the tensors."""
-    for name, array in stored.items():
-        if len(array) != manifest.experts:
-            yield f"tensor {show(name)} has {len(array)} rows; expected E = {manifest.experts}"
-    present = {name.partition(".")[0] for name in stored}
-    if present != set(manifest.bounds):
-        declared = show(sorted(manifest.bounds))
-        yield f"manifest.bounds declares {declared} but the tensors are {show(sorted(present))}; expected the same"
-    if not all(name.isascii() for name in stored):
-        return  # no such name is sound, and not every one has a digest
-    found = digest_of(manifest.to_dict(), stored)
+    known = plan(layout)
+    if known.experts != {manifest.experts}:
+        for name, entry in layout.entries.items():
+            if entry.shape[0] != manifest.experts:
+                yield f"tensor {show(name)} has {entry.shape[0]} rows; expected E = {manifest.experts}"
+    if known.kinds != set(manifest.bounds):
+        declared, present = show(sorted(manifest.bounds)), show(sorted(known.kinds))
+        yield f"manifest.bounds declares {declared} but the tensors are {present}; expected the same"
+    if not known.named:
+        return  # no such name is sound
+    found = known.digest(_digest_head(manifest.to_dict()), body)
     if found != manifest.digest:
         yield (
             f"the digest is {found[:12]}, the manifest says {manifest.digest[:12]}: the file was changed or damaged "

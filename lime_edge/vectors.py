@@ -6,7 +6,7 @@ Knows nothing of files or manifests. Format: docs/skill-format.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -118,19 +118,24 @@ class Restored(NamedTuple):
     sound: bool  # no number breaks a rule; `number_faults` names those that do
 
 
-def restore(stored: Mapping[str, Array], batches: Sequence[Batch] | None = None) -> Restored:
+def restore(stored: Mapping[str, Array]) -> Restored:
+    """Dequantise tensors of sound form, as a package keeps them."""
+    return restore_batches(in_batches(stored), lambda names: np.concatenate([stored[name] for name in names]))
+
+
+def restore_batches(batches: Sequence[Batch], gather: Callable[[Sequence[str]], Array]) -> Restored:
     """Dequantise tensors of sound form.
 
     Args:
-        stored: As a package keeps them.
-        batches: From `in_batches`, where it is known.
+        batches: From `in_batches`.
+        gather: Stored tensors of these names, one below the other.
     """
     values: dict[str, Float32] = {}
     peaks: dict[Kind, float] = {}
     sound = True
-    for kind, names, scales in in_batches(stored) if batches is None else batches:
-        held = np.concatenate([stored[name] for name in names])  # [n * E, width]
-        factors = np.concatenate([stored[name] for name in scales]) if scales else None  # [n * E, blocks]
+    for kind, names, scales in batches:
+        held = gather(names)  # [n * E, width]
+        factors = gather(scales) if scales else None  # [n * E, blocks]
         sound = sound and _sound_numbers(held, factors)
         with np.errstate(invalid="ignore"):  # what is not finite is reported by name
             flat = held.astype(np.float32) if factors is None else dequantise(held, factors)
@@ -172,9 +177,9 @@ def in_batches(forms: Mapping[str, Form]) -> tuple[Batch, ...]:
     return tuple(found)
 
 
-def stored_dtype(stored: Mapping[str, Array]) -> Literal["F16", "I8"]:
+def stored_dtype(stored: Mapping[str, Form]) -> Literal["F16", "I8"]:
     """What checked tensors are stored as."""
-    return "I8" if any(array.dtype == np.int8 for array in stored.values()) else "F16"
+    return "I8" if any(form.dtype == np.int8 for form in stored.values()) else "F16"
 
 
 def tensor_faults(stored: Mapping[str, Array]) -> list[str]:

@@ -29,7 +29,8 @@ BASE = {
     "manifest": {"checks", "contract", "errors"},
     "container": {"checks", "contract"},
     "vectors": {"checks", "contract", "errors"},
-    "package": {"checks", "container", "contract", "errors", "manifest", "vectors"},
+    "plan": {"container", "contract", "vectors"},
+    "package": {"checks", "container", "contract", "errors", "manifest", "plan", "vectors"},
 }
 RUNTIME_MAY = {"errors", "contract", "package"}
 
