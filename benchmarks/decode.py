@@ -90,8 +90,8 @@ class Decoding:
 
     def skill(self) -> Group:
         """One row: the base and one skill, with the library and with the function."""
-        bank = self.sides.bank(1)
-        cases = {"base, nothing fed": {}, "base, skill 0 fed": fed(bank, [0]), "one skill": fed(bank, [1])}
+        bank, ids = self.sides.bank(1)
+        cases = {"base, nothing fed": {}, "base, skill 0 fed": fed(bank, ids[:1]), "one skill": fed(bank, ids[1:])}
         variants = [self._untouched(1)]
         for name, graph in self.sides.ours.items():
             for what, feeds in cases.items():
@@ -101,30 +101,30 @@ class Decoding:
     def bank(self) -> Group:
         """One row: one skill of many."""
         graph, banks = self.sides.ours[self.sides.best], self.sizes.banks
-        rows = self.sides.bank(max(banks))
+        rows, ids = self.sides.bank(max(banks))
         first = f"one skill of {banks[0]:,}"
         variants = [
             Variant(
                 f"one skill of {count:,}",
-                self._step(graph, 1, fed(rows[: count + 1], [count])),
+                self._step(graph, 1, fed(rows[: count + 1], ids[count : count + 1])),
                 (first,) if at else (),
             )
             for at, count in enumerate(banks)
         ]
-        changing = Variant(f"another of {max(banks):,} every step", self._changing(graph, rows), (first,))
+        changing = Variant(f"another of {max(banks):,} every step", self._changing(graph, rows, ids[1:]), (first,))
         return self._measure("bank", [*variants, changing], f"one row, {self.sides.best}")
 
     def batch(self) -> Group:
         """Some rows: the base, all with one skill, each with its own."""
         count = self.sizes.rows
-        bank = self.sides.bank(count)
+        bank, skills = self.sides.bank(count)
         variants = [self._untouched(count)]
         for name, graph in self.sides.ours.items():
             same = f"one skill ({name})"
             cases = {
-                f"base ({name})": ([0] * count, (UNTOUCHED,)),
-                same: ([1] * count, (UNTOUCHED,)),
-                f"{count} skills ({name})": (list(range(1, count + 1)), (UNTOUCHED, same)),
+                f"base ({name})": (skills[:1].repeat(count), (UNTOUCHED,)),
+                same: (skills[1:2].repeat(count), (UNTOUCHED,)),
+                f"{count} skills ({name})": (skills[1:], (UNTOUCHED, same)),
             }
             for title, (ids, against) in cases.items():
                 variants.append(Variant(title, self._step(graph, count, fed(bank, ids)), against))
@@ -150,7 +150,8 @@ class Decoding:
     def others(self) -> Group:
         """One row: one skill against other engines and their LoRA."""
         sides = self.sides
-        ours = Variant(f"one skill ({sides.best})", self._step(sides.ours[sides.best], 1, fed(sides.bank(1), [1])))
+        bank, ids = sides.bank(1)
+        ours = Variant(f"one skill ({sides.best})", self._step(sides.ours[sides.best], 1, fed(bank, ids[1:])))
         return self._measure("rivals", [ours, *self._rivals(self.sizes.steps, ours.name)], "one row")
 
     def _untouched(self, rows: int) -> Variant:
@@ -160,11 +161,11 @@ class Decoding:
         (run,) = graphs.decode(graph, self.ids, rows, feeds)
         return turn(run, self.sizes.steps)
 
-    def _changing(self, graph: Graph, rows: Array) -> Callable[[], float]:
+    def _changing(self, graph: Graph, rows: Array, ids: Array) -> Callable[[], float]:
         """Steps that take the skills of a bank one after another, so that none is in the processor's caches."""
-        feeds = fed(rows, [1])
+        feeds = fed(rows, ids[:1])
         (run,) = graphs.decode(graph, self.ids, 1, feeds)
-        following = itertools.cycle(range(1, len(rows)))
+        following = itertools.cycle(ids)
 
         def step() -> float:
             feeds[SKILL_IDS][:] = next(following)

@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lime_edge.contract import ModelContract
-from lime_edge.package import Skill
-from lime_edge.runtime.graph import BANK, SKILL_IDS, SessionSettings, open_session
+from lime_edge.runtime.graph import BANK, LOGITS_FROM, SKILL_IDS, SessionSettings, open_session
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -40,11 +38,11 @@ class Graph:
     def __init__(self, directory: Path, settings: SessionSettings) -> None:
         self.session = open_session(directory / "model.onnx", settings)
         config = json.loads((directory / "genai_config.json").read_text("utf-8"))
-        head = int(config["model"]["decoder"]["head_size"])
+        self.head = int(config["model"]["decoder"]["head_size"])
         inputs = self.session.get_inputs()
         self.has_positions = any(value.name == "position_ids" for value in inputs)
         self.past = {  # name -> heads, size of a head, dtype
-            value.name: (int(value.shape[1]), head, _DTYPES[value.type])
+            value.name: (int(value.shape[1]), self.head, _DTYPES[value.type])
             for value in inputs
             if value.name.startswith(_PAST)
         }
@@ -69,13 +67,14 @@ class Run:
         buffers: From `Graph.buffers`.
         ids: [b, S] tokens of the rows 0 .. b - 1.
         past: How many positions every row holds already.
-        feeds: More inputs: bank and skill ids.
+        feeds: More inputs: bank and skill ids; -1 as the first position of logits.
     """
 
     def __init__(self, graph: Graph, buffers: Feeds, ids: Array, past: int, feeds: Feeds) -> None:
         rows, count = ids.shape
         self._session, self._io = graph.session, graph.session.io_binding()
-        self.logits: Array = np.empty((rows, count, graph.vocabulary), graph.logits_dtype)
+        positions = 1 if LOGITS_FROM in feeds else count
+        self.logits: Array = np.empty((rows, positions, graph.vocabulary), graph.logits_dtype)
         inputs = {
             "input_ids": np.ascontiguousarray(ids, np.int64),
             "attention_mask": np.ones((rows, past + count), np.int64),
@@ -141,19 +140,9 @@ def greedy(graph: Graph, ids: Sequence[int], feeds: Feeds, count: int) -> list[i
         runs = [Run(graph, buffers, np.array([tokens[-1:]]), len(ids) + len(tokens) - 1, feeds)]
 
 
-def bank(contract: ModelContract, skills: Sequence[Skill], dtype: npt.DTypeLike, count: int) -> Array:
-    """[count + 1, P]: the base, then the skills over and over, each row in memory of its own."""
-    rows = [contract.table.pack(skill.tensors).astype(dtype) for skill in skills]
-    made = np.empty((count + 1, contract.table.row_size), dtype)
-    made[0] = 0
-    for at in range(count):
-        made[at + 1] = rows[at % len(rows)]
-    return made
-
-
-def fed(rows: Array, ids: Sequence[int]) -> dict[str, Array]:
+def fed(rows: Array, ids: Array) -> dict[str, Array]:
     """Feeds of a bank with one skill id for every row of the batch (or one for all)."""
-    return {BANK: rows, SKILL_IDS: np.array(ids, np.int64)[:, None]}
+    return {BANK: rows, SKILL_IDS: ids[:, None].copy()}
 
 
 def _bind(bind: Any, name: str, array: Array) -> None:

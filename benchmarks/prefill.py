@@ -4,9 +4,10 @@
 
 Every figure is one prompt from an empty cache, in runs of 256 tokens as the runtime makes them. Rows
 without "Runtime" time the session's runs with everything bound beforehand; both graphs compute the logits of
-every position. "Runtime" rows are `Timings.prefill_seconds` of `Runtime.generate`: tokenizer apart, all of
-it, the first token picked. llama.cpp and PEFT compute the last position's logits only, as their own
-generation does. Rivals run in processes of their own and take their own times.
+every position unless the row says otherwise. "Runtime" rows are `Timings.prefill_seconds` of
+`Runtime.generate`: all but the tokenizer, the first token picked. ORT-GenAI computes all logits; llama.cpp and
+PEFT the last position's, as their own generation does. Rivals run in processes of their own and take their
+own times.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from typing import Any
 
 import click
 import graphs
+import numpy as np
 from command import Comparison, comparing, numbers, options, threads
 from graphs import Feeds, Graph, fed
 from rounds import Group, Variant, measure
 from sides import UNTOUCHED, endless
 
 from lime_edge import Runtime
+from lime_edge.runtime.graph import LOGITS_FROM
+
+LAST = {LOGITS_FROM: np.array([-1])}  # as the runtime feeds it
 
 
 @click.command()
@@ -59,13 +64,15 @@ class Prefilling:
 
     def skill(self) -> Group:
         """The base and one skill, with the library and with the function, and through the Runtime."""
-        sides, bank = self.sides, self.sides.bank(self.full)
+        sides = self.sides
+        bank, ids = sides.bank(self.full)
         variants = [Variant(UNTOUCHED, self._graph(sides.plain, {}))]
         cases = {
             "base, nothing fed": {},
-            "base, skill 0 fed": fed(bank[:2], [0]),
-            "one skill": fed(bank[:2], [1]),
-            f"one skill of {self.full:,}": fed(bank, [self.full]),
+            "base, skill 0 fed": fed(bank[:2], ids[:1]),
+            "one skill": fed(bank[:2], ids[1:2]),
+            f"one skill of {self.full:,}": fed(bank, ids[-1:]),
+            "one skill, last logits only": fed(bank[:2], ids[1:2]) | LAST,
         }
         with ExitStack() as stack:
             directory = stack.enter_context(endless(sides.asked.exported))
@@ -80,8 +87,8 @@ class Prefilling:
     def others(self) -> Group:
         """One skill against other engines and their LoRA."""
         sides = self.sides
-        graph = sides.ours[sides.best]
-        ours = Variant(f"one skill ({sides.best})", self._graph(graph, fed(sides.bank(1), [1])))
+        graph, (bank, ids) = sides.ours[sides.best], sides.bank(1)
+        ours = Variant(f"one skill, last logits only ({sides.best})", self._graph(graph, fed(bank, ids[1:]) | LAST))
         return self._measure("rivals", [ours, *self._rivals(ours.name)])
 
     def _graph(self, graph: Graph, feeds: Feeds) -> Callable[[], float]:

@@ -87,10 +87,9 @@ class Rival:
         return turn
 
     def close(self) -> None:
-        assert self._process.stdin is not None  # it is a pipe
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        self._process.wait()
+        """End the process: its input is over."""
+        with contextlib.suppress(OSError), self._process:  # it may be gone already
+            pass
 
     def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
         process = self._process
@@ -102,14 +101,16 @@ class Rival:
             process.stdin.flush()
             line = process.stdout.readline()
         if not line:
+            self.close()
             raise click.ClickException(self._failure())
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def _failure(self) -> str:
-        status = self._process.wait()
         tail = "\n".join(self._log.read_text("utf-8", "replace").splitlines()[-8:])
-        return f"rival {self.name!r} does not run (exit status {status}):\n{tail}\n{_INSTALL[self.name]}"
+        return (
+            f"rival {self.name!r} does not run (exit status {self._process.returncode}):\n{tail}\n{_INSTALL[self.name]}"
+        )
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 import graphs
+import numpy as np
 import onnx_ir as ir
 from command import comparing, numbers, options, threads
 from graphs import Graph, fed
@@ -78,8 +79,8 @@ def main(contexts: list[int], rows: list[int], rounds: int, json_path: Path | No
     with comparing("roofline", max(contexts) + 8, given, rounds=rounds) as comparison:
         sides, report = comparison.sides, comparison.report
         model = ir.load(sides.asked.exported / "model.onnx")
-        largest = round(work_of(model, sides.contract, max(contexts), max(rows), max(rows)).total / 1e6)
-        machine = measure_machine(sides.asked.threads, [largest, _LARGE])
+        heaviest = work_of(model, sides.contract, sides.plain.head, max(contexts), max(rows)).total
+        machine = measure_machine(sides.asked.threads, [round(heaviest / 1e6), _LARGE])
         lines = []
         for count in rows:
             for context in contexts:
@@ -88,16 +89,19 @@ def main(contexts: list[int], rows: list[int], rounds: int, json_path: Path | No
         write(json_path, asdict(report) | {"limits": asdict(machine), "lines": lines})
 
 
-def work_of(model: ir.Model, contract: ModelContract, context: int, rows: int, skills: int | None) -> Work:
+def work_of(
+    model: ir.Model, contract: ModelContract, head: int, context: int, rows: int, skills: Sequence[int] = ()
+) -> Work:
     """What a decoding step must do.
 
     Args:
         model: An exported graph.
         contract: Its lime.json.
+        head: Size of an attention head, which the graph leaves open.
         context: Positions held already.
         rows: B.
-        skills: How many different skills the rows use; 0 is the base through our operators, None the graph
-            without them.
+        skills: Experts of every skill that the rows use, each once; nothing for the base, or the graph without
+            skills.
     """
     work = Work()
     for node in model.graph:
@@ -109,7 +113,7 @@ def work_of(model: ir.Model, contract: ModelContract, context: int, rows: int, s
             work.moves(WEIGHTS, _constants(node))
             work.float_operations += 2 * rows * sum(_elements(value) for value in node.inputs)
         elif node.op_type == "GroupQueryAttention":
-            _attend(work, node, model, context, rows)
+            _attend(work, node, head, context, rows)
         elif node.domain == "ai.lime" and skills:
             _adapt(work, node, contract, rows, skills)
         elif "LayerNormalization" in node.op_type:
@@ -120,29 +124,28 @@ def work_of(model: ir.Model, contract: ModelContract, context: int, rows: int, s
     return work
 
 
-def _attend(work: Work, node: ir.Node, model: ir.Model, context: int, rows: int) -> None:
+def _attend(work: Work, node: ir.Node, head: int, context: int, rows: int) -> None:
     """Read the keys and values of the context, multiply each with every head's query and weight."""
     past = node.inputs[3]
     assert past is not None  # the graph has a cache
     assert past.shape is not None
     assert past.dtype is not None
-    heads, size = node.attributes["num_heads"].as_int(), _size(past.shape, 3)
-    kept = rows * context * _size(past.shape, 1) * size
+    kept = rows * context * _size(past.shape, 1) * head
     work.moves(CACHE, 2 * kept * past.dtype.itemsize)
-    work.float_operations += 4 * rows * heads * context * size
+    work.float_operations += 4 * rows * node.attributes["num_heads"].as_int() * context * head
 
 
-def _adapt(work: Work, node: ir.Node, contract: ModelContract, rows: int, skills: int) -> None:
+def _adapt(work: Work, node: ir.Node, contract: ModelContract, rows: int, skills: Sequence[int]) -> None:
     """x A, then times B, and every output changed by the mixed vectors of its row's skill."""
     bank = next(value for value in node.inputs if value is not None and value.name == "lime.bank")
     assert bank.dtype is not None
     parts = [int(size) for size in node.attributes["parts"].as_ints()]
     fields = sum(kind != "rank" for kind in contract.table.kinds)
-    numbers_used = contract.routing.experts * fields * sum(parts)
+    vectors = fields * sum(parts)  # numbers of one expert
     work.moves(SHARED, _constants(node))
-    work.moves(ROW, skills * numbers_used * bank.dtype.itemsize)
+    work.moves(ROW, sum(skills) * vectors * bank.dtype.itemsize)
     shared = sum(_elements(value) for value in node.inputs if value is not None and value is not bank)
-    work.float_operations += rows * (2 * shared + 2 * numbers_used + 2 * fields * sum(parts))
+    work.float_operations += rows * (2 * shared + 2 * max(skills) * vectors)
 
 
 def _size(shape: ir.Shape, axis: int) -> int:
@@ -184,20 +187,22 @@ def _compare(
     sides: Sides, model: ir.Model, machine: Machine, context: int, rows: int, rounds: int
 ) -> list[dict[str, Any]]:
     """Bound and time of the untouched graph, of one skill, and of a skill for every row."""
-    ids, bank, ours = sides.prompt(context), sides.bank(rows), sides.ours[sides.best]
-    cases: dict[str, tuple[Graph, Mapping[str, Any], int | None]] = {
-        UNTOUCHED: (sides.plain, {}, None),
-        f"one skill ({sides.best})": (ours, fed(bank, [1] * rows), 1),
+    (bank, skills), ours = sides.bank(rows), sides.ours[sides.best]
+    experts = np.where(skills < 0, sides.contract.routing.experts, 1)[1:].tolist()  # of every skill
+    cases: dict[str, tuple[Graph, Mapping[str, Any], list[int]]] = {
+        UNTOUCHED: (sides.plain, {}, []),
+        f"one skill ({sides.best})": (ours, fed(bank, skills[1:2].repeat(rows)), experts[:1]),
     }
     if rows > 1:
-        cases[f"{rows} skills ({sides.best})"] = (ours, fed(bank, range(1, rows + 1)), rows)
+        cases[f"{rows} skills ({sides.best})"] = (ours, fed(bank, skills[1:]), experts)
+    ids = sides.prompt(context)
     variants = [
         Variant(name, turn(graphs.decode(graph, ids, rows, feeds)[0], 3)) for name, (graph, feeds, _) in cases.items()
     ]
     group = measure(f"{rows} rows after {context:,} tokens", variants, rounds)
     lines = []
-    for name, (_, _, skills) in cases.items():
-        work = work_of(model, sides.contract, context, rows, skills)
+    for name, (_, _, used) in cases.items():
+        work = work_of(model, sides.contract, sides.plain.head, context, rows, used)
         least, taken = machine.seconds(work), group[name].ms.median / 1e3
         shares = {"bound": max(least.values()), "share": max(least.values()) / taken, "taken": taken}
         lines.append({"variant": name, "context": context, "rows": rows, **asdict(work), **least, **shares})

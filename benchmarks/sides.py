@@ -7,6 +7,7 @@ Opens them, makes sure that they compute what they should before anything is tim
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -89,11 +90,12 @@ class Sides:
         """The library where there is one."""
         return next(iter(self.ours))
 
-    def bank(self, count: int) -> Array:
-        """[count + 1, P]: the base and the skills over and over."""
+    def bank(self, count: int) -> tuple[Array, Array]:
+        """The base and so many skills, the same ones over and over in memory of their own: rows [N, P] and ids [N]."""
         dtype = self.ours[self.best].bank_dtype
         assert dtype is not None  # it is one of ours
-        return graphs.bank(self.contract, self.skills, dtype, count)
+        again = itertools.islice(itertools.cycle(skill.tensors for skill in self.skills), count)
+        return self.contract.table.bank(again, dtype)
 
     def runtime(self, directory: Path, name: str) -> Runtime:
         """A Runtime of that implementation of the operators, set up as the sessions are."""
@@ -115,7 +117,7 @@ class Sides:
         return target
 
     def _check(self) -> None:
-        ids, bank = self.prompt(_CHECKED), self.bank(1)
+        ids, (bank, skills) = self.prompt(_CHECKED), self.bank(1)
         plain = _logits(self.plain, ids, {})
         found: dict[str, Array] = {}
         for name, graph in self.ours.items():
@@ -123,7 +125,7 @@ class Sides:
                 raise click.ClickException(
                     f"the base ({name}) is not the untouched graph bit for bit: export again, or empty --work"
                 )
-            found[name] = _logits(graph, ids, graphs.fed(bank, [1]))
+            found[name] = _logits(graph, ids, graphs.fed(bank, skills[1:]))
             if np.array_equal(found[name], plain):
                 raise click.ClickException(f"{self.skills[0].manifest.name} ({name}) changes no logit")
         first, *others = found.values()
