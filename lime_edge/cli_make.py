@@ -110,7 +110,7 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     "--rounded",
     type=path_type(),
     metavar="DIR",
-    help="An int4 export of the checkpoint: every second step sees its weights, so that the skill is good on both.",
+    help="An int4 export of the checkpoint: the skill is learned on its weights.",
 )
 @click.option("--steps", type=_COUNT, default=200, show_default=True, help="Optimiser steps.")
 @click.option("--minutes", type=_RATE, help="Stop after this long, if the steps are not done by then.")

@@ -71,7 +71,7 @@ def learn(
         recipe: What to learn.
         plan: How long and how fast.
         valid: Rows to measure on; by default valid.jsonl in the folder, else a tenth of the rows.
-        rounded: An int4 export of the checkpoint, whose weights every second step sees.
+        rounded: An int4 export of the checkpoint: the skill is learned on its weights.
 
     Returns:
         The package, and the figures of the run.
@@ -89,7 +89,7 @@ def learn(
     manifest = _manifest(model, recipe, where)
     state = output.with_name(f".{output.name}.run")
     shutil.rmtree(state, ignore_errors=True)  # of a run that was cut off
-    callbacks = [] if rounded is None else [_alternate(model, rounded, where)]
+    callbacks = [] if rounded is None else [_on_rounded(model, rounded, where)]
     figures = fit(model, train_set, None, collator, plan, state, callbacks=callbacks)
     skill = write_skill(output, manifest, checkpoint.get_vectors(model), recipe.dtype)
     checkpoint.set_vectors(model, skill.tensors)
@@ -161,13 +161,13 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
         raise ConfigError("the skill cannot be learned", faults)
 
 
-def _alternate(model: Any, rounded: Path, where: Path) -> TrainerCallback:
+def _on_rounded(model: Any, rounded: Path, where: Path) -> TrainerCallback:
     """Imported here: without a rounded model, learning needs no exporter."""
-    from .rounded import Alternate, rounded_faults
+    from .rounded import OnRounded, rounded_faults
 
     if faults := rounded_faults(rounded, model, backbone.digest(where)):
         raise ConfigError(f"the skill cannot be learned on the weights of {rounded}", faults)
-    return Alternate(model, rounded)
+    return OnRounded(model, rounded)
 
 
 def _experts_faults(recipe: Recipe, config: LimeConfig) -> list[str]:

@@ -1,7 +1,6 @@
-"""Learning for a rounded backbone: every second step sees the weights as an int4 export has them.
+"""Learning for a rounded backbone: a run that sees the weights as an int4 export has them.
 
-So one package is good on the exact weights and on the rounded ones. Vectors learned on exact weights
-alone lose up to 12 points on a model of 135M (docs/log.md).
+Vectors learned on exact weights lose up to 12 points on a rounded model of 135M (docs/log.md).
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ def rounded_faults(directory: Path, model: Any, backbone_digest: str) -> list[st
     return faults
 
 
-class Alternate(TrainerCallback):
-    """Odd steps run on the rounded weights, even ones on the exact weights; exact again after the run.
+class OnRounded(TrainerCallback):
+    """The run sees the rounded weights; after it they are exact again.
 
     Tied output embeddings keep their exact weights, since the input embedding is the same tensor.
 
@@ -75,8 +74,8 @@ class Alternate(TrainerCallback):
         """How many weights are rounded."""
         return len(self._weights)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._use(rounded=state.global_step % 2 == 1)
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._use(rounded=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._use(rounded=False)

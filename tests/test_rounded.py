@@ -21,7 +21,7 @@ from lime_edge.exporters import rounded_weights
 from lime_edge.exporting import export_checkpoint
 from lime_edge.learn import Recipe, learn
 from lime_edge.package import Skill
-from lime_edge.rounded import Alternate
+from lime_edge.rounded import OnRounded
 from lime_edge.training import Plan
 
 from .tiny_training import backbone_dir, save, scratch, tasks, wrapped
@@ -67,23 +67,22 @@ def test_rounded_weights_are_those_that_the_graph_multiplies_by(architecture: st
 
 
 @pytest.mark.parametrize("architecture", ["llama", "phi3"])
-def test_odd_steps_run_on_the_rounded_weights_and_what_follows_on_the_exact_ones(architecture: str) -> None:
+def test_the_run_sees_the_rounded_weights_and_what_follows_the_exact_ones(architecture: str) -> None:
     folder, output = exported(architecture)
     model = checkpoint.open_checkpoint(folder, torch.float32)[0]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    alternate = Alternate(model, output)
+    rounded = OnRounded(model, output)
     names = {name.replace(".base_layer", "") for name in before if "layers." in name}
-    assert len(alternate) == sum(name.endswith("_proj.weight") for name in names)
+    assert len(rounded) == sum(name.endswith("_proj.weight") for name in names)
 
     def changed() -> dict[str, float]:
         now = model.state_dict()
         return {n: float((now[n] - v).abs().max() / v.abs().max()) for n, v in before.items() if (now[n] != v).any()}
 
-    for step in range(4):
-        alternate.on_step_begin(None, type("State", (), {"global_step": step}), None)
-        assert len(changed()) == (len(alternate) if step % 2 else 0)
-        assert all(0 < change < 0.2 for change in changed().values())
-    alternate.on_train_end(None, None, None)
+    rounded.on_train_begin(None, None, None)
+    assert len(changed()) == len(rounded)
+    assert all(0 < change < 0.2 for change in changed().values())
+    rounded.on_train_end(None, None, None)
     assert not changed()
 
 
@@ -100,10 +99,10 @@ def test_a_skill_learned_on_rounded_weights_is_another_one_and_fits_like_any(
 
     monkeypatch.setattr(backbones, "training_dtype", lambda: torch.float32)
     output = exported("llama")[1]
-    plain, both = learned(tmp_path, "plain", None), learned(tmp_path, "both", output)
-    assert any((plain.tensors[name] != both.tensors[name]).any() for name in plain.tensors)
+    plain, rounded = learned(tmp_path, "plain", None), learned(tmp_path, "rounded", output)
+    assert any((plain.tensors[name] != rounded.tensors[name]).any() for name in plain.tensors)
     runtime = Runtime.load(exported("llama", "fp32")[1])
-    runtime.load_skill(tmp_path / "both.lime", prove=True)  # golden prompts are asked of the exact weights
+    runtime.load_skill(tmp_path / "rounded.lime", prove=True)  # golden prompts are asked of the exact weights
 
 
 def test_an_export_of_something_else_is_refused(tmp_path: Path) -> None:
