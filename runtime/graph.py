@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from ..errors import ConfigError, DeviceError, ModelError
+from .cores import usable_cores
 from .directory import ModelDirectory
 from .operators import AUTO, Operators, choose
 from .pool import Pool
@@ -32,7 +33,7 @@ class SessionSettings:
     """How ONNX Runtime runs the graph."""
 
     device: str = "auto"  # auto, cpu or cuda
-    threads: int | None = None  # None: one per physical core
+    threads: int | None = None  # None: one per physical core that this process may use
     spin: bool = False  # let idle threads burn a core to answer a little sooner
     operators: Path | Literal["auto"] | None = AUTO  # native library, the installed one, or the graph's functions
 
@@ -146,8 +147,7 @@ def open_session(graph: Path, settings: SessionSettings, device: str = "cpu") ->
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spin else "0")
-    if settings.threads is not None:
-        options.intra_op_num_threads = settings.threads
+    options.intra_op_num_threads = settings.threads or usable_cores() or 0
     try:
         if library is not None:
             options.register_custom_ops_library(str(library))

@@ -62,7 +62,8 @@ class Runtime:
             directory: With lime.json, model.onnx, genai_config.json and the tokenizer's files.
             device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where onnxruntime has it. The CUDA path
                 was not run on a GPU.
-            threads: Of ONNX Runtime; None takes one per physical core.
+            threads: Of ONNX Runtime; None takes one per physical core that this process may use (its affinity
+                and its container's quota, on Linux).
             max_value: The largest |value| that a skill or blend may hold, by kind of vector, over
                 `lime_edge.package.LIMITS`.
             verify: Hash the weights too (the graph always is).
