@@ -10,9 +10,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: test lint demo versions clean
+.PHONY: test lint demo sanitize versions clean
 
-$(STAMP): pyproject.toml setup.py $(wildcard runtime/native/*.*)
+$(STAMP): pyproject.toml setup.py $(wildcard runtime/native/*.cpp runtime/native/*.h runtime/native/*.inc)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable '.[train,export,dev]'
@@ -29,9 +29,14 @@ lint: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/lime-edge demo
 
+# The native operator's tests under AddressSanitizer, UBSan and ThreadSanitizer; needs Linux and GCC.
+sanitize: $(STAMP)
+	$(BIN)/python -m tests.sanitize
+
 # Exported models in the oldest onnxruntime that is claimed, two between and the newest, each in an environment of its own.
 versions: $(STAMP)
 	$(BIN)/python -m tests.versions
 
 clean:
+	rm -rf runtime/native/*.so runtime/native/*.dylib runtime/native/*.dll
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -26,6 +26,7 @@ from tests import reference
 from .operator_case import ALL, BAD_IDS, TOLERANCE, Array, Case
 
 InvalidArgument = ort.capi.onnxruntime_pybind11_state.InvalidArgument
+EXAMPLES = int(os.environ.get("LIME_EDGE_OPERATORS_EXAMPLES", "2000"))  # fewer under tests/sanitize.py
 
 
 @cache
@@ -76,7 +77,7 @@ def skill_ids(case: Case, how: str, rows: int, tokens: int) -> Array:
     return np.random.default_rng(case.seed).integers(0, case.skills, shape)
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_equals_the_function_and_the_definition(drawn: tuple[Case, int, int, str]) -> None:
     case, rows, tokens, how = drawn
