@@ -159,7 +159,7 @@ class Decoding:
 
     def _step(self, graph: Graph, rows: int, feeds: Feeds) -> Callable[[], float]:
         (run,) = graphs.decode(graph, self.ids, rows, feeds)
-        return turn(run, self.sizes.steps)
+        return turn(run, self.sizes.steps if rows == 1 else 1)  # a step of a batch is long
 
     def _changing(self, graph: Graph, rows: Array, ids: Array) -> Callable[[], float]:
         """Steps that take the skills of a bank one after another, so that none is in the processor's caches."""

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from lime_edge.exporters.builder import Precision, build_backbone
 
 RANK, ALPHA, TARGETS = 8, 16, ("q_proj", "k_proj", "v_proj", "o_proj")
+_DEFAULTS = ("algo_config=default", "matmul_mixed_precision=")  # plain rounding to 4 bits, the LoRA's matrices too
 _SPREAD = 0.02  # standard deviation of B
 _LORA = re.compile(r"\.layers\.(\d+)\.self_attn\.(\w+)\.lora_([AB])\.")
 _ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
@@ -50,7 +51,10 @@ class Files:
     def settings(self, rival: str) -> dict[str, Any]:
         """What the rival's worker is to load."""
         if rival == "genai":
-            return {"graphs": {"no adapter": str(self.untouched), "LoRA": str(self._graph())}}
+            graphs = {"no adapter": self.untouched, "LoRA": self._graph("same")}
+            if self.precision == "int4":
+                graphs["LoRA, the builder's own int4"] = self._graph("own")
+            return {"graphs": {name: str(path) for name, path in graphs.items()}}
         if rival == "peft":
             return {"model": str(self.model), "adapter": str(self._adapter()), "dtypes": ["float32", "bfloat16"]}
         return {"model": str(self.gguf), "adapter": str(self._gguf_adapter())}
@@ -63,12 +67,14 @@ class Files:
                 _write_adapter(self.model, made)
         return target
 
-    def _graph(self) -> Path:
-        """The builder's graph with that LoRA in it, of the recipe of `build_backbone`."""
-        target = self.work / f"genai-lora-{self.precision}"
+    def _graph(self, recipe: str) -> Path:
+        """The builder's graph with that LoRA in it, by the "same" recipe as `untouched` or by its "own" defaults."""
+        target = self.work / f"genai-lora-{self.precision}-{recipe}"
         if not (target / "genai_config.json").is_file():
             with whole(target) as made:
-                _build_with(self.model, self._adapter(), self.precision, made)
+                options = _unquantized(self.model) if recipe == "same" else list(_DEFAULTS)
+                adapter = f"adapter_path={self._adapter()}"
+                build_backbone(self.model, made, self.precision, [adapter, *options])
         return target
 
     def _gguf_adapter(self) -> Path:
@@ -108,11 +114,8 @@ def _write_adapter(model: Path, target: Path) -> None:
     wrapped.save_pretrained(target)
 
 
-def _build_with(model: Path, adapter: Path, precision: Precision, target: Path) -> None:
-    """The builder's own LoRA: two MatMuls and an Add beside each projection, which it does not pack then.
-
-    They stay in float32: the searched recipe crashes on matrices that are not whole blocks of 64.
-    """
+def _unquantized(model: Path) -> list[str]:
+    """An option that leaves the LoRA in float32: the searched recipe crashes on matrices that are not blocks of 64."""
     layers = json.loads((model / "config.json").read_text("utf-8"))["num_hidden_layers"]
     nodes = [
         f"/model/layers.{layer}/attn/{projection}/lora_{side}/MatMul"
@@ -120,8 +123,7 @@ def _build_with(model: Path, adapter: Path, precision: Precision, target: Path) 
         for projection in TARGETS
         for side in "AB"
     ]
-    options = [f"adapter_path={adapter}", f"nodes_to_exclude={','.join(nodes)}"]
-    build_backbone(model, target, precision, options)
+    return [f"nodes_to_exclude={','.join(nodes)}"]
 
 
 def _write_gguf(adapter: Path, model: Path, target: Path) -> None:
