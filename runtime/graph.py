@@ -17,6 +17,7 @@ import onnxruntime as ort
 from ..errors import ConfigError, DeviceError, ModelError
 from .cores import usable_cores
 from .directory import ModelDirectory
+from .mapped import open_mapped
 from .operators import AUTO, Operators, choose
 from .pool import Pool
 
@@ -25,6 +26,7 @@ PAST_EVIDENCE, EVIDENCE = "lime.past_evidence", "lime.evidence"
 LOGITS_FROM = "lime.logits_from"
 
 _DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_FOLDED = 2**20  # bytes of a constant that is computed when a session is made, at most
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -36,6 +38,7 @@ class SessionSettings:
     threads: int | None = None  # None: one per physical core that this process may use
     spin: bool = False  # let idle threads burn a core to answer a little sooner
     operators: Path | Literal["auto"] | None = AUTO  # native library, the installed one, or the graph's functions
+    mapped: Path | None = None  # folder of a copy whose weights are mapped
 
     def __post_init__(self) -> None:
         faults = []
@@ -144,16 +147,28 @@ def open_session(graph: Path, settings: SessionSettings, device: str = "cpu") ->
         ConfigError: The library of operators that was named cannot be used.
     """
     library = choose(settings.operators, device).library
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spin else "0")
-    options.intra_op_num_threads = settings.threads or usable_cores() or 0
     try:
-        if library is not None:
-            options.register_custom_ops_library(str(library))
-        return ort.InferenceSession(str(graph), options, providers=[_PROVIDERS[device]])
+        if settings.mapped is None:
+            return ort.InferenceSession(str(graph), _options(settings, library), providers=[_PROVIDERS[device]])
+        if device != "cpu":
+            raise ConfigError(f"mapped={str(settings.mapped)!r} is for the CPU, and the device is {device}")
+        return open_mapped(settings.mapped, graph, library, lambda: _options(settings, library))
+    except ConfigError:
+        raise
     except Exception as error:  # its exceptions have no common base below Exception
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot load {graph}: {error}") from error
+
+
+def _options(settings: SessionSettings, library: Path | None) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = settings.threads or usable_cores() or 0
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spin else "0")
+    # Reshaping a large weight is free when it is run and takes a second copy of it when it is computed beforehand.
+    options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(_FOLDED))
+    if library is not None:
+        options.register_custom_ops_library(str(library))
+    return options
 
 
 def _logits_shape(session: Any, name: str) -> list[Any]:
