@@ -1,6 +1,6 @@
 """What it takes: memory with 1, 100 and 1,000 skills, and the time from nothing to the first token, cold and warm.
 
-    python benchmarks/memory.py EXPORTED SKILL.lime [--drop-caches] [--json FILE]
+    python benchmarks/memory.py EXPORTED SKILL.lime [--mapped] [--drop-caches] [--json FILE]
 
 Every start is a process of its own, that opens the model, loads one skill and answers with one token; times are since
 before the process was made. Cold: the files that it uses were dropped from the page cache before, and how much it read
@@ -48,6 +48,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--starts", default=10, show_default=True, type=click.IntRange(1), help="Cold, and as many warm.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--operators", default="auto", show_default=True, help="Native library, none, or the installed one.")
+@click.option("--mapped", is_flag=True, help="With a copy of the model whose weights are mapped, made before.")
 @click.option("--drop-caches", is_flag=True, help="Empty the whole machine's page cache before a cold start (as root).")
 @click.option("--work", type=click.Path(path_type=Path), help="Keep the copies of the skill here, and take them.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there, too.")
@@ -55,11 +56,15 @@ def main(exported: Path, skill: Path, loaded: list[int], starts: int, json_path:
     """Measure memory and starts."""
     if drop := given["drop_caches"]:
         _writable(_CACHES)
-    document: dict[str, Any] = {"benchmark": "memory", "machine": machine(), "settings": {"threads": given["threads"]}}
-    settings = {"model": str(exported), "threads": given["threads"], "operators": given["operators"], "counts": []}
+    asked = {name: given[name] for name in ("threads", "operators", "mapped")}
+    document: dict[str, Any] = {"benchmark": "memory", "machine": machine(), "settings": asked}
+    settings: dict[str, Any] = {"model": str(exported), "counts": [], **asked, "mapped": None}
     with ExitStack() as stack:
         folder = given["work"] or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         skills = [str(path) for path in write_copies(skill, folder / "copies", max(loaded))]
+        if given["mapped"]:
+            settings["mapped"] = str(folder / "mapped")
+            _start(settings | {"skills": skills[:1]})  # makes it
         full = _start(settings | {"skills": skills, "counts": sorted(loaded)})
         document["memory"] = _memory(exported, skill, full)
         document["starts"] = _starts(settings | {"skills": skills[:1]}, full["files"], exported, starts, drop)

@@ -19,14 +19,15 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: ``began`` (time.time() before this process was made), ``model``, ``skills`` (paths), ``counts``
-            (how many of them to load before memory is looked at), ``threads``, ``operators`` and ``prompt``.
+            (how many of them to load before memory is looked at), ``threads``, ``operators`` and ``mapped``.
     """
     stages = {"Python": _stage(settings["began"])}
     from lime_edge import Runtime
 
     stages["import"] = _stage(settings["began"])
     operators = None if settings["operators"] == "none" else settings["operators"]
-    runtime = Runtime.load(settings["model"], threads=settings["threads"], operators=operators)
+    mapped = settings["mapped"]
+    runtime = Runtime.load(settings["model"], threads=settings["threads"], operators=operators, mapped=mapped)
     stages["Runtime.load"] = _stage(settings["began"])
     skills = iter(settings["skills"])
     runtime.use_skill(runtime.load_skill(next(skills)).name)
