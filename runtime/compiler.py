@@ -6,6 +6,7 @@ Knows nothing of what the operators do, nor of how a library is used.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -23,6 +24,14 @@ LIBRARY = {"win32": "lime_operators.dll", "darwin": "liblime_operators.dylib"}.g
 _FLAGS = ("-std=c++17", "-O3", "-shared", "-fvisibility=hidden", *(() if sys.platform == "win32" else ("-fPIC",)))
 _COMPILERS = ("c++", "g++", "clang++")
 _TAIL = 2000  # characters of what a compiler said
+
+
+def sources_digest(folder: Path = FOLDER) -> str:
+    """What tells one state of the C++ sources from another: a library that was built from others is stale."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".cpp", ".h", ".inc")):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 class CompilerError(RuntimeError):
@@ -60,10 +69,11 @@ def compile_operators(folder: Path = FOLDER, source: Path = SOURCE, flags: Seque
     compiler = find_compiler()
     own = [word for name in ("CXXFLAGS", "LDFLAGS") for word in shlex.split(os.environ.get(name, ""))]
     try:
+        stamp = f'-DLIME_SOURCES=" {sources_digest(source.parent)}"'
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / LIBRARY
-            _run([*compiler, *_FLAGS, *flags, str(source), "-o", str(made), *own])
+            _run([*compiler, *_FLAGS, stamp, *flags, str(source), "-o", str(made), *own])
             return made.replace(folder / LIBRARY)
     except OSError as error:
         raise CompilerError(f"{folder / LIBRARY} cannot be made: {error}") from error

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ..contract import OPSET
 from ..errors import ConfigError
-from .compiler import FOLDER, LIBRARY, SOURCE, CompilerError, compile_operators
+from .compiler import FOLDER, LIBRARY, SOURCE, CompilerError, compile_operators, sources_digest
 
 VERSION = str(OPSET)  # the first word of what a library says of itself
 AUTO: Literal["auto"] = "auto"
@@ -70,24 +70,32 @@ def installed() -> Operators:
     library = FOLDER / LIBRARY
     if not library.is_file():
         raise ConfigError(f"the native operators were not built at install: no C++ compiler, or it failed; `{BUILD}`")
-    return describe(library)
+    found, sources = _described(library)
+    if sources not in ("", sources_digest()):  # in a clone, after an edit or a pull
+        raise ConfigError(f"the native operators were built from other sources than these: `{BUILD}`")
+    return found
 
 
 def describe(library: Path) -> Operators:
-    """Load a library, by its absolute path, and ask what it is.
+    """Load a library and ask what it is.
 
     Raises:
         ConfigError: It cannot be loaded here, or is not one that this version can use.
     """
+    return _described(library)[0]
+
+
+def _described(library: Path) -> tuple[Operators, str]:
+    """What a library is, and which sources it says it was built from ("" where it does not say)."""
     try:
         ask = ctypes.CDLL(str(library)).LimeOperatorsDescribe
     except (OSError, AttributeError) as error:  # not there, another machine's; another kind of library
         raise ConfigError(f"{library} is no library of LiME operators for this machine: {error}") from error
     ask.restype = ctypes.c_char_p
-    version, _, cpu = (ask() or b"").decode("ascii", "replace").partition(" ")
+    version, cpu, sources = [*(ask() or b"").decode("ascii", "replace").split(" "), "", ""][:3]
     if version != VERSION:
         raise ConfigError(f"{library} has version {version!r}; expected {VERSION!r}: build it again, `{BUILD}`")
-    return Operators(library, cpu)
+    return Operators(library, cpu), sources
 
 
 def build() -> Operators:

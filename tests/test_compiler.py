@@ -66,6 +66,15 @@ def test_cxx_comes_first(source: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert said.read_text("utf-8").startswith("-first a b -std=c++17 -O3 ")
 
 
+def test_the_digest_tells_sources_apart(tmp_path: Path) -> None:
+    folder = shutil.copytree(compiler.FOLDER, tmp_path / "native")
+    assert compiler.sources_digest(folder) == compiler.sources_digest()
+    (folder / "kernel.inc").write_text((folder / "kernel.inc").read_text("utf-8") + "\n", "utf-8")
+    assert compiler.sources_digest(folder) != compiler.sources_digest()
+    (folder / "kernel.inc").unlink()
+    assert compiler.sources_digest(folder) != compiler.sources_digest()
+
+
 def test_nothing_ties_the_library_to_this_machine() -> None:
     assert not [flag for flag in compiler._FLAGS if flag.startswith(("-m", "-fast", "-Ofast", "-ffast"))]
 

@@ -99,6 +99,16 @@ def test_an_unfit_library(fault: str, tmp_path: Path, install: Path) -> None:
     assert message in made.operators.reason
 
 
+def test_a_library_of_other_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a pull or an edit: its numbers may be another operator's. One that does not say is taken at its word."""
+    stale = library(tmp_path / "stale", DESCRIBE.format("1 generic 0123456789ab"))
+    silent = library(tmp_path / "silent", DESCRIBE.format("1 generic"))
+    monkeypatch.setattr(operators, "FOLDER", stale.parent)
+    assert "were built from other sources" in operators.choose("auto", "cpu").reason
+    monkeypatch.setattr(operators, "FOLDER", silent.parent)
+    assert operators.choose("auto", "cpu") == operators.Operators(silent, "generic")
+
+
 def test_a_file_that_is_no_library(install: Path) -> None:
     """Cut off, or another machine's."""
     (install / compiler.LIBRARY).write_bytes(b"\x7fELF nothing")

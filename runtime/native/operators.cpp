@@ -182,8 +182,12 @@ struct Cpu {
 }  // namespace
 }  // namespace lime
 
+#ifndef LIME_SOURCES
+#define LIME_SOURCES ""  // " " and what runtime/compiler.py calls these sources
+#endif
+
 LIME_EXPORT const char* LimeOperatorsDescribe() {
-  static const std::string held = std::to_string(lime::kVersion) + " " + lime::choose_set().name;
+  static const std::string held = std::to_string(lime::kVersion) + " " + lime::choose_set().name + LIME_SOURCES;
   return held.c_str();
 }
 
