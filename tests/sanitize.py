@@ -31,7 +31,7 @@ class Sanitizer:
     runtimes: tuple[str, ...]
     options: dict[str, str]
     tests: tuple[str, ...]
-    examples: int = 0
+    examples: int = 1
 
 
 SANITIZERS = {
