@@ -22,7 +22,7 @@ from lime_edge.exporters.builder import Precision, build_backbone
 
 RANK, ALPHA, TARGETS = 8, 16, ("q_proj", "k_proj", "v_proj", "o_proj")
 _DEFAULTS = ("algo_config=default", "matmul_mixed_precision=")  # plain rounding to 4 bits, the LoRA's matrices too
-_SPREAD = 0.02  # standard deviation of B
+_SPREAD = 0.1  # standard deviation of B: enough to tell the LoRA from what rounding does
 _LORA = re.compile(r"\.layers\.(\d+)\.self_attn\.(\w+)\.lora_([AB])\.")
 _ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 _GGUF = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
