@@ -2,8 +2,8 @@
 
     python benchmarks/switch.py EXPORTED SKILL.lime [--rivals peft,genai,llama] [--json FILE]
 
-Every skill is another file. Times are those of single calls, garbage collection and all. "load_skill, first" is the
-first file of a model that a process reads: what it says of its tensors is judged once for all that say the same.
+Every skill is another file. Times are those of single calls, garbage collection and all. What a file says of its
+tensors is judged once for all that say the same; how long the first one of a process takes is in memory.py.
 Rivals do what they do for the same purpose: PEFT `set_adapter` and `load_adapter` (LoRA r = 8 on q, k, v, o), ONNX
 Runtime GenAI `Adapters.load` and a new Generator with the adapter active, llama.cpp's calls for the same LoRA.
 """
@@ -15,7 +15,6 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +35,7 @@ from lime_edge.runtime.genai import write_adapter
 
 RIVALS = ("peft", "genai", "llama")
 _OURS = "lime-edge"
+_WIDTH = 120  # columns of the table
 _PATH = click.Path(path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -65,31 +65,30 @@ def main(exported: Path, skill: Path, rivals: str, work: Path | None, json_path:
         found += _ours(exported, files, given["loaded"], given["switches"], given["loads"])
         for name in names:
             found += _rival(name, exported, skill, folder, given)
-    Console().print(table("one call", found))
+    Console(width=_WIDTH).print(table("one call", found))
     if json_path is not None:
         before["packages"] |= versions(("peft", "transformers", "torch", "onnxruntime-genai"))
         document = {"benchmark": "switch", "machine": before, "figures": [asdict(one) for one in found]}
         json_path.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
 
 
-def _ours(exported: Path, files: list[Path], loaded: list[int], switches: int, loads: int) -> Iterator[Latency]:
-    """use_skill and load_skill, with more and more skills loaded."""
-    runtime, spare = Runtime.load(exported, threads=1), files[-loads:]
-    first = timed(runtime.load_skill, files[0])
-    yield Latency.of(_OURS, "load_skill, first", 0, [first])
-    names = [files[0].stem]
-    for count in sorted(loaded):
-        for path in track(files[len(names) : count], f"loading {count:,}", transient=True):
-            names.append(runtime.load_skill(path).name)
-        chosen = random.Random(count).choices([*names, None], k=switches)
-        yield Latency.of(_OURS, "use_skill", len(names), [timed(runtime.use_skill, name) for name in chosen])
-        runtime.use_skill(None)
-        loading, unloading = [], []
-        for path in spare:
-            loading.append(timed(runtime.load_skill, path))
-            unloading.append(timed(runtime.unload_skill, path.stem))
-        yield Latency.of(_OURS, "load_skill", len(names), loading)
-        yield Latency.of(_OURS, "unload_skill", len(names), unloading)
+def _ours(exported: Path, files: list[Path], loaded: list[int], switches: int, loads: int) -> list[Latency]:
+    """use_skill and load_skill of runtimes with more and more skills loaded, which take turns."""
+    spare, runtimes = files[-loads:], {count: Runtime.load(exported, threads=1) for count in sorted(loaded)}
+    for count, runtime in runtimes.items():
+        for path in track(files[len(runtime.skills()) : count], f"loading {count:,}", transient=True):
+            runtime.load_skill(path)
+    taken: dict[tuple[str, int], list[float]] = {
+        (call, count): [] for call in ("use_skill", "load_skill", "unload_skill") for count in runtimes
+    }
+    for number, path in enumerate(track(spare, "switching and loading", transient=True)):
+        for count, runtime in runtimes.items():
+            names = [*(info.name for info in runtime.skills()), None]
+            chosen = random.Random(number).choices(names, k=switches // loads)
+            taken["use_skill", count] += [timed(runtime.use_skill, name) for name in chosen]
+            taken["load_skill", count].append(timed(runtime.load_skill, path))
+            taken["unload_skill", count].append(timed(runtime.unload_skill, path.stem))
+    return [Latency.of(_OURS, call, count, seconds) for (call, count), seconds in taken.items()]
 
 
 def _rival(name: str, exported: Path, skill: Path, work: Path, given: dict[str, Any]) -> list[Latency]:

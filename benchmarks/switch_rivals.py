@@ -87,6 +87,8 @@ def genai(settings: dict[str, Any]) -> Iterator[Calls]:
 def llama(settings: dict[str, Any]) -> Iterator[Calls]:
     import llama_cpp
 
+    quiet = llama_cpp.llama_log_callback(lambda *_: None)  # it prints at every switch
+    llama_cpp.llama_log_set(quiet, None)
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_threads, params.n_threads_batch = 512, settings["threads"], settings["threads"]
