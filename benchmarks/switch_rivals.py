@@ -11,9 +11,11 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 CALLS = 200  # switches at every number of adapters
+POSITIONS = 512  # room in a cache that a switch makes or clears
 
 Calls = dict[str, Any]  # engine, call, loaded, seconds
 
@@ -68,10 +70,11 @@ def genai(settings: dict[str, Any]) -> Iterator[Calls]:
     config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
     model = og.Model(config)
     adapters = og.Adapters(model)
+    context = json.loads((Path(settings["model"]) / "genai_config.json").read_text("utf-8"))["model"]["context_length"]
 
     def switch(name: str) -> Any:
         params = og.GeneratorParams(model)
-        params.set_search_options(max_length=512)
+        params.set_search_options(max_length=min(POSITIONS, context))
         generator = og.Generator(model, params)
         generator.set_active_adapter(adapters, name)
         return generator
@@ -91,7 +94,7 @@ def llama(settings: dict[str, Any]) -> Iterator[Calls]:
     llama_cpp.llama_log_set(quiet, None)
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx, params.n_threads, params.n_threads_batch = 512, settings["threads"], settings["threads"]
+    params.n_ctx, params.n_threads, params.n_threads_batch = POSITIONS, settings["threads"], settings["threads"]
     model = llama_cpp.llama_model_load_from_file(settings["model"].encode(), llama_cpp.llama_model_default_params())
     context = llama_cpp.llama_init_from_model(model, params)
     loaded: dict[str, Any] = {}
