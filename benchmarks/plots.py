@@ -20,7 +20,7 @@ from rounds import Figure, Group, Spread, read
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 _ONLY = {"decode": 256, "prefill": 256}  # tokens that the plot of the rivals shows
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "svg.hashsalt": "lime-edge",
     "svg.fonttype": "none",  # text, not outlines: a quarter of the bytes
     "font.size": 8,
