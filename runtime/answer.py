@@ -141,14 +141,14 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
         logits, answer.reused = cache.prefill(row, answer.request.tokens.ids, answer.request.skills)
         yield row, answer.take(logits)
     live = list(range(len(answers)))  # answer of every row of the cache
+    skills = np.array([answer.request.applied.skill_id for answer in answers])
     while going := [at for at, number in enumerate(live) if not answers[number].reason]:
         if len(going) < len(live) and cache.keep(going):
-            live = [live[at] for at in going]
+            live, skills = [live[at] for at in going], skills[going]
         tokens = np.array([answers[number].ids[-1] for number in live])
-        skills = np.array([answers[number].request.applied.skill_id for number in live])
         logits = cache.step(tokens, skills)  # [b, V]
         for at, number in enumerate(live):
             if answers[number].reason:  # still there because rows cannot be moved on this device
-                cache.rewind(at, int(cache.lengths[at]) - 1)
+                cache.rewind(at, cache.lengths[at] - 1)
             else:
                 yield number, answers[number].take(logits[at])

@@ -35,20 +35,17 @@ class Binding:
         state.bind(self._io, start, stop)
         self._io.bind_ortvalue_input(BANK, bank)
 
-    def put(self, name: str, values: Array) -> None:
-        """Feed a copy of these values."""
+    def input(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """What the next run reads as this input, to be filled; the same memory while the shape is the same."""
         held = self._inputs.get(name)
-        if held is not None and held.shape == values.shape:
-            held[...] = values
-            if self._graph.on_host:
-                return
-        else:
-            held = self._inputs[name] = values.copy()
-        self.use(name, held)
+        if held is None or held.shape != shape:
+            held = self._inputs[name] = np.empty(shape, dtype)
+            self._bind(name, held)
+        return held
 
-    def use(self, name: str, array: Array) -> None:
-        """Feed this very memory, which the caller keeps until the run is over."""
-        self._io.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    def feed(self, name: str, values: Array) -> None:
+        """Let the next run read these values."""
+        self.input(name, values.shape, values.dtype)[...] = values
 
     def output(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Where the next run writes this output; the same memory while the shape is the same."""
@@ -64,7 +61,13 @@ class Binding:
         Raises:
             ModelError: It failed.
         """
+        if not self._graph.on_host:  # a device took its copies when they were bound
+            for name, array in self._inputs.items():
+                self._bind(name, array)
         try:
             self._graph.session.run_with_iobinding(self._io)
         except Exception as error:  # onnxruntime's own exceptions have no common base
             raise ModelError(f"ONNX Runtime could not run the graph: {error}") from error
+
+    def _bind(self, name: str, array: Array) -> None:
+        self._io.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

@@ -49,14 +49,13 @@ class Cache:
         self._graph, self._bank = graph, graph.place(bank)
         self.rows = rows
         self.capacity = min(-(-capacity // _ROUND) * _ROUND, directory.context_length)
-        self.lengths = np.zeros(rows, np.int64)  # [B]
+        self.lengths = [0] * rows
         self._state = State(graph, rows, self.capacity)
         self._ids: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap]
         self._skills: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap] bank row of every position
         width = graph.evidence_width if graph.window > 1 else 0
         self._evidence: Array = np.zeros((rows, self.capacity, width), np.float32)  # [B, cap, R]
         self._positions: Ids = np.arange(self.capacity)
-        self._mask: Ids = np.empty(rows * self.capacity, np.int64)  # as much of it as a run needs
         self._bound: tuple[int, int, Binding] | None = None
 
     def prefill(self, row: int, ids: Ids, skills: Ids) -> tuple[Array, int]:
@@ -106,14 +105,14 @@ class Cache:
             return False
         for target, source in enumerate(rows):
             if target != source:
-                self._copy(source, target, int(self.lengths[source]))
+                self._copy(source, target, self.lengths[source])
                 self.lengths[target] = self.lengths[source]
         self.rows, self._bound = len(rows), None
         return True
 
     def _common(self, row: int, ids: Ids, skills: Ids) -> int:
         """Positions of a row that this prompt would have made itself, leaving two tokens to run."""
-        most = max(0, min(int(self.lengths[row]), len(ids) - 2))
+        most = max(0, min(self.lengths[row], len(ids) - 2))
         same = (self._ids[row, :most] == ids[:most]) & (self._skills[row, :most] == skills[:most])
         return most if same.all() else int(same.argmin())
 
@@ -125,51 +124,48 @@ class Cache:
     def _run(self, start: int, stop: int, ids: Ids, skills: Ids, wanted: Ids = _ALL) -> Array:
         """Run rows start..stop on [b, S] more tokens -> logits [b, S, V], or of the last two positions at least."""
         graph, (rows, count) = self._graph, ids.shape
-        longest = int(self.lengths[start:stop].max()) + count
-        if longest > self.capacity:
+        past = self.lengths[start:stop]
+        if max(past) + count > self.capacity:
             raise ConfigError(f"the KV cache of {self.capacity} positions is full: ask for fewer tokens")
         binding = self._binding(start, stop)
-        self._feed(binding, start, stop, longest, ids, skills)
+        self._feed(binding, past, ids, skills)
         given = count
         if graph.chooses_logits:
-            binding.put(LOGITS_FROM, wanted)
+            binding.feed(LOGITS_FROM, wanted)
             given = count if wanted is _ALL else min(2, count)
         logits = binding.output(graph.directory.names.logits, (rows, given, graph.vocabulary), graph.logits_dtype)
         evidence = None
         if graph.window > 1:
+            binding.feed(PAST_EVIDENCE, self._past_evidence(start, past))
             evidence = binding.output(EVIDENCE, (rows, count, graph.evidence_width), graph.dtype(EVIDENCE))
         binding.run()
-        self._note(start, stop, ids, skills, evidence)
+        for row, length in enumerate(past, start):
+            made = slice(length, length + count)
+            self._ids[row, made], self._skills[row, made] = ids[row - start], skills[row - start]
+            if evidence is not None:
+                self._evidence[row, made] = evidence[row - start]
+            self.lengths[row] += count
         return logits
 
-    def _feed(self, binding: Binding, start: int, stop: int, longest: int, ids: Ids, skills: Ids) -> None:
-        """Everything that changes with every run; `longest` is the length of the longest row after it."""
-        graph, names, (rows, count) = self._graph, self._graph.directory.names, ids.shape
-        past = self.lengths[start:stop, None]  # [b, 1]
-        binding.put(names.input_ids, ids)
-        binding.put(SKILL_IDS, skills)
-        mask = self._mask[: rows * longest].reshape(rows, longest)
-        np.less(self._positions[:longest], past + count, out=mask)
-        binding.use(names.attention_mask, mask)
-        if graph.has_positions:
-            binding.put(names.position_ids, past + self._positions[:count])  # [b, S]
-        if graph.window > 1:
-            binding.put(PAST_EVIDENCE, self._past_evidence(start, stop))
+    def _feed(self, binding: Binding, past: list[int], ids: Ids, skills: Ids) -> None:
+        """Tokens [b, S] that follow what the rows hold, their skills, the mask and positions."""
+        names, (rows, count) = self._graph.directory.names, ids.shape
+        binding.feed(names.input_ids, ids)
+        binding.feed(SKILL_IDS, skills)
+        before = np.array(past)[:, None]  # [b, 1]
+        longest = max(past) + count
+        if count == 1 and min(past) > 0:  # as if a longer row were in the batch: then the mask is bound once in a while
+            longest = min(-(-longest // _ROUND) * _ROUND, self.capacity)
+        mask = binding.input(names.attention_mask, (rows, longest), np.int64)
+        np.less(self._positions[:longest], before + count, out=mask)
+        if self._graph.has_positions:
+            binding.feed(names.position_ids, before + self._positions[:count])  # [b, S]
 
-    def _note(self, start: int, stop: int, ids: Ids, skills: Ids, evidence: Array | None) -> None:
-        """Remember what made the positions that were just run."""
-        rows, count = np.arange(start, stop)[:, None], ids.shape[1]
-        at = self.lengths[start:stop, None] + self._positions[:count]  # [b, S]
-        self._ids[rows, at], self._skills[rows, at] = ids, skills
-        if evidence is not None:
-            self._evidence[rows, at] = evidence
-        self.lengths[start:stop] += count
-
-    def _past_evidence(self, start: int, stop: int) -> Array:
+    def _past_evidence(self, start: int, past: list[int]) -> Array:
         """Routing evidence of the last n - 1 tokens of each row, [b, n - 1, R + 1]; all 0 where there was none."""
-        before = self.lengths[start:stop, None] + np.arange(1 - self._graph.window, 0)  # [b, n - 1] positions
+        before = np.array(past)[:, None] + np.arange(1 - self._graph.window, 0)  # [b, n - 1] positions
         exists = (before >= 0)[..., None]
-        rows = np.arange(start, stop)[:, None]
+        rows = np.arange(start, start + len(past))[:, None]
         known = np.where(exists, self._evidence[rows, before.clip(0)], 0)
         return np.concatenate([known, exists], axis=-1, dtype=self._graph.dtype(PAST_EVIDENCE))
 
