@@ -75,7 +75,7 @@ class Runtime:
                 they fit the device, else the graph's own functions; None: the functions; or a library of
                 yours. None is ever taken from `directory`. `Runtime.operators` says what is in use.
             mapped: A folder for a copy of the model in the order that this processor wants, made at the first
-                start (twice the model's size) and trusted from then on: a quarter of the private memory, and starts
+                start (twice the model's size) and trusted from then on: two fifths of the private memory, and starts
                 take less. Made anew when model, onnxruntime or processor are others.
 
         Raises:
