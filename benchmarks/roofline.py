@@ -34,6 +34,7 @@ from lime_edge.runtime.compiler import find_compiler
 
 _SOURCE = Path(__file__).with_name("roofline.cpp")
 _LARGE = 1000  # MB: more than any cache holds
+_ROUGHLY = 10  # MB: working sets are measured in steps of it
 WEIGHTS, CACHE, SHARED, ROW, LOGITS = "weights", "keys and values", "shared adapter", "skill's rows", "logits"
 
 
@@ -79,12 +80,13 @@ def main(contexts: list[int], rows: list[int], rounds: int, json_path: Path | No
     with comparing("roofline", max(contexts) + 8, given, rounds=rounds) as comparison:
         sides, report = comparison.sides, comparison.report
         model = ir.load(sides.asked.exported / "model.onnx")
-        heaviest = work_of(model, sides.contract, sides.plain.head, max(contexts), max(rows)).total
-        machine = measure_machine(sides.asked.threads, [round(heaviest / 1e6), _LARGE])
+        cases = [(context, count) for count in rows for context in contexts]
+        totals = [work_of(model, sides.contract, sides.plain.head, *case).total for case in cases]
+        sizes = {_ROUGHLY * -(-total // (1_000_000 * _ROUGHLY)) for total in totals}
+        machine = measure_machine(sides.asked.threads, sorted({*sizes, _LARGE}))
         lines = []
-        for count in rows:
-            for context in contexts:
-                lines += _compare(sides, model, machine, context, count, rounds)
+        for context, count in cases:
+            lines += _compare(sides, model, machine, context, count, rounds)
         _print(lines, machine, sides.asked.threads)
         write(json_path, asdict(report) | {"limits": asdict(machine), "lines": lines})
 
