@@ -30,7 +30,8 @@ BASE = {
     "container": {"checks", "contract"},
     "vectors": {"checks", "contract", "errors"},
     "plan": {"container", "contract", "vectors"},
-    "package": {"checks", "container", "contract", "errors", "manifest", "plan", "vectors"},
+    "large": {"contract", "vectors"},
+    "package": {"checks", "container", "contract", "errors", "large", "manifest", "plan", "vectors"},
 }
 RUNTIME_MAY = {"errors", "contract", "package"}
 
