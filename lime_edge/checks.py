@@ -81,7 +81,13 @@ def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is not a JSON number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+def _whole(digits: str) -> int:
+    if digits == "-0":  # an integer here, a float elsewhere
+        raise ValueError("-0 is not a whole number")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_whole)
 
 
 def text(limit: int, *, least: int = 0, pattern: str = "", what: str = "text", controls: str = "") -> Check:

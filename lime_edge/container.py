@@ -114,7 +114,7 @@ def unpack(data: bytes) -> Container:
     try:
         text = data[8 : 8 + size].decode("utf-8")
         known = _known(text)
-        header = None if known else load_json(text)
+        header = None if known else _parsed(text)
     except ValueError as error:
         raise ValueError(f"the header is not strict JSON: {error}") from error
     box = Container()
@@ -150,6 +150,12 @@ def _sound_layout(table: str) -> Layout:
     if layout is None:
         raise ValueError("not a sound table")
     return layout
+
+
+def _parsed(text: str) -> Any:
+    if text[:1].isspace() or text.rstrip(" ")[-1:].isspace():
+        raise ValueError("white space stands before it, or other than spaces after it")
+    return load_json(text)
 
 
 def _judged(header: Any, faults: list[str]) -> tuple[Any, Layout | None]:
