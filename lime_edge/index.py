@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from .checks import Check, bounded, load_json, record, sequence, show, text, whole
@@ -77,9 +78,9 @@ class Entry:
             raise SkillVersionError(
                 f"version {version} of skill {self.name!r} is in use; roll back first, or remove the skill as a whole"
             )
-        history = tuple(one for one in self.history if one != version)
-        # What lay on both sides of it may be the same version now, or the one in use: no step at all.
-        steps = [one for one, following in zip(history, [*history[1:], self.current], strict=True) if one != following]
+        left = [*(one for one in self.history if one != version), self.current]
+        # What lay on both sides of it may be the same version now: no step at all.
+        steps = [one for one, following in pairwise(left) if one != following]
         versions = {key: held for key, held in self.versions.items() if key != version}
         return replace(self, versions=versions, history=tuple(steps))
 

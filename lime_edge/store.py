@@ -32,7 +32,7 @@ from .semver import precedence
 SIGNATURE = ".sig"  # after the name of the file it signs
 SIGNATURE_LIMIT = 2**20  # bytes
 _BLOB = re.compile(rf"[0-9a-f]{{64}}\.lime({re.escape(SIGNATURE)})?")
-_PATIENCE = 60.0  # seconds that a change waits for the others
+_PATIENCE, _PAUSE = 60.0, 0.01  # seconds that a change waits for the others, and between its tries
 
 
 class Admits(Protocol):
@@ -219,7 +219,7 @@ class Store:
         """
         try:
             make_folder(self._blobs)
-            with FileLock(self.path / "lock", timeout=_PATIENCE):
+            with FileLock(self.path / "lock").acquire(_PATIENCE, poll_interval=_PAUSE):
                 yield
         except Timeout as error:
             raise StoreError(f"{self.path} has been locked by another process for {_PATIENCE:g} s") from error
