@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ _OPTIONS = (
     click.argument("skills", type=_FILE, nargs=-1, required=True),
     click.option("-m", "--model", default=backbone.DEFAULT, show_default=True, help="The backbone."),
     click.option("--threads", default=1, show_default=True, type=click.IntRange(1)),
-    click.option("--spin", is_flag=True, help="Let waiting threads burn their core; the runtime does not by itself."),
+    click.option("--spin", type=click.IntRange(0), help="Microseconds that waiting threads stay awake."),
     click.option("--operators", default="auto", show_default=True, help="Native library, none, or the installed one."),
     click.option("--rivals", "names", default="", metavar="NAMES", help=f"Some of {','.join(engines.NAMES)}."),
     click.option("--gguf", type=_FILE, help="The backbone for llama.cpp."),
@@ -39,6 +39,8 @@ _OPTIONS = (
     click.option("--work", type=_PATH, help="Keep here what is built for the comparison, and take it from here."),
     click.option("--json", "json_path", type=_PATH, help="Write the figures there, too."),
 )
+
+often = click.option("--openings", default=1, show_default=True, type=click.IntRange(1), help="Open all so often.")
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
@@ -73,6 +75,22 @@ class Comparison:
     report: Report
 
 
+def openings(benchmark: str, positions: int, given: dict[str, Any], **settings: Any) -> Iterator[Comparison]:
+    """`comparing`, as often as --openings says, with one report, which is written to --json at the end.
+
+    Where a session's memory happens to lie is worth some per cent of its speed for as long as it is open, and no number
+    of rounds averages that out.
+    """
+    count, path = given.pop("openings"), given.pop("json_path")
+    report = None
+    for opening in range(count):
+        with comparing(benchmark, positions, given | {"opening": opening}, openings=count, **settings) as comparison:
+            report = report or comparison.report
+            yield replace(comparison, report=report)
+    if report is not None:
+        report.write(path)
+
+
 @contextlib.contextmanager
 def comparing(benchmark: str, positions: int, given: Mapping[str, Any], **settings: Any) -> Iterator[Comparison]:
     """Open what the command line asks for, check it, and close it with the block.
@@ -90,9 +108,8 @@ def comparing(benchmark: str, positions: int, given: Mapping[str, Any], **settin
     with contextlib.ExitStack() as stack:
         work = given["work"] or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
-        asked = Asked(
-            work=work, **{key: given[key] for key in ("exported", "skills", "model", "threads", "spin", "operators")}
-        )
+        keys = ("exported", "skills", "model", "threads", "spin", "operators", "opening")
+        asked = Asked(work=work, **{key: given[key] for key in keys if key in given})
         try:
             sides = Sides(asked)
         except LimeError as error:
