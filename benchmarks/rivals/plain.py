@@ -5,6 +5,7 @@ Knows nothing of mixtures. Shapes: B rows, S tokens, n virtual tokens, D hidden 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,9 @@ def config(name: str, targets: Sequence[str], rank: int, scaling: float) -> Peft
 
 def wrap(backbone: Any, name: str, targets: Sequence[str], rank: int, scaling: float) -> nn.Module:
     """The backbone with PEFT's adapters."""
-    model: nn.Module = get_peft_model(backbone, config(name, targets, rank, scaling))
+    with warnings.catch_warnings():  # PEFT asks transformers for a name that it has given up
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        model: nn.Module = get_peft_model(backbone, config(name, targets, rank, scaling))
     return SoftPrompt(model) if name == "prompt" else model
 
 
@@ -71,7 +74,7 @@ class SoftPrompt(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         position_ids: Tensor,
-        past_key_values: Any = None,
+        cache: Any = None,
         logits_to_keep: Tensor | None = None,
         **others: Any,
     ) -> Any:
@@ -81,7 +84,7 @@ class SoftPrompt(nn.Module):
         mask = torch.cat([attention_mask.new_ones(len(attention_mask), self.count), attention_mask], 1)
         places = position_ids + self.count
         keep = torch.arange(input_ids.shape[1]) if logits_to_keep is None else logits_to_keep
-        if past_key_values is None or past_key_values.get_seq_length() == 0:
+        if cache is None or cache.get_seq_length() == 0:
             prompt = self.model.get_prompt(batch_size=len(input_ids)).to(embeds.dtype)
             embeds = torch.cat([prompt, embeds], 1)
             places = torch.cat([torch.arange(self.count).expand(len(places), -1), places], 1)
@@ -90,7 +93,7 @@ class SoftPrompt(nn.Module):
             inputs_embeds=embeds,
             attention_mask=mask,
             position_ids=places,
-            past_key_values=past_key_values,
+            cache=cache,
             logits_to_keep=keep,
             **others,
         )
