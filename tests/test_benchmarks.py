@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+import engines
 import gguf
 import numpy as np
 import onnx_ir as ir
 import pytest
 import rival_files
-import rivals
 import rounds
 from click.testing import CliRunner
 from decode import main as decode
+from engines import Rival
 from gguf import GGUFReader
 from prefill import main as prefill
-from rivals import Rival
 from roofline import CACHE, LOGITS, ROW, SHARED, WEIGHTS, work_of
 from rounds import Figure, Group, Report, Spread, Variant, measure
 
@@ -234,7 +234,7 @@ class _Still:
 def test_a_lora_that_does_nothing_is_found() -> None:
     still: Any = _Still()
     with pytest.raises(click.ClickException, match="still, LoRA gives the logits of the model without an adapter"):
-        rivals.check(still, [1, 2], 1)
+        engines.check(still, [1, 2], 1)
 
 
 def test_the_lora_for_llama_cpp(tmp_path: Path) -> None:
