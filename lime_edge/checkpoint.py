@@ -23,7 +23,6 @@ from . import backbone
 from .checks import bounded
 from .contract import KINDS, json_digest, tensor_digest
 from .errors import ConfigError
-from .layer import LimeLora
 from .model import LimeModel
 from .peft_config import LimeConfig
 
@@ -101,29 +100,36 @@ def tuner(model: Any) -> LimeModel:
     return inner
 
 
-def shared_adapter(model: Any) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]]:
-    """A [r, D], Bm [H, r] and s of every adapted module, by its name in the backbone."""
-    adapters = {}
-    for name, layer in tuner(model).layers().items():
-        if not isinstance(layer, LimeLora):
-            raise ConfigError(f"{name} is {type(layer).__name__}; only LiME-LoRA can be exported so far")
-        key = layer.adapter
-        adapters[name] = (_numpy(layer.lime_A[key]), _numpy(layer.lime_B[key]), layer.lime_config[key].scaling)
-    return adapters
+def get_shared(model: Any) -> dict[str, npt.NDArray[np.float32]]:
+    """The shared adapter's parameters, ``<module>.<name>`` with the layers' own names: "A", "B", "m", "rows"."""
+    layers = tuner(model).layers().items()
+    return {f"{module}.{name}": _numpy(held) for module, layer in layers for name, held in layer.shared().items()}
+
+
+def set_shared(model: Any, shared: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Put a shared adapter into a model of the same base and shapes."""
+    with torch.no_grad():
+        for module, layer in tuner(model).layers().items():
+            for name, held in layer.shared().items():
+                held.copy_(torch.from_numpy(shared[f"{module}.{name}"]))
+
+
+def folded_adapter(model: Any) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]]:
+    """A [r, D], Bm [H, r] and s as a graph has them, of every adapted module by its name in the backbone."""
+    folded = {name: layer.folded() for name, layer in tuner(model).layers().items()}
+    return {name: (_numpy(a), _numpy(b), scale) for name, (a, b, scale) in folded.items()}
 
 
 def adapter_digest(model: Any) -> str:
-    """SHA-256 of the shared adapter: module names, A, Bm and s."""
-    adapters = shared_adapter(model)
-    head = json_digest({name: s for name, (_, _, s) in adapters.items()}).encode()
-    pairs = [(f"{n}.{k}", m) for n, (a, b, _) in adapters.items() for k, m in (("A", a), ("B", b))]
-    return tensor_digest(pairs, head)
+    """SHA-256 of the shared adapter: module names, every shared parameter and s."""
+    scales = {name: layer.scaling for name, layer in tuner(model).layers().items()}
+    return tensor_digest(get_shared(model).items(), json_digest(scales).encode())
 
 
 def get_vectors(model: Any) -> Vectors:
-    """The active skill, ``<kind>.<module>`` -> [E, width]; the shared vector is folded into the experts.
+    """The active skill, ``<kind>.<module>`` -> [E, width], with the shared vector and what stands folded in.
 
-    The weights w of a token sum to 1, so c * p_shared added to every expert is the same output.
+    The weights w of a token sum to 1, so what is added to every expert is added once to the output.
     """
     vectors: Vectors = {}
     for name, layer in tuner(model).layers().items():
@@ -134,20 +140,26 @@ def get_vectors(model: Any) -> Vectors:
                 vectors[f"{kind}.{name}"] = _numpy(held[key])
         if key in layer.lime_shared:
             vectors[f"expert.{name}"] += _numpy(layer.lime_gate[key] * layer.lime_shared[key])
+        for kind, standing in layer.standing().items():
+            experts = layer.lime_config[key].routing.experts
+            bare = np.zeros((experts, layer.out_features), np.float32)
+            vectors[f"{kind}.{name}"] = vectors.get(f"{kind}.{name}", bare) + _numpy(standing)
     return vectors
 
 
 def set_vectors(model: Any, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Put a skill's vectors into the active adapter; shapes must be the model's own."""
+    """Put a skill's vectors, less what stands, into the active adapter; shapes must be the model's own."""
     with torch.no_grad():
         for name, layer in tuner(model).layers().items():
             key = layer.adapter
             if key in layer.lime_gate:
                 layer.lime_gate[key].zero_()
+            standing = layer.standing()
             for kind in KINDS:
                 held = getattr(layer, f"lime_{kind}")
                 if key in held:
-                    held[key].copy_(torch.from_numpy(np.array(vectors[f"{kind}.{name}"])))
+                    given = torch.from_numpy(np.array(vectors[f"{kind}.{name}"]))
+                    held[key].copy_(given - standing[kind].cpu() if kind in standing else given)
 
 
 @contextmanager

@@ -37,11 +37,12 @@ def export_checkpoint(
     with need("export"):
         import torch
     operators = native.installed().library if genai_operators else None
-    model, _, where = checkpoint.open_checkpoint(directory, torch.bfloat16)
+    exact = checkpoint.read_config(directory).base == "dora"  # folds norms of the weights themselves
+    model, _, where = checkpoint.open_checkpoint(directory, torch.float32 if exact else torch.bfloat16)
     config = checkpoint.tuner(model).lime_config
     wanted = {"expert", "gain", "shift", *config.kinds} | ({"rank"} if rank_gate else set())
     weights = AdapterWeights(
-        modules=tuple(AdaptedModule(name, a, b, s) for name, (a, b, s) in checkpoint.shared_adapter(model).items()),
+        modules=tuple(AdaptedModule(name, a, b, s) for name, (a, b, s) in checkpoint.folded_adapter(model).items()),
         routing=config.routing,
         kinds=tuple(kind for kind in KINDS if kind in wanted),
         routing_scale=config.routing_scale,

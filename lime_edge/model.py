@@ -13,9 +13,10 @@ import torch
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
+from .bases import BASES
 from .context import Context
 from .contract import ModuleTable
-from .layer import BASES, LimeLayer
+from .layer import LimeLayer
 
 if TYPE_CHECKING:
     from .peft_config import LimeConfig  # registers this module's model
@@ -89,6 +90,9 @@ class LimeModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
+        """PEFT warns of adapting one of two tied embeddings; nothing is ever merged here, so the tie is left alone."""
 
     def _before(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
