@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -101,14 +102,20 @@ class LimeModel(BaseTuner):
         given = dict(zip(self._parameters_of_forward, args, strict=False)) | kwargs
         self.context.balancing = model.training and self.steps % self.lime_config.balance_every == 0
         self.steps += model.training
-        self.context.begin(given.get("attention_mask"), given.get("past_key_values"), active)
+        self.context.begin(given.get("attention_mask"), _cache_of(given), active)
         return args, kwargs
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        self.context.end(getattr(output, "past_key_values", None))
+        self.context.end(getattr(output, "cache", None))
         task_loss = getattr(output, "loss", None)
         if model.training and isinstance(task_loss, torch.Tensor):
             balance = self.context.balance_loss(self.lime_config.balance)
             if balance is not None:
                 output["loss"] = task_loss + balance.to(task_loss.dtype)
         return output
+
+
+def _cache_of(given: Mapping[str, Any]) -> Any:
+    """The key-value cache among a call's arguments; transformers renamed it, and takes both names for now."""
+    cache = given.get("cache")
+    return given.get("past_key_values") if cache is None else cache

@@ -253,9 +253,9 @@ def test_cached_steps_are_the_full_forward(model: Any, prefill: int) -> None:
     tokens = ids(2, 9)
     wanted = logits(model, tokens)
     cache = DynamicCache(config=model.config)
-    parts = [logits(model, tokens[:, :prefill], past_key_values=cache, use_cache=True)]
+    parts = [logits(model, tokens[:, :prefill], cache=cache, use_cache=True)]
     for at in range(prefill, 9):
-        parts.append(logits(model, tokens[:, at : at + 1], past_key_values=cache, use_cache=True))
+        parts.append(logits(model, tokens[:, at : at + 1], cache=cache, use_cache=True))
     close(torch.cat(parts, 1), wanted)
 
 
@@ -268,7 +268,7 @@ def test_cached_steps_of_a_padded_batch(model: Any) -> None:
     places = (mask.cumsum(1) - 1).clamp_min(0)
     cache, parts = DynamicCache(config=model.config), []
     for start, stop in ((0, 6), (6, 7), (7, 10), (10, 11)):
-        fed = {"attention_mask": mask[:, :stop], "position_ids": places[:, start:stop], "past_key_values": cache}
+        fed = {"attention_mask": mask[:, :stop], "position_ids": places[:, start:stop], "cache": cache}
         parts.append(logits(model, padded[:, start:stop], use_cache=True, **fed))
     close(torch.cat(parts, 1)[:, 2:], wanted)
 
@@ -277,9 +277,9 @@ def test_two_caches_at_once_do_not_mix(model: Any) -> None:
     tokens = {seed: ids(1, 6, seed) for seed in (0, 1)}
     caches = {seed: DynamicCache(config=model.config) for seed in (0, 1)}
     for seed in (0, 1):
-        logits(model, tokens[seed][:, :5], past_key_values=caches[seed], use_cache=True)
+        logits(model, tokens[seed][:, :5], cache=caches[seed], use_cache=True)
     for seed in (0, 1):
-        found = logits(model, tokens[seed][:, 5:], past_key_values=caches[seed], use_cache=True)
+        found = logits(model, tokens[seed][:, 5:], cache=caches[seed], use_cache=True)
         close(found[:, 0], logits(model, tokens[seed])[:, 5])
 
 
@@ -349,29 +349,38 @@ def test_selection_of_one_expert_is_free() -> None:
 def test_a_copied_cache_goes_on_by_itself(model: Any) -> None:
     tokens = ids(1, 7)
     cache = DynamicCache(config=model.config)
-    logits(model, tokens[:, :5], past_key_values=cache, use_cache=True)
+    logits(model, tokens[:, :5], cache=cache, use_cache=True)
     twin = deepcopy(cache)
-    logits(model, ids(1, 2, 9), past_key_values=cache, use_cache=True)
-    found = logits(model, tokens[:, 5:], past_key_values=twin, use_cache=True)
+    logits(model, ids(1, 2, 9), cache=cache, use_cache=True)
+    found = logits(model, tokens[:, 5:], cache=twin, use_cache=True)
     close(found, logits(model, tokens)[:, 5:])
 
 
 def test_a_cache_that_the_model_made_itself(model: Any) -> None:
     tokens = ids(1, 7)
     with torch.no_grad():
-        cache = model(input_ids=tokens[:, :5], use_cache=True).past_key_values
-    close(logits(model, tokens[:, 5:], past_key_values=cache, use_cache=True), logits(model, tokens)[:, 5:])
+        cache = model(input_ids=tokens[:, :5], use_cache=True).cache
+    close(logits(model, tokens[:, 5:], cache=cache, use_cache=True), logits(model, tokens)[:, 5:])
+
+
+def test_a_cache_under_its_former_name(model: Any) -> None:
+    tokens = ids(1, 7)
+    cache = DynamicCache(config=model.config)
+    logits(model, tokens[:, :5], cache=cache, use_cache=True)
+    with pytest.warns(FutureWarning, match="Use `cache`"):
+        found = logits(model, tokens[:, 5:], past_key_values=cache, use_cache=True)
+    close(found, logits(model, tokens)[:, 5:])
 
 
 def test_windows_refuse_a_cache_without_evidence() -> None:
     model = wrapped(routing=replace(EXPERTS, window=2))
     cache = DynamicCache(config=model.config)
     with model.disable_adapter():
-        logits(model, ids(1, 5), past_key_values=cache, use_cache=True)
+        logits(model, ids(1, 5), cache=cache, use_cache=True)
     with pytest.raises(ConfigError, match="holds 5 tokens"):
-        logits(model, ids(1, 1), past_key_values=cache, use_cache=True)
+        logits(model, ids(1, 1), cache=cache, use_cache=True)
     cropped = DynamicCache(config=model.config)
-    logits(model, ids(1, 5), past_key_values=cropped, use_cache=True)
+    logits(model, ids(1, 5), cache=cropped, use_cache=True)
     cropped.crop(-1)
     with pytest.raises(ConfigError, match="holds 4 tokens"):
-        logits(model, ids(1, 1), past_key_values=cropped, use_cache=True)
+        logits(model, ids(1, 1), cache=cropped, use_cache=True)
