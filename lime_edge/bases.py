@@ -16,6 +16,7 @@ from . import frozen
 from .contract import Kind
 from .errors import ConfigError
 from .layer import Folded, LimeLayer
+from .prompt import LimePrompt
 
 if TYPE_CHECKING:
     from .peft_config import LimeConfig  # imports this
@@ -112,7 +113,7 @@ class LimeSliceFine(LimeLayer):
     shared_names = ("lime_rows",)
     adapter_layer_names = (*LimeLayer.adapter_layer_names, *shared_names)
     lime_rows: nn.ParameterDict
-    gamma = 1.0
+    settled = {"gamma": 1.0}  # noqa: RUF012
 
     def add_shared(self, adapter_name: str, config: LimeConfig) -> None:
         if not config.routing.experts <= config.r <= self.out_features:
@@ -150,4 +151,5 @@ BASES: dict[str, type[LimeLayer]] = {
     "lora-fa": LimeLoraFa,
     "dora": LimeDora,
     "slicefine": LimeSliceFine,
+    "prompt": LimePrompt,
 }

@@ -21,10 +21,11 @@ from safetensors import SafetensorError, safe_open
 
 from . import backbone
 from .checks import bounded
-from .contract import KINDS, json_digest, tensor_digest
+from .contract import Kind, json_digest, tensor_digest
 from .errors import ConfigError
 from .model import LimeModel
 from .peft_config import LimeConfig
+from .vectors import kind_of, module_of
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -89,7 +90,9 @@ def _key_faults(adapted: Any, weights: Path) -> list[str]:
     with safe_open(weights, framework="np") as file:
         found = set(file.keys())
     faults = [f"missing {name}" for name in sorted(wanted - found)]
-    return bounded(faults + [f"unknown {name}" for name in sorted(found - wanted)])
+    hint = "; the backbone's own weights stay out: save_pretrained(..., save_embedding_layers=False)"
+    faults += [f"unknown {name}{hint if '.base_layer.' in name else ''}" for name in sorted(found - wanted)]
+    return bounded(faults)
 
 
 def tuner(model: Any) -> LimeModel:
@@ -127,39 +130,19 @@ def adapter_digest(model: Any) -> str:
 
 
 def get_vectors(model: Any) -> Vectors:
-    """The active skill, ``<kind>.<module>`` -> [E, width], with the shared vector and what stands folded in.
-
-    The weights w of a token sum to 1, so what is added to every expert is added once to the output.
-    """
-    vectors: Vectors = {}
-    for name, layer in tuner(model).layers().items():
-        key = layer.adapter
-        for kind in KINDS:
-            held = getattr(layer, f"lime_{kind}")
-            if key in held:
-                vectors[f"{kind}.{name}"] = _numpy(held[key])
-        if key in layer.lime_shared:
-            vectors[f"expert.{name}"] += _numpy(layer.lime_gate[key] * layer.lime_shared[key])
-        for kind, standing in layer.standing().items():
-            experts = layer.lime_config[key].routing.experts
-            bare = np.zeros((experts, layer.out_features), np.float32)
-            vectors[f"{kind}.{name}"] = vectors.get(f"{kind}.{name}", bare) + _numpy(standing)
-    return vectors
+    """The active skill as a package holds it, ``<kind>.<module>`` -> [E, width]."""
+    layers = tuner(model).layers().items()
+    return {f"{kind}.{name}": _numpy(held) for name, layer in layers for kind, held in layer.vectors().items()}
 
 
 def set_vectors(model: Any, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Put a skill's vectors, less what stands, into the active adapter; shapes must be the model's own."""
+    """Put a skill's vectors into the active adapter; shapes must be the model's own."""
+    given: dict[str, dict[Kind, torch.Tensor]] = {}
+    for name, values in vectors.items():
+        given.setdefault(module_of(name), {})[kind_of(name)] = torch.from_numpy(np.array(values))
     with torch.no_grad():
         for name, layer in tuner(model).layers().items():
-            key = layer.adapter
-            if key in layer.lime_gate:
-                layer.lime_gate[key].zero_()
-            standing = layer.standing()
-            for kind in KINDS:
-                held = getattr(layer, f"lime_{kind}")
-                if key in held:
-                    given = torch.from_numpy(np.array(vectors[f"{kind}.{name}"]))
-                    held[key].copy_(given - standing[kind].cpu() if kind in standing else given)
+            layer.set_vectors(given[name])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Knows nothing of models, files or training loops. Source: arXiv 2604.02338, sect
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -50,7 +51,8 @@ class LimeLayer(nn.Module, BaseTunerLayer):
 
     shared_names: ClassVar[tuple[str, ...]] = ()  # parameters of the shared adapter, "lime_A"
     fixed_names: ClassVar[tuple[str, ...]] = ()  # those of them that stay as they start
-    gamma: ClassVar[float | None] = None  # the share of d in the evidence, where the base leaves no choice
+    settled: ClassVar[dict[str, Any]] = {}  # routing constants that the base leaves no choice of
+    targets: ClassVar[tuple[str, ...]] = ()  # the only modules that the base goes on
     vector_names: ClassVar[tuple[str, ...]] = ("lime_expert", "lime_gain", "lime_shift", "lime_rank")
     adapter_layer_names = (*vector_names, "lime_shared", "lime_gate")
     other_param_names = ("lime_config",)
@@ -132,6 +134,28 @@ class LimeLayer(nn.Module, BaseTunerLayer):
     def folded(self) -> Folded:
         """The active shared adapter as a graph has it."""
 
+    def vectors(self) -> dict[Kind, Tensor]:
+        """The active skill as a package holds it, [E, width] by kind: the shared vector and what stands are in it.
+
+        The weights w of a token sum to 1, so what is added to every expert is added once to the output.
+        """
+        name, config = self.adapter, self.lime_config[self.adapter]
+        found: dict[Kind, Tensor] = {kind: getattr(self, f"lime_{kind}")[name].float() for kind in config.kinds}
+        if name in self.lime_shared:
+            found["expert"] = found["expert"] + self.lime_gate[name] * self.lime_shared[name]
+        for kind, standing in self.standing().items():
+            found[kind] = found.get(kind, standing.new_zeros(config.routing.experts, 1)) + standing
+        return found
+
+    def set_vectors(self, given: Mapping[Kind, Tensor]) -> None:
+        """Make a skill the active one; shapes must be the layer's own."""
+        name, standing = self.adapter, self.standing()
+        if name in self.lime_gate:
+            self.lime_gate[name].zero_()
+        for kind in self.lime_config[name].kinds:
+            values = given[kind].to(self.get_parameter(f"lime_{kind}.{name}").device)
+            getattr(self, f"lime_{kind}")[name].copy_(values - standing[kind] if kind in standing else values)
+
     def standing(self) -> dict[Kind, Tensor]:
         """What the base adds to the gain and the shift of every expert, [H] each; nothing for most.
 
@@ -166,7 +190,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         if routing.experts == 1:
             return y.new_ones(1, 1, 1)
         logits = evidence(y, d, routing, config.routing_scale)
-        real = context.real_for(logits)
+        real = self.real_for(logits)
         if routing.window > 1:
             past = context.past_of(self)
             context.remember(self, with_flag(logits, real), routing.window - 1)
@@ -177,6 +201,10 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         if self.training and context.balancing:
             context.balance[id(self)] = balance_losses(prob, real)
         return weights.to(y.dtype)
+
+    def real_for(self, logits: Tensor) -> Tensor | None:
+        """[B, S], False where a token is padding; None if all are real."""
+        return self.context.real_for(logits)
 
     def mix(self, kind: Kind, weights: Tensor, like: Tensor) -> Tensor:
         """Mixed vector of every token, [B, S, width]."""
@@ -194,8 +222,12 @@ class LimeLayer(nn.Module, BaseTunerLayer):
             change = torch.addcmul(change, y, self.mix("gain", weights, y))
         if name in self.lime_shift:
             change = change + self.mix("shift", weights, y)
-        active = self.context.active_for(y)
+        active = self.active_for(y)
         return y + (change if active is None else change * active)
+
+    def active_for(self, y: Tensor) -> Tensor | None:
+        """[B, S, 1], where the skill applies; None means everywhere."""
+        return self.context.active_for(y)
 
     def stand(self, out: Tensor, y: Tensor) -> Tensor:
         """Add what stands, where the skill is active: out + y * gain + shift."""
@@ -203,5 +235,5 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         if not standing:
             return out
         change = torch.addcmul(standing["shift"], y, standing["gain"])
-        active = self.context.active_for(y)
+        active = self.active_for(y)
         return out + (change if active is None else change * active)

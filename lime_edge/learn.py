@@ -149,6 +149,8 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
         value = getattr(recipe, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             faults.append(f"{name} is {value!r}; expected a whole number from {least}")
+    if config.base == "prompt" and (recipe.rank_gate or recipe.activation != "always"):
+        faults.append("a skill of prompt tuning has no rank gate, and stands before the prompt: activation is always")
     if recipe.dtype not in ("i8", "f16"):
         faults.append(f"dtype is {recipe.dtype!r}; expected i8 or f16")
     faults += [*_experts_faults(recipe, config), *unwritable(output.parent)]

@@ -32,7 +32,7 @@ class LimeConfig(PeftConfig):
 
     target_modules: list[str] | str = field(default_factory=lambda: list(ATTENTION))  # names or a regex
     base: str = "lora"  # the PEFT method wrapped, a key of bases.BASES
-    r: int = 8  # rank of the shared adapter; of SliceFine the trained rows
+    r: int = 8  # rank of the shared adapter; of SliceFine the trained rows, of prompt tuning the virtual tokens
     alpha: float = 16.0  # LoRA scaling is alpha / r
     routing: Routing = field(default_factory=Routing)
     routing_scale: Literal["token", "batch"] = "token"  # "batch" reproduces the paper; it cannot be exported
@@ -58,8 +58,9 @@ class LimeConfig(PeftConfig):
         if faults:
             raise ConfigError("this LimeConfig cannot be used", faults)
         self.balance = (float(self.balance[0]), float(self.balance[1]))
-        if (gamma := BASES[self.base].gamma) is not None:
-            self.routing = replace(self.routing, gamma=gamma)
+        base = BASES[self.base]
+        self.routing = replace(self.routing, **base.settled)
+        self.target_modules = list(base.targets) or self.target_modules
 
     @classmethod
     def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
