@@ -113,7 +113,9 @@ class LimeModel(BaseTuner):
         virtual = [layer for layer in self.layers().values() if isinstance(layer, LimePrompt) and layer.virtual_tokens]
         for layer in virtual:  # one, or none
             if active is not None:
-                raise ConfigError("virtual tokens stand before the prompt: a skill cannot be active on the answer alone")
+                raise ConfigError(
+                    "virtual tokens stand before the prompt: a skill cannot be active on the answer alone"
+                )
             cache = _cache_of(given)
             cached = cache is not None and cache.get_seq_length() > 0
             args, kwargs = (), with_virtual(given, layer.virtual_tokens, layer.in_features, cached)

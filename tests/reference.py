@@ -182,6 +182,16 @@ def lime_slicefine(
     return where_active(y, out, active), logits
 
 
+def lime_prompt(base: Array, offset: Array, vectors: Vectors, routing: Routing) -> Array:
+    """LiME-PromptTuning: the embeddings of the virtual tokens, [n, D], from fixed `base` and trained `offset` [n, D].
+
+    Each is routed by itself.
+    """
+    width = base.shape[1]
+    mixed, _ = mixer(base, offset, vectors, routing)
+    return base + offset * mixed("expert", width) + base * mixed("gain", width) + mixed("shift", width)
+
+
 def balance_losses(probs: Array, real: npt.NDArray[np.bool_]) -> tuple[float, float]:
     """Importance and KL to uniform from prob [B, S, E] over the tokens that are not padding [B, S]."""
     mean = probs[real].mean(0)
