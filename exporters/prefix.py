@@ -1,7 +1,7 @@
 """The surgery that lets a skill be a soft prefix: ids behind the vocabulary's are looked up in the bank.
 
-LiME-PromptTuning (arXiv 2604.02338, section 3), whose modulation is finished when a skill is written: what is left of it
-in a graph are n embeddings. Knows nothing of files, and nothing of where in a prompt the virtual tokens stand.
+LiME-PromptTuning (arXiv 2604.02338, section 3), whose modulation is finished when a skill is written: what is left of
+it in a graph are n embeddings. Knows nothing of files, and nothing of where in a prompt the virtual tokens stand.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ class LimeDora(LimeLora):
 
     shared_names = (*LimeLora.shared_names, "lime_m")
     adapter_layer_names = (*LimeLora.adapter_layer_names, "lime_m")
+    weighs = True
     lime_m: nn.ParameterDict
     _held: Tensor | None = None  # g of the call under way
 

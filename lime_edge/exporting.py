@@ -37,8 +37,10 @@ def export_checkpoint(
     """
     with need("export"):
         import torch
+
+        from .bases import BASES
     operators = native.installed().library if genai_operators else None
-    exact = checkpoint.read_config(directory).base == "dora"  # folds norms of the weights themselves
+    exact = BASES[checkpoint.read_config(directory).base].weighs
     model, _, where = checkpoint.open_checkpoint(directory, torch.float32 if exact else torch.bfloat16)
     config = checkpoint.tuner(model).lime_config
     table = checkpoint.tuner(model).table()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,9 @@ from lime_edge.training import Plan, parameter_groups
 
 from . import reference
 from .runtime_models import Plain, contract, skill
-from .tiny import tiny_tokenizer
 from .test_layer import check, make
 from .test_routing import MODES
+from .tiny import tiny_tokenizer
 from .tiny_training import (
     EXPERTS,
     backbone,
@@ -378,7 +380,7 @@ def test_the_base_of_a_prefixed_graph_is_the_plain_graph_bit_for_bit(prefixed: P
 
 
 def test_an_id_behind_the_virtual_ones_is_an_error(prefixed: Path) -> None:
-    with pytest.raises(Exception, match="indices element out of data bounds|INVALID_ARGUMENT"):
+    with pytest.raises(Exception, match=r"indices element out of data bounds|INVALID_ARGUMENT"):
         Plain(prefixed)([5, 304, 6])
 
 
@@ -407,3 +409,24 @@ def test_gpt2_is_refused_for_export_by_its_architecture(tmp_path: Path) -> None:
         export_checkpoint(tmp_path / "checkpoint", tmp_path / "model", "fp32")
     assert "does not know the architecture 'GPT2LMHeadModel'" in str(caught.value)
     assert "transformer.h.0.attn.c_attn: not a projection of a decoder layer" in str(caught.value)
+
+
+def test_the_base_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/method.md's own lines, from training to the runtime."""
+    page = (Path(__file__).parent.parent / "docs" / "method.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "vera_of_the_page.py").write_text(code, "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(BASES, "vera", None)  # taken back after the test
+    page_base = importlib.import_module("vera_of_the_page").LimeVera
+    model = wrapped(base="vera", kinds=KINDS)
+    layer = next(iter(tuner(model).layers().values()))
+    assert type(layer) is page_base
+    x = torch.randn(1, 5, layer.in_features)
+    a, b, scale = (part.detach().double().numpy() for part in map(torch.as_tensor, layer.folded()))
+    vectors = {kind: values.detach().double().numpy() for kind, values in layer.vectors().items()}
+    weight = layer.base_layer.get_parameter("weight").detach().double().numpy()
+    routing = layer.lime_config["default"].routing
+    wanted, _ = reference.lime_linear(x[0].double().numpy(), weight, None, a, b, float(scale), vectors, routing)
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), wanted, rtol=0, atol=1e-4)
+    test_the_whole_way("vera", "llama", tmp_path, monkeypatch)
