@@ -110,25 +110,31 @@ class LimeModel(BaseTuner):
         given = dict(zip(self._parameters_of_forward, args, strict=False)) | kwargs
         self.context.balancing = model.training and self.steps % self.lime_config.balance_every == 0
         self.steps += model.training
-        virtual = [layer for layer in self.layers().values() if isinstance(layer, LimePrompt) and layer.virtual_tokens]
-        for layer in virtual:  # one, or none
-            if active is not None:
-                raise ConfigError(
-                    "virtual tokens stand before the prompt: a skill cannot be active on the answer alone"
-                )
-            cache = _cache_of(given)
-            cached = cache is not None and cache.get_seq_length() > 0
-            args, kwargs = (), with_virtual(given, layer.virtual_tokens, layer.in_features, cached)
+        self._extra_logits = 0
+        if self.lime_config.base == "prompt":
+            args, kwargs = (), self._with_virtual(given, active)
             given = kwargs
-            some = isinstance(kept := given.get("logits_to_keep"), torch.Tensor) or kept
-            self._extra_logits = 0 if cached or some else layer.virtual_tokens
         self.context.begin(given.get("attention_mask"), _cache_of(given), active)
         return args, kwargs
+
+    def _with_virtual(self, given: dict[str, Any], active: Any) -> dict[str, Any]:
+        """The call's arguments with the virtual tokens of the one prompt layer, while it is on."""
+        layer = next(iter(self.layers().values()))
+        count = layer.virtual_tokens if isinstance(layer, LimePrompt) else 0
+        if not count:
+            return given
+        if active is not None:
+            raise ConfigError("virtual tokens stand before the prompt: a skill cannot be active on the answer alone")
+        cache, kept = _cache_of(given), given.get("logits_to_keep")
+        cached = cache is not None and cache.get_seq_length() > 0
+        some = isinstance(kept, torch.Tensor) or bool(kept)  # 0 and None are all
+        self._extra_logits = 0 if cached or some else count
+        return with_virtual(given, count, layer.in_features, cached)
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         self.context.end(getattr(output, "cache", None))
         if self._extra_logits:
-            output["logits"], self._extra_logits = output["logits"][:, self._extra_logits :], 0
+            output["logits"] = output["logits"][:, self._extra_logits :]
         task_loss = getattr(output, "loss", None)
         if model.training and isinstance(task_loss, torch.Tensor):
             balance = self.context.balance_loss(self.lime_config.balance)

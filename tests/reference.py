@@ -107,8 +107,9 @@ def lime_linear(
     routing: Routing,
     past: Array | None = None,
     active: Active = None,
+    m: Array | None = None,
 ) -> tuple[Array, Array]:
-    """One row of a module adapted by LiME-LoRA (and LoRA-FA, which trains less of it).
+    """One row of a module adapted by LiME-LoRA (and LoRA-FA, which trains less of it), or with m by LiME-DoRA.
 
     Args:
         x: Input [S, D].
@@ -116,43 +117,18 @@ def lime_linear(
         a, b, scale: Shared adapter [r, D], [H, r] and s = alpha / r.
         vectors, routing, past: As in `mixer`.
         active: Which tokens the skill applies to, [S]; None means all.
+        m: Row norms [H] that W and the adapter are rescaled to; routing and gain read what is not rescaled.
 
     Returns:
         Output [S, H] and this call's routing logits [S, E] before the window mean.
     """
     h, r = weight.shape[0], a.shape[0]
-    y = x @ weight.T + (0 if bias is None else bias)  # [S, H]
-    low = x @ a.T  # [S, r]
-    mixed, logits = mixer(y, scale * low @ b.T, vectors, routing, past)  # the evidence is from before the rank gate
-    d = scale * (low * mixed("rank", r)) @ b.T  # [S, H]
-    out = y + d * mixed("expert", h) + y * mixed("gain", h) + mixed("shift", h)
-    return where_active(y, out, active), logits
-
-
-def lime_dora(
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    a: Array,
-    b: Array,
-    m: Array,
-    scale: float,
-    vectors: Vectors,
-    routing: Routing,
-    past: Array | None = None,
-    active: Active = None,
-) -> tuple[Array, Array]:
-    """LiME-DoRA: W and the adapter rescaled to row norms m [H]; arguments otherwise as in `lime_linear`.
-
-    Routing and gain read what the backbone computes, not its rescaled form.
-    """
-    h, r = weight.shape[0], a.shape[0]
-    g = m / np.sqrt(((weight + scale * b @ a) ** 2).sum(1))  # [H]
+    g = 1 if m is None else m / np.sqrt(((weight + scale * b @ a) ** 2).sum(1))  # [H]
     offset = 0 if bias is None else bias
-    y = x @ weight.T + offset
-    low = x @ a.T
-    mixed, logits = mixer(y, g * (scale * low @ b.T), vectors, routing, past)
-    d = g * (scale * (low * mixed("rank", r)) @ b.T)
+    y = x @ weight.T + offset  # [S, H]
+    low = x @ a.T  # [S, r]
+    mixed, logits = mixer(y, g * (scale * low @ b.T), vectors, routing, past)  # evidence from before the rank gate
+    d = g * (scale * (low * mixed("rank", r)) @ b.T)  # [S, H]
     out = g * (x @ weight.T) + offset + d * mixed("expert", h) + y * mixed("gain", h) + mixed("shift", h)
     return where_active(y, out, active), logits
 
@@ -189,7 +165,8 @@ def lime_prompt(base: Array, offset: Array, vectors: Vectors, routing: Routing) 
     """
     width = base.shape[1]
     mixed, _ = mixer(base, offset, vectors, routing)
-    return base + offset * mixed("expert", width) + base * mixed("gain", width) + mixed("shift", width)
+    prefix: Array = base + offset * mixed("expert", width) + base * mixed("gain", width) + mixed("shift", width)
+    return prefix
 
 
 def balance_losses(probs: Array, real: npt.NDArray[np.bool_]) -> tuple[float, float]:

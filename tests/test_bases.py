@@ -21,6 +21,9 @@ from lime_edge.errors import ConfigError, LimeError
 from lime_edge.exporting import export_checkpoint
 from lime_edge.learn import Recipe, learn, prepare
 from lime_edge.peft_config import LimeConfig
+from lime_edge.runtime.answer import skill_rows, with_prefix
+from lime_edge.runtime.cache import Cache
+from lime_edge.runtime.text import Tokens
 from lime_edge.train import train
 from lime_edge.training import Plan, parameter_groups
 
@@ -153,6 +156,11 @@ def test_the_whole_way(base: str, architecture: str, tmp_path: Path, monkeypatch
     runtime = Runtime.load(exported, threads=1)
     for path in (file, made / "general.lime"):
         runtime.load_skill(path, prove=True)  # logits of torch, with the skill and without
+    with runtime._registry.lease(["one"]) as lease:  # the runtime's own run, with whatever operators it has
+        given = with_prefix(Tokens(tokens[0].numpy(), 39), lease.applied[0], runtime._graph)
+        cache = Cache(runtime._graph, lease.array, 1, 64)
+        last, _ = cache.prefill(0, given.ids, skill_rows(given, lease.applied[0]))
+        np.testing.assert_allclose(last, wanted[-1], rtol=0, atol=1e-5 * np.abs(wanted).max())
     ids_of = list(runtime.generate("Hello", skill="one", max_new_tokens=8).token_ids)
     prompt = runtime._text.tokens("Hello")
     assert ids_of == Plain(exported, file).answer(virtual + prompt.ids.tolist(), prompt.boundary, len(ids_of))

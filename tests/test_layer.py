@@ -35,7 +35,7 @@ Arrays = dict[str, Any]  # every number of a layer, float64, by name
 DEFINITIONS = {
     "lora": reference.lime_linear,
     "lora-fa": reference.lime_linear,
-    "dora": reference.lime_dora,
+    "dora": reference.lime_linear,
     "slicefine": reference.lime_slicefine,
 }
 
