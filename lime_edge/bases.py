@@ -6,7 +6,7 @@ DoRA: arXiv 2402.09353; LoRA-FA: arXiv 2308.03303; SliceFine: the first rows of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class LimeLora(LimeLayer):
     """LiME-LoRA: d = s * Bm (A x); A Kaiming-uniform, Bm zero at the start."""
 
-    shared_names = ("lime_A", "lime_B")
-    adapter_layer_names = (*LimeLayer.adapter_layer_names, *shared_names)
+    shared_names: ClassVar[tuple[str, ...]] = ("lime_A", "lime_B")
+    adapter_layer_names: tuple[str, ...] = (*LimeLayer.adapter_layer_names, *shared_names)
     lime_A: nn.ParameterDict  # noqa: N815
     lime_B: nn.ParameterDict  # noqa: N815
 
@@ -85,7 +85,8 @@ class LimeDora(LimeLora):
         if self._held is not None:
             return self._held
         a, b = self.lime_A[self.adapter], self.lime_B[self.adapter]
-        return self.lime_m[self.adapter] / self._norms(a, b, self.scaling)
+        magnitude: Tensor = self.lime_m[self.adapter] / self._norms(a, b, self.scaling)
+        return magnitude
 
     def _norms(self, a: Tensor, b: Tensor, scaling: float) -> Tensor:
         """Row norms of W + s Bm A, [H], from r products with W instead of a second matrix of its size."""
@@ -93,7 +94,8 @@ class LimeDora(LimeLora):
         a, b = a.to(w.device), scaling * b.to(w.device)
         squares = torch.linalg.vector_norm(w, dim=1, dtype=torch.float32).square()
         across = (b * (w @ a.T.to(w.dtype)).float()).sum(1)
-        return (squares + 2 * across + (b * (b @ (a @ a.T))).sum(1)).clamp_min(1e-12).sqrt()
+        total: Tensor = squares + 2 * across + (b * (b @ (a @ a.T))).sum(1)
+        return total.clamp_min(1e-12).sqrt()
 
     def folded(self) -> Folded:
         return Folded(self.lime_A[self.adapter], self.magnitude()[:, None] * self.lime_B[self.adapter], self.scaling)

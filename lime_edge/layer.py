@@ -55,7 +55,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
     targets: ClassVar[tuple[str, ...]] = ()  # the only modules that the base goes on
     weighs: ClassVar[bool] = False  # whether `folded` computes with W, which must then be exact
     vector_names: ClassVar[tuple[str, ...]] = ("lime_expert", "lime_gain", "lime_shift", "lime_rank")
-    adapter_layer_names = (*vector_names, "lime_shared", "lime_gate")
+    adapter_layer_names: tuple[str, ...] = (*vector_names, "lime_shared", "lime_gate")
     other_param_names = ("lime_config",)
     lime_expert: nn.ParameterDict
     lime_gain: nn.ParameterDict

@@ -173,7 +173,8 @@ def gpt2() -> Any:
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.15)
     config.bos_token_id = config.eos_token_id = 2
-    return GPT2LMHeadModel(config).eval()
+    model: Any = GPT2LMHeadModel(config)
+    return model.eval()
 
 
 @pytest.mark.parametrize("base", LINEAR)
@@ -275,7 +276,7 @@ def test_the_base_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert type(layer) is page_base
     x = torch.randn(1, 5, layer.in_features)
     a, b, scale = (part.detach().double().numpy() for part in map(torch.as_tensor, layer.folded()))
-    vectors = {kind: values.detach().double().numpy() for kind, values in layer.vectors().items()}
+    vectors: dict[str, Any] = {kind: values.detach().double().numpy() for kind, values in layer.vectors().items()}
     weight = layer.base_layer.get_parameter("weight").detach().double().numpy()
     routing = layer.lime_config["default"].routing
     wanted, _ = reference.lime_linear(x[0].double().numpy(), weight, None, a, b, float(scale), vectors, routing)

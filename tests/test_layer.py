@@ -53,7 +53,7 @@ def make(
     context = Context()
     modules: dict[str, Callable[[], nn.Module]] = {
         "linear": lambda: nn.Linear(inputs, outputs, bias=bias),
-        "conv1d": lambda: Conv1D(outputs, inputs),
+        "conv1d": lambda: Conv1D(outputs, inputs),  # type: ignore[no-untyped-call]
         "embedding": lambda: nn.Embedding(inputs, outputs),
     }
     layer = BASES[base](modules[under](), "a", config, context)
