@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
 
-from lime_edge import Runtime
+from lime_edge import Runtime, checkpoint, read_skill
 from lime_edge.checkpoint import tuner
 from lime_edge.contract import KINDS, PREFIX, Mode, Module, Routing
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.exporters import AdapterWeights
 from lime_edge.exporters.builder import build_backbone
+from lime_edge.exporters.prefix import InsertPrefix
 from lime_edge.exporting import export_checkpoint
+from lime_edge.general import general_skill
 from lime_edge.learn import Recipe, learn
 from lime_edge.peft_config import LimeConfig
 from lime_edge.predict import Predictor, Prompt
@@ -184,3 +187,20 @@ def test_a_prefix_that_begins_at_the_answer_is_refused(prefixed: Path) -> None:
 def test_widths_that_fill_no_blocks_are_refused() -> None:
     weights = AdapterWeights((), Routing(experts=1), PREFIX, prefix=Module("model.embed_tokens", 40, 2))
     assert list(weights.faults()) == ["model.embed_tokens: 40 numbers are no multiple of 64; prefixes need that"]
+
+
+def test_gemma_scales_embeddings_but_no_prefix(tmp_path: Path) -> None:
+    """In a graph the scale is a node behind the lookup; the prefix comes in after it, as in torch."""
+    model = wrapped("gemma3", base="prompt")
+    directory = save(model, tmp_path / "checkpoint", "gemma3")
+    file = general_skill(directory)
+    checkpoint.set_vectors(model, read_skill(file).tensors)
+    export_checkpoint(directory, tmp_path / "model", "fp32")
+    tokens = ids(1, 12)
+    wanted = logits(model, tokens)[0].numpy()
+    r = tuner(model).lime_config.r
+    found = Plain(tmp_path / "model", file)([*range(300, 300 + r), *tokens[0].tolist()])[r:]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    graph = ir.load(tmp_path / "model" / "model.onnx")
+    again = InsertPrefix(contract(tmp_path / "model").table.modules[0], 64 * r, ir.DataType.FLOAT, ir.DataType.FLOAT)
+    assert not again(graph).modified
