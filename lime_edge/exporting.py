@@ -46,7 +46,7 @@ def export_checkpoint(
     table = checkpoint.tuner(model).table()
     wanted = {"expert", "gain", "shift", *config.kinds} | ({"rank"} if rank_gate else set())
     prompt = table.virtual_tokens > 0
-    folded = {} if prompt else checkpoint.folded_adapter(model)
+    folded = {} if prompt else checkpoint.shared_adapter(model)
     weights = AdapterWeights(
         modules=tuple(AdaptedModule(name, a, b, s) for name, (a, b, s) in folded.items()),
         prefix=table.modules[0] if prompt else None,
