@@ -42,7 +42,16 @@ _FIGURES = {
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option("--batch", type=_COUNT, default=12, show_default=True, help="Rows a step.")
 @click.option("--targets", default=_TARGETS, show_default=True, help="Projections to adapt, by name.")
-@click.option("--rank", type=_COUNT, default=8, show_default=True, help="Rank of the shared adapter.")
+@click.option(
+    "--base", default="lora", show_default=True, help="The method to wrap: lora, lora-fa, dora, slicefine or prompt."
+)
+@click.option(
+    "--rank",
+    type=_COUNT,
+    default=8,
+    show_default=True,
+    help="Rank of the shared adapter; rows of slicefine, virtual tokens of prompt.",
+)
 @click.option("--alpha", type=_RATE, help="The adapter is scaled by alpha / rank.  [default: twice the rank]")
 @click.option("--experts", type=_COUNT, default=4, show_default=True, help="Expert vectors of each projection.")
 @click.option(
@@ -90,8 +99,9 @@ def _config(settings: dict[str, Any]) -> LimeConfig:
 
     routing = Routing(**{name: settings.pop(name) for name in ("experts", "mode", "window")})
     targets = [name.strip() for name in settings.pop("targets").split(",") if name.strip()]
-    rank, alpha = settings.pop("rank"), settings.pop("alpha")
-    return LimeConfig(target_modules=targets, r=rank, alpha=2.0 * rank if alpha is None else alpha, routing=routing)
+    base, rank, alpha = (settings.pop(name) for name in ("base", "rank", "alpha"))
+    alpha = 2.0 * rank if alpha is None else alpha
+    return LimeConfig(target_modules=targets, base=base, r=rank, alpha=alpha, routing=routing)
 
 
 def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ Golden prompts are asked of a float32 model, so that every runtime can be held t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def made_for(model: Any, where: Path) -> dict[str, Any]:
         "backbone_name": (Path(name).name if Path(name).is_dir() else name)[:200],  # no path of this machine
         "adapter": checkpoint.adapter_digest(model),
         "modules": tuner.table().digest,
-        "routing": config.routing,
+        "routing": replace(config.routing, experts=1) if tuner.table().virtual_tokens else config.routing,
     }
 
 

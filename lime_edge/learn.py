@@ -107,7 +107,7 @@ def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any,
     config = checkpoint.tuner(model).lime_config
     if faults := _experts_faults(recipe, config):
         raise ConfigError(faults[0])
-    shared, start = checkpoint.shared_adapter(model), checkpoint.get_vectors(model)
+    shared, start = checkpoint.get_shared(model), checkpoint.get_vectors(model)
     shaped = replace(
         config,
         routing=replace(config.routing, experts=recipe.experts),
@@ -116,11 +116,8 @@ def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any,
         inference_mode=False,
     )
     wrapped = checkpoint.wrap(model.unload(), shaped)
-    for name, layer in checkpoint.tuner(wrapped).layers().items():
-        a, b, _ = shared[name]
-        with torch.no_grad():
-            layer.get_parameter(f"lime_A.{layer.adapter}").copy_(torch.from_numpy(a))
-            layer.get_parameter(f"lime_B.{layer.adapter}").copy_(torch.from_numpy(b))
+    checkpoint.set_shared(wrapped, shared)
+    for layer in checkpoint.tuner(wrapped).layers().values():
         layer.freeze_shared()
     checkpoint.set_vectors(wrapped, reshape(start, checkpoint.get_vectors(wrapped)))
     return wrapped, tokenizer, where
@@ -152,6 +149,8 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
         value = getattr(recipe, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             faults.append(f"{name} is {value!r}; expected a whole number from {least}")
+    if config.base == "prompt" and (recipe.rank_gate or recipe.activation != "always"):
+        faults.append("a skill of prompt tuning has no rank gate, and stands before the prompt: activation is always")
     if recipe.dtype not in ("i8", "f16"):
         faults.append(f"dtype is {recipe.dtype!r}; expected i8 or f16")
     faults += [*_experts_faults(recipe, config), *unwritable(output.parent)]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,19 @@ def _nameless(model: torch.nn.Module) -> Iterator[None]:
             config.base_model_name_or_path = names[key]
 
 
+@contextmanager
+def _bare(model: torch.nn.Module) -> Iterator[None]:
+    """PEFT saves the backbone's embedding with every adapter that is on it; nothing of the backbone is trained here."""
+    save = getattr(model, "save_pretrained", None)
+    if save is not None:
+        model.save_pretrained = partial(save, save_embedding_layers=False)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if save is not None:
+            del model.save_pretrained
+
+
 def parameter_groups(model: torch.nn.Module, plan: Plan) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: a skill's vectors, and the rest."""
     vectors: list[torch.nn.Parameter] = []
@@ -138,7 +152,7 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    with _nameless(model):
+    with _nameless(model), _bare(model):
         result = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     figures = {"train_loss": float(result.training_loss), "steps": float(trainer.state.global_step)}
     figures["tokens_per_second"] = progress.tokens_per_second

@@ -85,6 +85,7 @@ class Graph:
             faults.append("the size of the vocabulary is not in the graph")
         if faults:
             raise ModelError(f"{directory.graph} does not keep its contract: export again", faults)
+        self.virtual_tokens = directory.contract.table.virtual_tokens  # before the prompt of a row with a skill
         self.pool = Pool()
         self._placed: tuple[npt.NDArray[Any], Any] | None = None
         self.has_positions = names.position_ids in self._types

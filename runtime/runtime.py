@@ -17,7 +17,7 @@ from typing import Any, Literal, Unpack, overload
 from ..contract import Kind, ModelContract
 from ..errors import ConfigError
 from ..package import LIMITS, Skill, check_skill, read_skill
-from .answer import Answer, Request, open_answers, run
+from .answer import Answer, Request, open_answers, run, with_prefix
 from .bank import Bank
 from .choose import encode_choices, probabilities, score_prompts
 from .directory import read_directory
@@ -29,7 +29,7 @@ from .registry import Applied, Lease, Registry, check_limits, taken
 from .results import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
 from .rows import split_rows
 from .stream import Stream
-from .text import Text
+from .text import Text, Tokens
 
 BATCH_SIZE = 8  # rows run together unless told otherwise
 
@@ -321,7 +321,7 @@ class Runtime:
         rows, encoded = split_rows(prompt, skill), encode_choices(choices, self._text)
         with self._registry.lease(rows.skills) as lease:
             prompts = [
-                (self._text.tokens(one, applied.system, raw), applied)
+                (self._tokens(one, applied, raw), applied)
                 for one, applied in zip(rows.prompts, lease.applied, strict=True)
             ]
             found = list(score_prompts(self._graph, lease.array, prompts, encoded, best_only))
@@ -336,11 +336,14 @@ class Runtime:
         ]
         return chosen[0] if rows.single else chosen
 
+    def _tokens(self, prompt: Prompt, applied: Applied, raw: bool) -> Tokens:
+        return with_prefix(self._text.tokens(prompt, applied.system, raw), applied, self._graph)
+
     def _open(self, prompts: Sequence[Prompt], lease: Lease, raw: bool, settings: Settings) -> list[Answer]:
         """Requests of a call, checked, ready to run."""
         requests = [
             Request(
-                self._text.tokens(prompt, applied.system, raw),
+                self._tokens(prompt, applied, raw),
                 applied,
                 Options.settle(settings, applied.defaults),
             )
