@@ -16,13 +16,13 @@ from peft import IA3Config, LoraConfig, RoadConfig, VeraConfig, get_peft_model
 from safetensors.numpy import load_file, save
 
 from lime_edge import backbone, checkpoint
-from lime_edge.contract import KINDS, NEUTRAL, Kind, Routing
+from lime_edge.contract import KINDS, NEUTRAL, Kind
 from lime_edge.golden import made_for, today
 from lime_edge.learn import Recipe, prepare
 from lime_edge.manifest import Manifest
 from lime_edge.package import write_skill
 from lime_edge.peft_config import ATTENTION
-from lime_edge.vectors import Array, dequantise, kind_of, module_of, quantise
+from lime_edge.vectors import Array, kind_of, module_of, quantise
 
 Vectors = Mapping[str, Array]
 
@@ -90,7 +90,7 @@ class Lime:
         vectors = checkpoint.get_vectors(model)
         held = {name: values for name, values in vectors.items() if self.holds(name)}
         made = made_for(model, backbone.resolve(checkpoint.tuner(model).lime_config.base_model_name_or_path))
-        manifest = Manifest(name="skill", created=today(), **made)
+        manifest = Manifest(name="skill", version="1.0.0", created=today(), **made)
         skill = write_skill(folder / "skill.lime", manifest, held, self.dtype)
         checkpoint.set_vectors(model, vectors | dict(skill.tensors))
         return Stored(skill.size, skill.size, sum(values.size for values in held.values()))

@@ -45,6 +45,7 @@ class LimeModel(BaseTuner):
         super().__init__(model, *args, **kwargs)
         self.context = context
         self.steps = 0  # training steps so far, for `balance_every`
+        self._share: float | None = None  # see `processes.summed`
         self._parameters_of_forward = tuple(inspect.signature(model.forward).parameters)
         self._hooks = (
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -99,13 +100,15 @@ class LimeModel(BaseTuner):
         self.context.balancing = model.training and self.steps % self.lime_config.balance_every == 0
         self.steps += model.training
         self.context.begin(given.get("attention_mask"), _cache_of(given), active)
+        # the Trainer's: the loss is this process's share of a sum over all of them
+        self._share = None if given.get("num_items_in_batch") is None else 1.0
         return args, kwargs
 
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         self.context.end(getattr(output, "cache", None))
         task_loss = getattr(output, "loss", None)
         if model.training and isinstance(task_loss, torch.Tensor):
-            balance = self.context.balance_loss(self.lime_config.balance)
+            balance = self.context.balance_loss(self.lime_config.balance, self._share)
             if balance is not None:
                 output["loss"] = task_loss + balance.to(task_loss.dtype)
         return output

@@ -1,0 +1,180 @@
+"""What learning more skills does to the first one: nothing while the shared adapter is frozen, something if it is not.
+
+    python benchmarks/isolation.py --data DIR --json benchmarks/results/isolation.json
+
+Twenty tasks are learned one after another, each with vectors of its own. After each, the first skill answers the
+same test rows again: with the shared adapter frozen, as `lime-edge learn` has it, and with the adapter trained along
+with every skill, which is what joint training would do. A task is learned for a few steps only: how good the skills
+are is not the question here.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from mdtables import table
+from skills import loss
+
+from lime_edge import backbone, checkpoint
+from lime_edge.data import Collator, Examples
+from lime_edge.demo import SHIPPED
+from lime_edge.learn import Recipe, pick, prepare
+from lime_edge.predict import pad_id
+from lime_edge.quiet import quietly
+from lime_edge.rows import Row, read_rows
+from lime_edge.training import Plan, fit
+
+#: The first one is what is watched; all have short prompts.
+TASKS = (
+    "skills/request_to_json",
+    "skills/shell_command",
+    "skills/assistant_routing",
+    "skills/grammar_correction",
+    "skills/translate_en_fr",
+    "skills/python_function",
+    "skills/legal_clause_type",
+    "glue/sst2",
+    "glue/cola",
+    "glue/mrpc",
+    "glue/qqp",
+    "glue/rte",
+    "glue/mnli",
+    "glue/qnli",
+    "glue/stsb",
+    "commonsense_reasoning/boolq",
+    "commonsense_reasoning/piqa",
+    "commonsense_reasoning/arc",
+    "high_level_reasoning/math_problems",
+    "high_level_reasoning/shuffled_objects",
+)
+_LONGEST = 256  # tokens of a row
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How the first skill answers its test rows."""
+
+    logits: list[torch.Tensor]  # after each prompt and each token of its answer, [tokens, V]
+    loss: float
+
+    def change(self, other: Probe) -> dict[str, Any]:
+        """What is different from an earlier time."""
+        pairs = list(zip(self.logits, other.logits, strict=True))
+        moved = [bool((one.argmax(-1) != two.argmax(-1)).any()) for one, two in pairs]
+        return {
+            "same_bits": all(torch.equal(one, two) for one, two in pairs),
+            "largest_change": max(float((one - two).abs().max()) for one, two in pairs),
+            "rows_changed": sum(moved) / len(moved),  # where another token became the likeliest
+            "loss": self.loss,
+        }
+
+
+@torch.no_grad()
+def probe(model: Any, tokenizer: Any, rows: Sequence[Row]) -> Probe:
+    """Ask the model as it is."""
+    model.eval()
+    examples, collator = Examples(tokenizer, rows, 4096), Collator(pad_id(tokenizer))
+    made = [collator([examples[i]]) for i in range(len(examples))]
+    found = [model(**{key: value for key, value in one.items() if key != "labels"}).logits[0] for one in made]
+    return Probe(found, loss(model, tokenizer, rows))
+
+
+def sequence(
+    model: Any, tokenizer: Any, tasks: Sequence[Sequence[Row]], rows: Sequence[Row], plans: Sequence[Plan]
+) -> Iterator[dict[str, Any]]:
+    """Learn the tasks one after another, each from the same vectors; yields how the first has changed after each.
+
+    Args:
+        model: From `learn.prepare`; what trains beside the vectors is whatever requires gradients.
+        tokenizer: Its tokenizer.
+        tasks: Rows to train on, task by task.
+        rows: Test rows of the first.
+        plans: One for each task.
+    """
+    start = checkpoint.get_vectors(model)
+    collator = Collator(pad_id(tokenizer))
+    first, before = start, None
+    for task, plan in zip(tasks, plans, strict=True):
+        checkpoint.set_vectors(model, start)
+        with tempfile.TemporaryDirectory() as folder, quietly():
+            fit(model, Examples(tokenizer, task, _LONGEST), None, collator, plan, Path(folder))
+        if before is None:
+            first = checkpoint.get_vectors(model)
+        checkpoint.set_vectors(model, first)
+        found = probe(model, tokenizer, rows)
+        before = before or found
+        yield found.change(before)
+
+
+def thaw(model: Any) -> None:
+    """Let the shared adapter train along with the vectors."""
+    for layer in checkpoint.tuner(model).layers().values():
+        for name in layer.shared_names:
+            getattr(layer, name)[layer.adapter].requires_grad_(True)
+
+
+@click.command()
+@click.option("--data", type=_FOLDER, required=True, help="Folder with CATEGORY/TASK/{train,test}.jsonl.")
+@click.option("--shared", type=_FOLDER, default=SHIPPED / "smollm2-135m", help="The shared adapter.")
+@click.option("--first-steps", default=20, show_default=True, help="Of the first task.")
+@click.option("--steps", default=4, show_default=True, help="Of each other task.")
+@click.option("--batch", default=4, show_default=True)
+@click.option("--rows", default=24, show_default=True, help="Test rows of the first task.")
+@click.option("--rate", default=1e-2, show_default=True, help="Of the vectors.")
+@click.option("--shared-rate", default=4e-4, show_default=True, help="Of the shared adapter, where it trains.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there, too.")
+def main(
+    data: Path,
+    shared: Path,
+    first_steps: int,
+    steps: int,
+    batch: int,
+    rows: int,
+    rate: float,
+    shared_rate: float,
+    json_path: Path | None,
+) -> None:
+    """Measure both ways."""
+    torch.set_num_threads(1)
+    read = [read_rows(data / task / "train.jsonl") for task in TASKS]
+    watched = pick(read_rows(data / TASKS[0] / "test.jsonl"), rows, 0)
+    lengths = [first_steps] + [steps] * (len(TASKS) - 1)
+    plans = [Plan(steps=n, batch=batch, vector_rate=rate, shared_rate=shared_rate, save_every=10 * n) for n in lengths]
+    found: dict[str, Any] = {"tasks": list(TASKS), "steps": lengths, "batch": batch, "rows": rows}
+    for way in ("frozen", "trained along"):
+        torch.manual_seed(0)
+        model, tokenizer, _ = prepare(shared, Recipe("skill"), backbone.training_dtype())
+        if way == "trained along":
+            thaw(model)
+        found[way] = []
+        for change in sequence(model, tokenizer, read, watched, plans):
+            found[way].append(change)
+            click.echo(json.dumps({"adapter": way, "skills": len(found[way]), **change}))
+    click.echo(report(found))
+    if json_path:
+        json_path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+def report(found: dict[str, Any]) -> str:
+    """In Markdown."""
+    header = ("skills learned", *(f"{what}, adapter {way}" for way in _WAYS for what in ("loss", "rows changed")))
+    lines = []
+    for count in (1, 2, 5, 10, 20):
+        if count <= min(len(found[way]) for way in _WAYS):
+            cells = [(found[way][count - 1]["loss"], found[way][count - 1]["rows_changed"]) for way in _WAYS]
+            lines.append([str(count), *(text for at, share in cells for text in (f"{at:.4f}", f"{100 * share:.0f} %"))])
+    return table(header, lines)
+
+
+_WAYS = ("frozen", "trained along")
+
+if __name__ == "__main__":
+    main()
