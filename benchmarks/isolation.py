@@ -2,10 +2,10 @@
 
     python benchmarks/isolation.py --data DIR --json benchmarks/results/isolation.json
 
-Twenty tasks are learned one after another, each with vectors of its own. After each, the first skill answers the
-same test rows again: with the shared adapter frozen, as `lime-edge learn` has it, and with the adapter trained along
-with every skill, which is what joint training would do. A task is learned for a few steps only: how good the skills
-are is not the question here.
+Twenty tasks are learned one after another, each with vectors of its own. The first skill answers the same test rows
+again now and then: with the shared adapter frozen, as `lime-edge learn` has it, and with the adapter trained along with
+every skill, which is what joint training would do. A task is learned for a few steps only: how good the skills are is
+not the question here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 import click
 import torch
 from mdtables import table
-from skills import loss
 
 from lime_edge import backbone, checkpoint
 from lime_edge.data import Collator, Examples
@@ -54,6 +53,8 @@ TASKS = (
     "high_level_reasoning/math_problems",
     "high_level_reasoning/shuffled_objects",
 )
+WAYS = ("frozen", "trained along")
+COUNTS = (1, 2, 5, 10, 20)  # skills learned when the first one is asked again
 _LONGEST = 256  # tokens of a row
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -62,8 +63,8 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 class Probe:
     """How the first skill answers its test rows."""
 
-    logits: list[torch.Tensor]  # after each prompt and each token of its answer, [tokens, V]
-    loss: float
+    logits: list[torch.Tensor]  # of each row: after its prompt and after each token of its answer, [tokens, V]
+    loss: float  # of an answer token
 
     def change(self, other: Probe) -> dict[str, Any]:
         """What is different from an earlier time."""
@@ -82,15 +83,19 @@ def probe(model: Any, tokenizer: Any, rows: Sequence[Row]) -> Probe:
     """Ask the model as it is."""
     model.eval()
     examples, collator = Examples(tokenizer, rows, 4096), Collator(pad_id(tokenizer))
-    made = [collator([examples[i]]) for i in range(len(examples))]
-    found = [model(**{key: value for key, value in one.items() if key != "labels"}).logits[0] for one in made]
-    return Probe(found, loss(model, tokenizer, rows))
+    found, total, count = [], 0.0, 0
+    for i in range(len(examples)):
+        output = model(**(made := collator([examples[i]])))
+        tokens = int((made["labels"][:, 1:] >= 0).sum())
+        found.append(output.logits[0])
+        total, count = total + tokens * float(output.loss), count + tokens
+    return Probe(found, total / count)
 
 
 def sequence(
     model: Any, tokenizer: Any, tasks: Sequence[Sequence[Row]], rows: Sequence[Row], plans: Sequence[Plan]
 ) -> Iterator[dict[str, Any]]:
-    """Learn the tasks one after another, each from the same vectors; yields how the first has changed after each.
+    """Learn the tasks one after another, each from the same vectors; yields how the first has changed now and then.
 
     Args:
         model: From `learn.prepare`; what trains beside the vectors is whatever requires gradients.
@@ -102,16 +107,17 @@ def sequence(
     start = checkpoint.get_vectors(model)
     collator = Collator(pad_id(tokenizer))
     first, before = start, None
-    for task, plan in zip(tasks, plans, strict=True):
+    for learned, (task, plan) in enumerate(zip(tasks, plans, strict=True), 1):
         checkpoint.set_vectors(model, start)
         with tempfile.TemporaryDirectory() as folder, quietly():
             fit(model, Examples(tokenizer, task, _LONGEST), None, collator, plan, Path(folder))
-        if before is None:
+        if learned == 1:
             first = checkpoint.get_vectors(model)
-        checkpoint.set_vectors(model, first)
-        found = probe(model, tokenizer, rows)
-        before = before or found
-        yield found.change(before)
+        if learned in COUNTS:
+            checkpoint.set_vectors(model, first)
+            found = probe(model, tokenizer, rows)
+            before = before or found
+            yield {"skills": learned, **found.change(before)}
 
 
 def thaw(model: Any) -> None:
@@ -124,10 +130,10 @@ def thaw(model: Any) -> None:
 @click.command()
 @click.option("--data", type=_FOLDER, required=True, help="Folder with CATEGORY/TASK/{train,test}.jsonl.")
 @click.option("--shared", type=_FOLDER, default=SHIPPED / "smollm2-135m", help="The shared adapter.")
-@click.option("--first-steps", default=20, show_default=True, help="Of the first task.")
-@click.option("--steps", default=4, show_default=True, help="Of each other task.")
+@click.option("--first-steps", default=10, show_default=True, help="Of the first task.")
+@click.option("--steps", default=2, show_default=True, help="Of each other task.")
 @click.option("--batch", default=4, show_default=True)
-@click.option("--rows", default=24, show_default=True, help="Test rows of the first task.")
+@click.option("--rows", default=12, show_default=True, help="Test rows of the first task.")
 @click.option("--rate", default=1e-2, show_default=True, help="Of the vectors.")
 @click.option("--shared-rate", default=4e-4, show_default=True, help="Of the shared adapter, where it trains.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there, too.")
@@ -149,7 +155,7 @@ def main(
     lengths = [first_steps] + [steps] * (len(TASKS) - 1)
     plans = [Plan(steps=n, batch=batch, vector_rate=rate, shared_rate=shared_rate, save_every=10 * n) for n in lengths]
     found: dict[str, Any] = {"tasks": list(TASKS), "steps": lengths, "batch": batch, "rows": rows}
-    for way in ("frozen", "trained along"):
+    for way in WAYS:
         torch.manual_seed(0)
         model, tokenizer, _ = prepare(shared, Recipe("skill"), backbone.training_dtype())
         if way == "trained along":
@@ -157,7 +163,7 @@ def main(
         found[way] = []
         for change in sequence(model, tokenizer, read, watched, plans):
             found[way].append(change)
-            click.echo(json.dumps({"adapter": way, "skills": len(found[way]), **change}))
+            click.echo(json.dumps({"adapter": way, **change}))
     click.echo(report(found))
     if json_path:
         json_path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
@@ -165,16 +171,13 @@ def main(
 
 def report(found: dict[str, Any]) -> str:
     """In Markdown."""
-    header = ("skills learned", *(f"{what}, adapter {way}" for way in _WAYS for what in ("loss", "rows changed")))
+    header = ("skills learned", *(f"{what}, adapter {way}" for way in WAYS for what in ("loss", "rows changed")))
     lines = []
-    for count in (1, 2, 5, 10, 20):
-        if count <= min(len(found[way]) for way in _WAYS):
-            cells = [(found[way][count - 1]["loss"], found[way][count - 1]["rows_changed"]) for way in _WAYS]
-            lines.append([str(count), *(text for at, share in cells for text in (f"{at:.4f}", f"{100 * share:.0f} %"))])
+    for changes in zip(*(found[way] for way in WAYS), strict=True):
+        cells = [(f"{one['loss']:.4f}", f"{100 * one['rows_changed']:.0f} %") for one in changes]
+        lines.append([str(changes[0]["skills"]), *(text for pair in cells for text in pair)])
     return table(header, lines)
 
-
-_WAYS = ("frozen", "trained along")
 
 if __name__ == "__main__":
     main()

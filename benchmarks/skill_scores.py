@@ -46,10 +46,10 @@ def gleu(answers: Sequence[str], rows: Sequence[Row]) -> float:
         for n in range(1, _ORDER + 1):
             ours, theirs, faulty = (_grams(words, n) for words in (hypothesis, reference, source))
             kept = (ours & theirs).total()
-            left = (ours & (faulty - theirs)).total()
-            hits[n - 1] += max(0, kept - left)
+            left = ((ours & faulty) - (ours & theirs)).total()
+            hits[n - 1] += kept - left
             totals[n - 1] += ours.total()
-    if not all(hits):
+    if min(hits) <= 0:
         return 0.0
     precision = sum(math.log(hit / total) for hit, total in zip(hits, totals, strict=True)) / _ORDER
     return math.exp(precision + min(0.0, 1 - wanted / long))

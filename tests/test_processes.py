@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from lime_edge import processes
+from lime_edge.cli import main
 from lime_edge.errors import ConfigError
 from lime_edge.learn import Recipe, learn
 from lime_edge.peft_config import LimeConfig
@@ -45,12 +47,12 @@ def alone() -> Path:
 
 
 def close(found: Path, wanted: Path, within: float) -> None:
-    """Tensors of two files, to `within` of the largest of each."""
+    """Tensors of two files, to `within` of the largest number of each, or of 0.05: some are sums that nearly cancel."""
     ours, theirs = load_file(found), load_file(wanted)
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         largest = float(tensor.abs().max())
-        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=within * max(largest, 1e-6), msg=name)
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=within * max(largest, 0.05), msg=name)
 
 
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
@@ -64,8 +66,8 @@ def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
     gradients = load_file(alone().with_suffix(".safetensors"))
     assert {name.split(".")[0] for name in gradients} == {str(step) for step in range(two_processes.STEPS)}
     assert all(float(gradient.abs().max()) > 1e-5 for gradient in gradients.values())
-    close(output.with_suffix(".safetensors"), alone().with_suffix(".safetensors"), 2e-4)
-    close(output / "adapter_model.safetensors", alone() / "adapter_model.safetensors", 1e-3)
+    close(output.with_suffix(".safetensors"), alone().with_suffix(".safetensors"), 1e-4)
+    close(output / "adapter_model.safetensors", alone() / "adapter_model.safetensors", 1e-5)
     assert (output / "general.lime").is_file()
     assert done.stderr.count(f"step {two_processes.STEPS}/{two_processes.STEPS}") == 1  # one of them speaks
 
@@ -92,17 +94,18 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     """SIGKILL at a step of chance; order of rows, routing noise, optimiser and schedule are all taken up again."""
     steps, chance = 60, random.Random()
     options = ["--steps", str(steps), "--save-every", "7", "--batch", "4", "--rank", "4", "--experts", "3"]
-    command = [sys.executable, "-m", "lime_edge", "train", str(tasks() / "tasks"), "-m", str(backbone_dir())]
+    command = ["train", str(tasks() / "tasks"), "-m", str(backbone_dir()), *options]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    with subprocess.Popen([*command, "-o", str(cut), *options], cwd=ROOT, env=ENVIRONMENT) as run:
+    program = [sys.executable, "-m", "lime_edge", *command, "-o", str(cut)]
+    with subprocess.Popen(program, cwd=ROOT, env=ENVIRONMENT) as run:
         _wait_for(cut / "run", chance.randrange(7, 36))
         time.sleep(chance.uniform(0, 0.1))
         run.send_signal(signal.SIGKILL)
         assert run.wait() == -signal.SIGKILL
     assert not (cut / "adapter_model.safetensors").exists()
     for output, resumed in ((cut, ["--resume"]), (whole, [])):
-        done = [*command, "-o", str(output), *options, *resumed]
-        subprocess.run(done, cwd=ROOT, env=ENVIRONMENT, check=True)
+        done = CliRunner().invoke(main, [*command, "-o", str(output), *resumed])
+        assert done.exit_code == 0, done.output
     for name in ("adapter_model.safetensors", "general.lime"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
 
