@@ -149,7 +149,7 @@ def _lora(rank: int) -> Peft:
     return Peft("lora", lambda: LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(ATTENTION)))
 
 
-def halved(vectors: Vectors) -> dict[str, Array]:
+def four_bits(vectors: Vectors) -> dict[str, Array]:
     """What 4 bits would leave of vectors: 15 levels in blocks of 32, as the 255 of I8 are."""
     found = {}
     for name, values in vectors.items():

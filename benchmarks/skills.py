@@ -21,7 +21,7 @@ from typing import Any
 import click
 import torch
 from lines import RESULTS, Lines, Record, run_missing
-from skill_methods import METHODS, Lime, halved
+from skill_methods import METHODS, Lime, four_bits
 from skill_scores import exact, metric_of
 
 from lime_edge import checkpoint
@@ -44,7 +44,7 @@ TASKS = (
     "python_function",
     "banking_intent",
 )
-WAVES = (2, 4, len(TASKS))  # the first methods run on the first 2 tasks, on the next 2, then the other methods do
+WAVES = (2, 4)  # the first methods run on the first 2 tasks, on the next 2, then the other methods do there
 TELLING = 7  # methods, "base" included, that are asked first
 RATE_TASK, RATE_STEPS = "request_to_json", 16
 RATES = {  # family: rates to choose from, and the method that stands for it
@@ -94,7 +94,7 @@ class Bench:
         found = {"rate": rate, **asdict(stored), **self._measure(model, tokenizer, task)}
         if name == "lime" and trained is not None:  # what storage costs
             rows = self._rows(task, "test")
-            for bits, vectors in (("32", trained), ("4", halved(trained))):
+            for bits, vectors in (("32", trained), ("4", four_bits(trained))):
                 checkpoint.set_vectors(model, vectors)
                 found[f"loss_{bits}_bits"] = loss(model, tokenizer, rows)
         return found
@@ -169,7 +169,7 @@ def loss(model: Any, tokenizer: Any, rows: Sequence[Row], batch: int = 8) -> flo
 def jobs(tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], budget: Budget) -> Iterator[Record]:
     """Every run, the most telling first."""
     fixed = {key: getattr(budget, key) for key in ("steps", "batch", "rows")}
-    few, more, _ = WAVES
+    few, more = WAVES
     order = [
         (tasks[:few], methods[:TELLING]),
         (tasks[few:more], methods[:TELLING]),

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 import matplotlib as mpl
+import skill_parts
 from blocks import fill
 from lines import RESULTS, Lines, Record
 from matplotlib.figure import Figure as Canvas
@@ -36,7 +37,10 @@ def main(results: Path, document: Path) -> None:
     """Fill the document and draw its plot."""
     runs = grouped(Lines(results / "skills.jsonl", KEYS).read())
     rates = Lines(results / "skill-rates.jsonl", (*KEYS, "rate")).read()
-    document.write_text(fill(document.read_text("utf-8"), blocks(runs, rates)), "utf-8")
+    made = blocks(runs, rates)
+    if parts := Lines(results / "skill-parts.jsonl", skill_parts.KEYS).read():
+        made["parts"] = _parts(parts)
+    document.write_text(fill(document.read_text("utf-8"), made), "utf-8")
     folder = document.parent / document.stem
     folder.mkdir(exist_ok=True)
     pareto(runs).savefig(folder / "pareto.svg", metadata={"Date": None})
@@ -93,6 +97,13 @@ def _method(name: str, runs: Runs) -> list[str]:
     points = "" if higher is None else f"{100 * higher:+.1f}"
     losses = "" if worse is None else f"{worse:+.3f}"
     return [name, numbers, *sizes, str(len(runs[name])), f"{100 * score:.1f}", points, f"{loss:.3f}", losses]
+
+
+def _parts(records: Sequence[Record]) -> str:
+    found = {(r["variant"], r["skill"]): f"{r['loss']:.3f}" for r in records}
+    names = [name for name in skill_parts.VARIANTS if any((name, skill) in found for skill in skill_parts.SKILLS)]
+    rows = [[name, *(found.get((name, skill), "") for skill in skill_parts.SKILLS)] for name in names]
+    return table(("loss", *skill_parts.SKILLS), rows)
 
 
 def mean(records: Sequence[Record], key: str) -> float:

@@ -1,4 +1,4 @@
-"""The benchmarks of skills, isolation and ablations, on tiny models: their scores, what their files hold, what they ask."""
+"""The benchmarks of skills, isolation and ablations, on tiny models: scores, files, order of runs."""
 
 from __future__ import annotations
 
@@ -94,14 +94,15 @@ def test_rouge_and_chrf_of_worked_examples() -> None:
     assert skill_scores.chrf(["a b"], rows("abc")) == pytest.approx(5 * precision * recall / (4 * precision + recall))
 
 
-def test_functions_pass_only_if_their_tests_ran() -> None:
+def test_functions_pass_only_if_their_tests_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skill_scores, "_SECONDS", 1)
     tests = ["assert double(2) == 4", "assert double(0) == 0"]
     answers = {
         "def double(x):\n    return 2 * x": True,
         "def double(x):\n    return x + 2": False,
         "import sys\nsys.exit(0)": False,
         "while True: pass": False,
-        "open('file', 'w').write('x' * 100)\ndef double(x):\n    return 2 * x": False,
+        "with open('file', 'w') as file:\n    file.write('x')\ndef double(x):\n    return 2 * x": False,
     }
     for answer, wanted in answers.items():
         assert skill_scores.passing([answer], rows("", tests=tests)) == wanted, answer
@@ -142,7 +143,7 @@ def test_a_specific_lora_begins_as_the_shared_adapter(tmp_path: Path) -> None:
 
 def test_four_bits_are_a_seventh_of_the_largest() -> None:
     values = np.random.default_rng(0).normal(size=(2, 70)).astype(np.float32)
-    found = skill_methods.halved({"gain.a": values})["gain.a"]
+    found = skill_methods.four_bits({"gain.a": values})["gain.a"]
     for row, kept in zip(values, found, strict=True):
         for start in range(0, 70, 32):
             step = np.abs(row[start : start + 32]).max() / 7
@@ -199,7 +200,7 @@ def test_the_first_skill_keeps_its_bits_while_the_adapter_is_frozen(frozen: bool
     assert [change["skills"] for change in changes] == [1, 2, 5]
     assert all(change["same_bits"] for change in changes) == frozen
     assert (changes[-1]["largest_change"] == 0) == frozen
-    report = isolation.report({way: changes for way in isolation.WAYS})
+    report = isolation.report(dict.fromkeys(isolation.WAYS, changes))
     assert len(report.splitlines()) == 2 + len(changes)
 
 

@@ -70,7 +70,8 @@ def run(output: Path, model: Path, data: Path, checkpointing: bool = False) -> d
     config = LimeConfig(
         r=4, routing=Routing(experts=3, window=2), jitter=0.0, balance=(0.5, 0.2), balance_every=2, shared_vector=True
     )
-    plan = Plan(steps=STEPS, batch=4, vector_rate=1e-3, shared_rate=1e-3, gradient_checkpointing=checkpointing)
+    rates = {"vector_rate": 1e-3, "shared_rate": 1e-3}
+    plan = Plan(STEPS, minutes=60, batch=4, gradient_checkpointing=checkpointing, **rates)  # a limit is agreed on
     with _watched(output.with_suffix(".safetensors")):
         return training.train([str(data)], str(model), output, config, plan)
 
