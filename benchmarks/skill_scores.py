@@ -27,7 +27,8 @@ _SECONDS, _BYTES = 5, 2**30  # of one function's tests
 
 def exact(answers: Sequence[str], rows: Sequence[Row]) -> float:
     """Share of answers that are the reference, white space around them aside."""
-    return sum(a.strip() == row["answer"].strip() for a, row in zip(answers, rows, strict=True)) / len(rows)
+    right = [bool(a.strip() == row["answer"].strip()) for a, row in zip(answers, rows, strict=True)]
+    return sum(right) / len(rows)
 
 
 def overlap(answers: Sequence[str], rows: Sequence[Row]) -> float:

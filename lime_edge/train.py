@@ -49,11 +49,12 @@ def train(
     processes.join()
     if processes.first():
         _check(output, max_length, resume)
-        backbone.resolve(model)  # fetched once
-    processes.meet()
     tasks = [read_rows(path) for path in find_files(data, "train")]
     folders = [path for path in data if Path(path).is_dir()]
     valid_tasks = [read_rows(path) for path in find_files(folders, "valid")] if folders else []
+    if processes.first():
+        backbone.resolve(model)  # fetched once
+    processes.meet()
     where = backbone.resolve(model)
     config.backbone_digest = backbone.digest(where)
     net, tokenizer = backbone.load(where, backbone.training_dtype())
