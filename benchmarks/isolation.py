@@ -131,7 +131,7 @@ def thaw(model: Any) -> None:
 @click.option("--data", type=_FOLDER, required=True, help="Folder with CATEGORY/TASK/{train,test}.jsonl.")
 @click.option("--shared", type=_FOLDER, default=SHIPPED / "smollm2-135m", help="The shared adapter.")
 @click.option("--first-steps", default=10, show_default=True, help="Of the first task.")
-@click.option("--steps", default=2, show_default=True, help="Of each other task.")
+@click.option("--steps", default=3, show_default=True, help="Of each other task; the rate of the first is 0.")
 @click.option("--batch", default=4, show_default=True)
 @click.option("--rows", default=12, show_default=True, help="Test rows of the first task.")
 @click.option("--rate", default=1e-2, show_default=True, help="Of the vectors.")
