@@ -51,7 +51,7 @@ TASKS = (
     "commonsense_reasoning/piqa",
     "commonsense_reasoning/arc",
     "high_level_reasoning/math_problems",
-    "high_level_reasoning/shuffled_objects",
+    "commonsense_reasoning/csqa",
 )
 WAYS = ("frozen", "trained along")
 COUNTS = (1, 2, 5, 10, 20)  # skills learned when the first one is asked again

@@ -7,6 +7,7 @@ The same lines give the same bytes. Methods are compared on the tasks that both 
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 import click
+import isolation
 import matplotlib as mpl
 import skill_parts
 from blocks import fill
@@ -40,6 +42,8 @@ def main(results: Path, document: Path) -> None:
     made = blocks(runs, rates)
     if parts := Lines(results / "skill-parts.jsonl", skill_parts.KEYS).read():
         made["parts"] = _parts(parts)
+    if (apart := results / "isolation.json").is_file():
+        made["isolation"] = isolation.report(json.loads(apart.read_text("utf-8")))
     document.write_text(fill(document.read_text("utf-8"), made), "utf-8")
     folder = document.parent / document.stem
     folder.mkdir(exist_ok=True)
