@@ -20,7 +20,7 @@ from .context import Context
 from .contract import NEUTRAL, Kind, Module
 from .errors import ConfigError
 from .fused import fused
-from .routing import balance_losses, evidence, select, window_mean, with_flag
+from .routing import evidence, expert_use, select, window_mean, with_flag
 
 if TYPE_CHECKING:
     from .peft_config import LimeConfig  # imports the model, which imports this
@@ -186,7 +186,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         return self.stand(self.modulate(y, d, weights), y)
 
     def route(self, y: Tensor, d: Tensor) -> Tensor:
-        """Expert weights [B, S, E] of this call; leaves its balance losses in the context."""
+        """Expert weights [B, S, E] of this call; leaves the use of experts in the context."""
         config, context = self.lime_config[self.adapter], self.context
         routing = config.routing
         if routing.experts == 1:
@@ -201,7 +201,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
             logits = logits * torch.empty_like(logits).uniform_(1 - config.jitter, 1 + config.jitter)
         weights, prob = select(logits, routing)
         if self.training and context.balancing:
-            context.balance[id(self)] = balance_losses(prob, real)
+            context.uses[id(self)] = expert_use(prob, real)
         return weights.to(y.dtype)
 
     def real_for(self, logits: Tensor) -> Tensor | None:

@@ -49,6 +49,7 @@ class LimeModel(BaseTuner):
         self.context = context
         self.steps = 0  # training steps so far, for `balance_every`
         self._extra_logits = 0  # logits of virtual tokens, which the caller does not know
+        self._share: float | None = None  # see `processes.summed`
         self._parameters_of_forward = tuple(inspect.signature(model.forward).parameters)
         self._hooks = (
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -115,6 +116,8 @@ class LimeModel(BaseTuner):
             args, kwargs = (), self._with_virtual(given, active)
             given = kwargs
         self.context.begin(given.get("attention_mask"), _cache_of(given), active)
+        # the Trainer's: the loss is this process's share of a sum over all of them
+        self._share = None if given.get("num_items_in_batch") is None else 1.0
         return args, kwargs
 
     def _with_virtual(self, given: dict[str, Any], active: Any) -> dict[str, Any]:
@@ -137,7 +140,7 @@ class LimeModel(BaseTuner):
             output["logits"] = output["logits"][:, self._extra_logits :]
         task_loss = getattr(output, "loss", None)
         if model.training and isinstance(task_loss, torch.Tensor):
-            balance = self.context.balance_loss(self.lime_config.balance)
+            balance = self.context.balance_loss(self.lime_config.balance, self._share)
             if balance is not None:
                 output["loss"] = task_loss + balance.to(task_loss.dtype)
         return output
