@@ -89,7 +89,9 @@ class Lime:
         """A package without golden prompts, which take about 1 KB each."""
         vectors = checkpoint.get_vectors(model)
         held = {name: values for name, values in vectors.items() if self.holds(name)}
-        made = made_for(model, backbone.resolve(checkpoint.tuner(model).lime_config.base_model_name_or_path))
+        made = made_for(
+            model, backbone.resolve(checkpoint.tuner(model).lime_config.base_model_name_or_path or backbone.DEFAULT)
+        )
         manifest = Manifest(name="skill", version="1.0.0", created=today(), **made)
         skill = write_skill(folder / "skill.lime", manifest, held, self.dtype)
         checkpoint.set_vectors(model, vectors | dict(skill.tensors))
@@ -125,11 +127,11 @@ class Specific(Peft):
         lime, _, _ = checkpoint.open_checkpoint(shared, torch.float32)
         adapters, vectors = checkpoint.shared_adapter(lime), checkpoint.get_vectors(lime)
         rank, scaling = next((len(a), s) for a, _, s in adapters.values())
-        config = LoraConfig(r=rank, lora_alpha=rank * scaling, target_modules=_projections(adapters))
+        config = LoraConfig(r=rank, lora_alpha=round(rank * scaling), target_modules=_projections(adapters))
         net, tokenizer = backbone.load(_backbone(shared), backbone.training_dtype())
         model = get_peft_model(net, config)
         for name, (a, b, _) in adapters.items():
-            layer = model.get_submodule(f"base_model.model.{name}")
+            layer: Any = model.get_submodule(f"base_model.model.{name}")
             mean = vectors[f"expert.{name}"].mean(0)[:, None]
             with torch.no_grad():
                 layer.lora_A["default"].weight.copy_(torch.from_numpy(a))

@@ -49,19 +49,20 @@ class _Gradients(TrainerCallback):
 @contextmanager
 def _watched(path: Path) -> Iterator[None]:
     """`train` with random adapters, whose gradients are nowhere near zero, in float32, and watched."""
-    held = training.fit, checkpoint.wrap, backbone.training_dtype
+    patched: Any = training
+    held = patched.fit, checkpoint.wrap, backbone.training_dtype
 
     def wrap(*args: Any) -> Any:
         model = held[1](*args)
         randomise(model, seed=0, size=0.3)
         return model
 
-    training.fit = partial(fit, callbacks=[_Gradients(path)])  # type: ignore[assignment]
+    patched.fit = partial(fit, callbacks=[_Gradients(path)])
     checkpoint.wrap, backbone.training_dtype = wrap, lambda: torch.float32
     try:
         yield
     finally:
-        training.fit, checkpoint.wrap, backbone.training_dtype = held
+        patched.fit, checkpoint.wrap, backbone.training_dtype = held
 
 
 def run(output: Path, model: Path, data: Path, checkpointing: bool = False) -> dict[str, float]:
@@ -70,11 +71,12 @@ def run(output: Path, model: Path, data: Path, checkpointing: bool = False) -> d
     config = LimeConfig(
         r=4, routing=Routing(experts=3, window=2), jitter=0.0, balance=(0.5, 0.2), balance_every=2, shared_vector=True
     )
-    rates = {"vector_rate": 1e-3, "shared_rate": 1e-3}
+    rates: dict[str, Any] = {"vector_rate": 1e-3, "shared_rate": 1e-3}
     plan = Plan(STEPS, minutes=60, batch=4, gradient_checkpointing=checkpointing, **rates)  # a limit is agreed on
     with _watched(output.with_suffix(".safetensors")):
         return training.train([str(data)], str(model), output, config, plan)
 
 
 if __name__ == "__main__":
-    run(*map(Path, sys.argv[1:4]), checkpointing=sys.argv[4] == "yes")
+    output, model, data = map(Path, sys.argv[1:4])
+    run(output, model, data, checkpointing=sys.argv[4] == "yes")
