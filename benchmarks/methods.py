@@ -122,7 +122,7 @@ def _by_row(layer: type[Embedded], backbone: Any, facts: Facts) -> Built:
     return Built(Mixture(backbone, call, 0.0), centres)
 
 
-# Taken by kind of parameter, not swept: see docs/results.md. Low-rank matrices, LiME's vectors, vectors alone, a prompt.
+# Taken by kind of parameter, not swept: low-rank matrices, LiME's vectors, vectors alone, a prompt.
 _MATRICES, _LIME_VECTORS, _VECTORS, _PROMPT = 1e-3, 2.5e-3, 1e-2, 3e-2
 
 

@@ -39,7 +39,7 @@ def config(name: str, targets: Sequence[str], rank: int, scaling: float) -> Peft
         "lora": LoraConfig(**low_rank),
         "dora": LoraConfig(**low_rank, use_dora=True),
         "vera": VeraConfig(**adapted, r=_VERA_RANK),
-        "road": RoadConfig(**adapted),
+        "road": RoadConfig(**adapted, group_size=32),  # which numbers pair up; it must divide every width
         "prompt": PromptTuningConfig(**common, num_virtual_tokens=_VIRTUAL),
         "ia3": IA3Config(**common, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
     }
