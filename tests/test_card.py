@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from .malformed import manifest, vectors
 
 #: Tries to leave the front matter, the table, the paragraph and Markdown itself.
 HOSTILE = (
-    "---\nlicense: mit\n--- # x ](javascript:alert(1)) <script>alert(1)</script> ![a](https://evil.example/a.png) "
-    "| a | b | `code` **bold** https://evil.example www.evil.example &lt; \\\n\n    # indented\n1. a\n- b\n> c\n```\n~~~"
+    "---\nlicense: mit\n--- # x ](javascript:alert(1)) <script>alert(1)</script> "
+    "![a](https://evil.example/a.png) "
+    "| a | b | `code` **bold** https://evil.example www.evil.example &lt; "
+    "\\\n\n    # indented\n1. a\n- b\n> c\n```\n~~~"
     "\n===\n<!-- -->\n[a]: https://evil.example\n\u202eevil\u2066 {{template}} {size} %s"
 )
 LINE = HOSTILE.replace("\n", " ")[:200]
@@ -88,7 +91,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     assert kinds.isdisjoint({"ordered_list_open", "blockquote_open", "strong_open", "em_open", "hr"})
     links = [child.attrs["href"] for token in tokens for child in token.children or () if child.type == "link_open"]
     assert links == ["https://arxiv.org/abs/2604.02338"]
-    headings = [after.content for token, after in zip(tokens, tokens[1:], strict=False) if token.type == "heading_open"]
+    headings = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
     assert headings == ["tiny", "Measured by its author", "Its system text"]
     cells = [token for token in tokens if token.type in ("td_open", "th_open")]
     assert len(cells) == 2 * 11 + 5 * 2
