@@ -18,8 +18,9 @@ from rivals.scaffold import Adapted, Call, Mixture, Settings, insert
 from torch import Tensor, nn
 
 from lime_edge import checkpoint
+from lime_edge.bases import BASES
 from lime_edge.contract import Kind, Routing
-from lime_edge.peft_config import ATTENTION, BASES, LimeConfig
+from lime_edge.peft_config import ATTENTION, LimeConfig
 
 Family = Literal["LiME", "mixture", "PEFT"]
 

@@ -104,7 +104,10 @@ def variants(where: Path, inputs: dict[str, Any]) -> list[Variant]:
         Variant(METHODS[name].title, step(_method(name, where), inputs), (METHODS[PAIRS[name]].title,))
         for name in rivals
     ]
-    looped = {"MoELoRA, expert by expert": LoopedMoeLora, "HydraLoRA, head by head": LoopedHydraLora}
+    looped: dict[str, type[MoeLora] | type[HydraLora]] = {
+        "MoELoRA, expert by expert": LoopedMoeLora,
+        "HydraLoRA, head by head": LoopedHydraLora,
+    }
     made += [Variant(title, step(_looped(kind, where), inputs), (base,)) for title, kind in looped.items()]
     return made + [Variant(METHODS[name].title, step(_method(name, where), inputs), (base,)) for name in OTHERS]
 
@@ -127,11 +130,12 @@ def step(model: torch.nn.Module, inputs: dict[str, Any]) -> Callable[[], float]:
 
 
 def _plainly(turn: Callable[[], float]) -> float:
-    lime_edge.layer.fused = modulate
+    layer: Any = lime_edge.layer
+    layer.fused = modulate
     try:
         return turn()
     finally:
-        lime_edge.layer.fused = fused
+        layer.fused = fused
 
 
 def _method(name: str, where: Path) -> torch.nn.Module:

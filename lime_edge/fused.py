@@ -45,7 +45,7 @@ def fused(
     given = (y, d, weights, expert, gain, shift)
     if not (torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in given)):
         return modulate(*given)
-    found: Tensor = _Modulate.apply(*given)
+    found: Tensor = _Modulate.apply(*given)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -148,6 +148,14 @@ def test_a_signature_without_end(server: Server, store: Store) -> None:
         pull(store, server.url + PATH, limits=QUICK)
 
 
+def silent(request: Request) -> None:
+    request.book.closing.wait(5)
+
+
+def no_http(request: Request) -> None:
+    request.wfile.write(b"SSH-2.0-x\r\n")
+
+
 REFUSED: dict[str, tuple[Callable[[Request], None], str]] = {
     "missing": (fixed(404), "answers 404"),
     "forbidden": (fixed(403), "answers 403"),
@@ -173,8 +181,8 @@ REFUSED: dict[str, tuple[Callable[[Request], None], str]] = {
         dripping(b"0" * 1000, 0.01, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
         "nothing came for 0.4 s",
     ),
-    "silent": (lambda request: request.book.closing.wait(5) and None, "nothing came for 0.4 s"),
-    "no HTTP": (lambda request: request.wfile.write(b"SSH-2.0-x\r\n") and None, "cannot be fetched"),
+    "silent": (silent, "nothing came for 0.4 s"),
+    "no HTTP": (no_http, "cannot be fetched"),
 }
 
 

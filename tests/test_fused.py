@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -76,7 +76,8 @@ def test_values_and_gradients_are_those_of_the_formula(kinds: Sequence[bool], ex
 @pytest.mark.parametrize("kinds", KINDS)
 def test_gradients_are_the_slopes(kinds: Sequence[bool], one_row: bool) -> None:
     found = given(kinds, 2, torch.float64, one_row)
-    assert torch.autograd.gradcheck(fused, tuple(found))
+    leaves_of: Any = tuple(found)
+    assert torch.autograd.gradcheck(fused, leaves_of)
 
 
 def test_bfloat16_is_within_two_of_its_own_roundings() -> None:
@@ -97,7 +98,7 @@ def test_only_what_is_asked_for_gets_a_gradient() -> None:
     assert found.gain is not None
     for one in (found.y, found.weights, found.gain):
         one.requires_grad_(False)
-    fused(*found).sum().backward()
+    fused(*found).sum().backward()  # type: ignore[no-untyped-call]
     assert [one is not None and one.grad is not None for one in found] == [False, True, False, True, False, True]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import multitask
 import multitask_tables
@@ -128,7 +128,7 @@ def run(method: str, state: Path, stamp: str = "s", deadline: float | None = Non
 
     def tell(items: Any) -> None:
         if hasattr(model, "set_rows"):
-            model.set_rows(torch.tensor([item.task for item in items]), None)
+            cast(Any, model).set_rows(torch.tensor([item.task for item in items]), None)
 
     return Run(model, groups, made, collate, tell, 1, state, stamp, deadline)
 
@@ -196,7 +196,7 @@ def test_a_run_out_of_time_says_so_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_categories_are_means_of_tasks() -> None:
-    line = {
+    line: dict[str, Any] = {
         "scores": {task: {"accuracy": 0.5} for some in TASKS.values() for task in some},
         "budget": {"test_rows": 100},
     }

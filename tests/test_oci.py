@@ -144,7 +144,7 @@ def no_such_tag(served: Registry) -> None:
     served.manifests.clear()
 
 
-LIES = {
+LIES: dict[Callable[[Registry], None], str] = {
     lie_about_a_blob: "has sha256:",
     send_more_than_declared: "more than 10 bytes came",
     declare_too_much: "has a layer of 1073741824 bytes",

@@ -76,7 +76,7 @@ def moelora(held: Held, x: Array, row: int) -> Array:
 
 def mola(held: Held, x: Array, row: int) -> Array:
     w = top(softmax(held["gate"] @ x), 2)
-    return frozen(held, x) + sum(w[e] * lora(held, x, e) for e in range(3))
+    return frozen(held, x) + sum(w[e] * lora(held, x, e) for e in range(3))  # type: ignore[no-any-return]
 
 
 def moedora(held: Held, x: Array, row: int) -> Array:
@@ -86,13 +86,13 @@ def moedora(held: Held, x: Array, row: int) -> Array:
         adapted = held["base.weight"] + SETTINGS.scaling * held["b"][e] @ held["a"][e]
         norms = np.linalg.norm(adapted, axis=1)
         out = out + w[e] * (held["magnitude"][e] / norms) * (adapted @ x)
-    return out + lora(held, x, 3)
+    return out + lora(held, x, 3)  # type: ignore[no-any-return]
 
 
 def hydralora(held: Held, x: Array, row: int) -> Array:
     w = softmax(held["gate"] @ x)
     low = held["a"][0] @ x
-    return frozen(held, x) + sum(w[e] * SETTINGS.scaling * held["b"][e] @ low for e in range(3))
+    return frozen(held, x) + sum(w[e] * SETTINGS.scaling * held["b"][e] @ low for e in range(3))  # type: ignore[no-any-return]
 
 
 def more(held: Held, x: Array, row: int) -> Array:
@@ -184,8 +184,9 @@ def test_more_chooses_straight_through() -> None:
     """The gate's gradient is that of the soft choice at the hard one's values."""
     made, x = layer(More), inputs()
     made(x).sum().backward()
-    assert made.gate.grad is not None
-    assert made.gate.grad.abs().min(1).values.max() > 0
+    found = dict(made.named_parameters())["gate"].grad
+    assert found is not None
+    assert found.abs().min(1).values.max() > 0
     held = arrays(made)
     felt = []
     for row in range(ROWS):
@@ -199,7 +200,7 @@ def test_more_chooses_straight_through() -> None:
             ]
             worth += np.cumsum(parts)
         felt.append(np.outer(prob * (worth - prob @ worth), t))
-    np.testing.assert_allclose(made.gate.grad.numpy(), sum(felt), rtol=1e-5)
+    np.testing.assert_allclose(found.numpy(), sum(felt), rtol=1e-5)
 
 
 def test_lora_fa_keeps_its_down_projections() -> None:

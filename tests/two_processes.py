@@ -50,7 +50,8 @@ class _Gradients(TrainerCallback):
 def _watched(path: Path) -> Iterator[None]:
     """`train` with random adapters, whose gradients are nowhere near zero, in float32, and watched."""
     patched: Any = training
-    held = patched.fit, checkpoint.wrap, backbone.training_dtype
+    places: Any = checkpoint
+    held = patched.fit, places.wrap, backbone.training_dtype
 
     def wrap(*args: Any) -> Any:
         model = held[1](*args)
@@ -58,11 +59,11 @@ def _watched(path: Path) -> Iterator[None]:
         return model
 
     patched.fit = partial(fit, callbacks=[_Gradients(path)])
-    checkpoint.wrap, backbone.training_dtype = wrap, lambda: torch.float32
+    places.wrap, backbone.training_dtype = wrap, lambda: torch.float32
     try:
         yield
     finally:
-        patched.fit, checkpoint.wrap, backbone.training_dtype = held
+        patched.fit, places.wrap, backbone.training_dtype = held
 
 
 def run(output: Path, model: Path, data: Path, checkpointing: bool = False) -> dict[str, float]:
