@@ -20,7 +20,7 @@ from .store_case import package, sha256, signature_of
 
 _CONFIG = """\
 version: 0.1
-log: {{level: fatal, accesslog: {{disabled: true}}}}
+log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}}}
 http: {{addr: 127.0.0.1:{port}}}
 """
