@@ -86,7 +86,7 @@ def moedora(held: Held, x: Array, row: int) -> Array:
         adapted = held["base.weight"] + SETTINGS.scaling * held["b"][e] @ held["a"][e]
         norms = np.linalg.norm(adapted, axis=1)
         out = out + w[e] * (held["magnitude"][e] / norms) * (adapted @ x)
-    return out + lora(held, x, 3)  # type: ignore[no-any-return]
+    return out + lora(held, x, 3)
 
 
 def hydralora(held: Held, x: Array, row: int) -> Array:
@@ -105,7 +105,7 @@ def more(held: Held, x: Array, row: int) -> Array:
 def mocle(held: Held, x: Array, row: int) -> Array:
     g = softmax(held["gate"] @ held["table.weight"][int(KINDS[row])] / 0.05)
     best = int(np.argmax(g))
-    return frozen(held, x) + g[best] * lora(held, x, best) + (1 - g[best]) * lora(held, x, 3)
+    return frozen(held, x) + g[best] * lora(held, x, best) + (1 - g[best]) * lora(held, x, 3)  # type: ignore[no-any-return]
 
 
 DEFINED: list[tuple[type[Adapted], Callable[[Held, Array, int], Array]]] = [
