@@ -52,10 +52,10 @@ def _watched(path: Path) -> Iterator[None]:
     patched: Any = training
     held = patched.fit, checkpoint.wrap, backbone.training_dtype
 
-    def wrap(*args: Any) -> Any:
-        model = held[1](*args)
-        randomise(model, seed=0, size=0.3)
-        return model
+    def wrap(model: Any, config: LimeConfig) -> Any:
+        made = held[1](model, config)
+        randomise(made, seed=0, size=0.3)
+        return made
 
     patched.fit = partial(fit, callbacks=[_Gradients(path)])
     checkpoint.wrap, backbone.training_dtype = wrap, lambda: torch.float32
