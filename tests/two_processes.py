@@ -53,10 +53,10 @@ def _watched(path: Path) -> Iterator[None]:
     places: Any = checkpoint
     held = patched.fit, places.wrap, backbone.training_dtype
 
-    def wrap(*args: Any) -> Any:
-        model = held[1](*args)
-        randomise(model, seed=0, size=0.3)
-        return model
+    def wrap(model: Any, config: LimeConfig) -> Any:
+        made = held[1](model, config)
+        randomise(made, seed=0, size=0.3)
+        return made
 
     patched.fit = partial(fit, callbacks=[_Gradients(path)])
     places.wrap, backbone.training_dtype = wrap, lambda: torch.float32
