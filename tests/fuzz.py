@@ -1,6 +1,6 @@
 """Mutated packages by the hundred thousand, through the reader and into a runtime that answers meanwhile.
 
-    python -m tests.fuzz --reader 100000 --runtime 20000 [--seed N] [--json FILE]
+    python -m tests.fuzz --reader 200000 --runtime 20000 [--seconds N] [--seed N] [--json FILE]
 
 Held to, for every input: nothing but a LimeError, an end in time (else the process ends with a traceback), Python's and
 numpy's memory (tracemalloc) at most twice the file and a constant, and no package taken that tests/verdict.py would not
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import resource
 import signal
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from lime_edge.errors import LimeError
 from lime_edge.package import Skill, read_skill, write_skill
 from lime_edge.runtime import Runtime
 
-from .malformed import manifest, sound, vectors
+from .malformed import MODULES, manifest, sound, vectors
 from .mutants import mutant
 from .verdict import wrongly_taken
 
@@ -136,9 +137,10 @@ class Harness:
 
 
 def seeds(folder: Path) -> list[bytes]:
-    """Sound packages of every form: int8 and F16, one expert and two, all kinds; one with the least that can be said."""
+    """Sound packages of every form: int8 and F16, one expert and two, all kinds, a prefix; one with the least that can be said."""
     one = manifest(routing=manifest().routing.__class__(experts=1), centroid=None, golden=[], metrics=[])
     made: list[tuple[Any, Any, Any]] = [
+        (one, {"prefix.embed_tokens": vectors(("gain",), experts=1)[f"gain.{MODULES[0]}"]}, "i8"),
         (manifest(), vectors(), "f16"),
         (manifest(), vectors(("expert", "gain", "shift", "rank")), "i8"),
         (one, vectors(("gain",), experts=1), "i8"),
@@ -148,16 +150,18 @@ def seeds(folder: Path) -> list[bytes]:
     return [sound(), *written]
 
 
-def fuzz_reader(count: int, seed: int, folder: Path, found: Sequence[bytes] = ()) -> Tally:
-    """Mutants of sound packages through the reader.
+def fuzz_reader(count: int, seed: int, folder: Path, found: Sequence[bytes] = (), seconds: float = 1e9) -> Tally:
+    """Mutants of sound packages through the reader, until there were `count` or the seconds are over.
 
     Raises:
         FindingError: With the seed and number of the input, whose file stays in the folder.
     """
     sources = [*seeds(folder), *found]
-    started = time.process_time()
+    started, end = time.process_time(), time.monotonic() + seconds
     with Harness(folder) as harness:
         for number in range(count):
+            if time.monotonic() > end:
+                break
             try:
                 harness.judge(mutant(Random(f"{seed}/{number}"), sources))
             except FindingError as error:
@@ -166,7 +170,9 @@ def fuzz_reader(count: int, seed: int, folder: Path, found: Sequence[bytes] = ()
     return harness.tally
 
 
-def fuzz_runtime(count: int, seed: int, folder: Path, runtime: Runtime, packages: Sequence[Path]) -> Tally:
+def fuzz_runtime(
+    count: int, seed: int, folder: Path, runtime: Runtime, packages: Sequence[Path], seconds: float = 1e9
+) -> Tally:
     """Mutants of skills of this very model through `load_skill`, half of them as updates of a loaded one.
 
     Args:
@@ -175,16 +181,20 @@ def fuzz_runtime(count: int, seed: int, folder: Path, runtime: Runtime, packages
     Raises:
         FindingError: With the seed and number of the input, whose file stays in the folder.
     """
-    sources, wanted, started = [path.read_bytes() for path in packages], _state(runtime), time.process_time()
+    sources, wanted = [path.read_bytes() for path in packages], _state(runtime)
+    started, end = time.process_time(), time.monotonic() + seconds
     with Harness(folder, memory=False) as harness:
         for number in range(count):
+            if time.monotonic() > end:
+                break
             data = mutant(Random(f"{seed}/{number}"), sources)
             try:
                 loaded = _load(harness, runtime, data, packages[0] if number % 2 else None)
-                if (loaded and number % 8 == 0) or number % OFTEN == 0 or number == count - 1:
+                if (loaded and number % 8 == 0) or number % OFTEN == 0:
                     _same(_state(runtime), wanted)
             except FindingError as error:
                 raise FindingError(f"input {seed}/{number}, {harness.path}: {error}") from error
+    _same(_state(runtime), wanted)
     harness.tally.seconds = time.process_time() - started
     return harness.tally
 
@@ -241,25 +251,29 @@ def live_runtime() -> tuple[Runtime, list[Path]]:
 @click.command()
 @click.option("--reader", default=100_000, show_default=True, help="Inputs of the reader.")
 @click.option("--runtime", "live", default=20_000, show_default=True, help="Inputs of load_skill.")
+@click.option("--seconds", default=1e9, help="Stop either of the two after so long, whatever is left.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--package", "packages", multiple=True, type=click.Path(exists=True, path_type=Path), help="A seed more.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there, too.")
-def main(reader: int, live: int, seed: int, packages: tuple[Path, ...], json_path: Path | None) -> None:
+def main(
+    reader: int, live: int, seconds: float, seed: int, packages: tuple[Path, ...], json_path: Path | None
+) -> None:
     """Fuzz the reader and the runtime."""
     folder = Path(tempfile.mkdtemp(prefix="lime-fuzz-"))
-    report = {"seed": seed}
+    report: dict[str, Any] = {"seed": seed}
     if reader:
         found = [path.read_bytes() for path in packages]
-        report["reader"] = _shown("reader", fuzz_reader(reader, seed, folder, found))
+        report["reader"] = _shown("reader", fuzz_reader(reader, seed, folder, found, seconds))
     if live:
-        report["runtime"] = _shown("runtime", fuzz_runtime(live, seed, folder, *live_runtime()))
+        report["runtime"] = _shown("runtime", fuzz_runtime(live, seed, folder, *live_runtime(), seconds))
     if json_path is not None:
         json_path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
 def _shown(what: str, tally: Tally) -> Any:
-    click.echo(f"{what}: {json.dumps(tally.report())}")
-    return tally.report()
+    report = tally.report() | {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # bytes, on Linux
+    click.echo(f"{what}: {json.dumps(report)}")
+    return report
 
 
 if __name__ == "__main__":

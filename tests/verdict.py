@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 Array = npt.NDArray[Any]
 
-_NAME = re.compile(r"(expert|gain|shift|rank)\.([A-Za-z0-9_][A-Za-z0-9_./-]{0,199})", re.ASCII)
+_NAME = re.compile(r"(expert|gain|shift|rank|prefix)\.([A-Za-z0-9_][A-Za-z0-9_./-]{0,199})", re.ASCII)
 _KEYS = "activation adapter author backbone backbone_name bounds created description digest experts format golden "
 _KEYS += "license metrics modules name prompt routing version"
 
