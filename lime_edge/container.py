@@ -133,7 +133,7 @@ def _known(text: str) -> tuple[Any, Layout] | None:
     try:
         metadata, end = load_json_at(text, len(_OPENING))
         table = text[end:].rstrip(" ")
-        return (metadata, _sound_layout(table)) if len(table) <= _KEPT and table.startswith(",") else None
+        return (metadata, _sound_layout(table)) if len(table) <= _KEPT and table[:1] + table[-1:] == ",}" else None
     except ValueError:
         return None  # whatever it is, the header as a whole has it too
 

@@ -1,7 +1,7 @@
 """Packages whose vectors would not fit into a few megabytes: looked through piece by piece, dequantised one by one.
 
-Dequantised int8 takes four times the file. For a skill of a small model that is nothing; for 256 MB from a stranger, who
-may be refused a moment later, it is not taken before somebody asks for a vector. Knows nothing of manifests.
+Dequantised int8 takes four times the file. For a skill of a small model that is nothing; for 256 MB from a stranger,
+who may be refused a moment later, it is not taken before somebody asks for a vector. Knows nothing of manifests.
 """
 
 from __future__ import annotations

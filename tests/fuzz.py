@@ -217,7 +217,7 @@ def _state(runtime: Runtime) -> Any:
     """What is loaded, and what everything that is loaded answers, to the last bit of a score."""
     infos = [(info.name, info.digest, info.path) for info in runtime.skills()]
     names: list[Any] = [None, *(info.name for info in runtime.skills())]
-    specs = [*names, {name: 0.5 for name in names[1:]}]
+    specs = [*names, dict.fromkeys(names[1:], 0.5)]
     answers = [runtime.generate("Hello", spec, max_new_tokens=6).token_ids for spec in specs]
     scores = [runtime.choose("Hello", ["yes", "no"], spec).scores for spec in specs]
     return infos, runtime.active_skill, runtime.generate("Hello", max_new_tokens=6).token_ids, answers, scores
@@ -255,9 +255,7 @@ def live_runtime() -> tuple[Runtime, list[Path]]:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--package", "packages", multiple=True, type=click.Path(exists=True, path_type=Path), help="A seed more.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there, too.")
-def main(
-    reader: int, live: int, seconds: float, seed: int, packages: tuple[Path, ...], json_path: Path | None
-) -> None:
+def main(reader: int, live: int, seconds: float, seed: int, packages: tuple[Path, ...], json_path: Path | None) -> None:
     """Fuzz the reader and the runtime."""
     folder = Path(tempfile.mkdtemp(prefix="lime-fuzz-"))
     report: dict[str, Any] = {"seed": seed}
@@ -271,7 +269,8 @@ def main(
 
 
 def _shown(what: str, tally: Tally) -> Any:
-    report = tally.report() | {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # bytes, on Linux
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # bytes, on Linux
+    report = tally.report() | {"resident": resident}
     click.echo(f"{what}: {json.dumps(report)}")
     return report
 

@@ -8,12 +8,13 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from lime_edge.errors import SkillFormatError
 from lime_edge.package import read_skill
 
-from .corpus import CORPUS, PLACES, write_corpus
-from .malformed import MALFORMED
+from .corpus import CORPUS, PLACES, main, write_corpus
+from .malformed import MALFORMED, Case, sound
 
 #: Beside twice the file: a header of at most 8 MB, parsed, with its faults.
 CONSTANT = 64 * 2**20
@@ -35,10 +36,10 @@ def test_the_corpus_is_large_and_has_no_twins(corpus: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CORPUS[len(MALFORMED) :], ids=lambda case: case.name)
-def test_every_file_is_refused_with_its_reason(tmp_path: Path, case: object) -> None:
-    found = refused(tmp_path / "bad.lime", case.make())  # type: ignore[attr-defined]
-    assert len(found) == len(case.faults), found  # type: ignore[attr-defined]
-    for fragment in case.faults:  # type: ignore[attr-defined]
+def test_every_file_is_refused_with_its_reason(tmp_path: Path, case: Case) -> None:
+    found = refused(tmp_path / "bad.lime", case.make())
+    assert len(found) == len(case.faults), found
+    for fragment in case.faults:
         assert any(fragment in fault for fault in found), (fragment, found)
 
 
@@ -64,3 +65,18 @@ def test_what_is_no_package_is_refused(corpus: Path, name: str) -> None:
     with pytest.raises(SkillFormatError) as caught:
         read_skill(corpus / name)
     assert re.search(PLACES[name][1], str(caught.value))
+
+
+def test_a_link_to_a_package_is_followed(tmp_path: Path) -> None:
+    """Whoever may write links into a folder may write packages into it: what counts is what is read."""
+    (tmp_path / "real.lime").write_bytes(sound())
+    (tmp_path / "once.lime").symlink_to("real.lime")
+    (tmp_path / "twice.lime").symlink_to("once.lime")
+    assert read_skill(tmp_path / "twice.lime").digest == read_skill(tmp_path / "real.lime").digest
+
+
+def test_the_command_writes_to_an_empty_folder_only(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    found = CliRunner().invoke(main, [str(tmp_path)])
+    assert found.exit_code == 1 and "is not empty" in found.output
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
