@@ -76,7 +76,7 @@ def _lime(base: str, kinds: tuple[Kind, ...], backbone: Any, _: Facts) -> Built:
         r=rank,
         alpha=SCALING * rank,
         kinds=kinds,
-        shared_vector=True,
+        shared_vector=base != "prompt",
         routing=Routing(experts=EXPERTS, top_k=1),
         target_modules=["embed_tokens"] if base == "prompt" else list(ATTENTION),
     )
