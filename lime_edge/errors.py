@@ -9,10 +9,13 @@ The tree::
     ├── ModelError          (ValueError)    an exported model directory cannot be used
     ├── DeviceError         (RuntimeError)  the device asked for is not there
     ├── MissingExtraError   (ImportError)   an optional dependency is not installed
+    ├── PolicyError         (ValueError)    a trust policy or a key of it cannot be used
     └── SkillError
         ├── SkillFormatError    (ValueError)  the file is not a sound skill package
         ├── SkillMismatchError  (ValueError)  sound, but made for something else
         ├── SkillProofError     (ValueError)  its golden prompts do not reproduce
+        ├── SkillTrustError     (ValueError)  its signature is missing or wrong, or the trust policy refuses it
+        ├── SkillVersionError   (ValueError)  it may not take the place of what is installed
         └── UnknownSkillError   (KeyError)    no skill of that name is loaded
 """
 
@@ -62,6 +65,10 @@ class MissingExtraError(LimeError, ImportError):
     """A feature needs an optional dependency; the message holds the pip command."""
 
 
+class PolicyError(LimeError, ValueError):
+    """A trust policy, or a key for signatures, is missing, damaged, or contradicts itself."""
+
+
 class SkillError(LimeError):
     """Anything about a skill."""
 
@@ -76,6 +83,14 @@ class SkillMismatchError(SkillError, ValueError):
 
 class SkillProofError(SkillError, ValueError):
     """The golden prompts of a package do not reproduce on this model."""
+
+
+class SkillTrustError(SkillError, ValueError):
+    """The signature is missing or wrong, or the trust policy refuses the skill."""
+
+
+class SkillVersionError(SkillError, ValueError):
+    """The version may not take the place of what is installed."""
 
 
 class UnknownSkillError(SkillError, KeyError):

@@ -8,7 +8,6 @@ already loaded. Normative page: docs/skill-format.md. Vectors: LiME, arXiv 2604.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, Literal
 from .checks import bounded, show
 from .container import Container, Layout, pack, unpack
 from .contract import KINDS, Kind, ModelContract, canonical_json, tensor_digest
+from .disk import write_file
 from .errors import SkillError, SkillFormatError, SkillMismatchError
 from .manifest import Manifest, OtherFormatError
 from .plan import plan
@@ -117,7 +117,7 @@ def write_skill(
     document = Manifest.from_dict(sealed.to_dict()).to_dict()
     document["digest"] = digest_of(document, stored)
     data = pack({"lime": canonical_json(document).decode()}, stored)
-    skill = _decode(data, Path(path))
+    skill = decode_skill(data, path)
     _replace(skill.path, data)
     return skill
 
@@ -128,7 +128,7 @@ def read_skill(path: str | os.PathLike[str]) -> Skill:
     Raises:
         SkillFormatError: Names every fault at once, what was expected and what to do.
     """
-    return _decode(_read_file(path), Path(path))
+    return decode_skill(read_package(path), path)
 
 
 def _round_up(value: float) -> float:
@@ -137,23 +137,18 @@ def _round_up(value: float) -> float:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write beside the target and move over it: a reader sees the old file or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_file(path, data)
     except OSError as error:
         raise SkillError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _read_file(path: str | os.PathLike[str]) -> bytes:
-    """The whole file, once: what is checked is what is used."""
+def read_package(path: str | os.PathLike[str]) -> bytes:
+    """The whole file, once, unjudged: what is checked is what is used.
+
+    Raises:
+        SkillFormatError: Not there, not a regular file, or over `FILE_LIMIT`.
+    """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe must not block
     try:
         descriptor = os.open(path, flags)
@@ -178,7 +173,8 @@ def _read_file(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def _decode(data: bytes, path: Path) -> Skill:
+def decode_skill(data: bytes, path: str | os.PathLike[str]) -> Skill:
+    """`read_skill` for bytes that came from `path`; raises as it does."""
     try:
         box = unpack(data)
     except ValueError as error:
@@ -198,7 +194,7 @@ def _decode(data: bytes, path: Path) -> Skill:
         faults += _bound_faults(manifest, restored.peaks)
     if manifest is None or box.layout is None or faults:
         raise SkillFormatError(f"{path} is not a sound skill package", bounded(faults))
-    return Skill(manifest, restored.values, stored_dtype(box.layout.entries), len(data), path)
+    return Skill(manifest, restored.values, stored_dtype(box.layout.entries), len(data), Path(path))
 
 
 def _restore(box: Container, faults: list[str]) -> Restored:

@@ -18,7 +18,8 @@ from typing import Any, Self
 import numpy as np
 
 from ..contract import KINDS, Kind, ModuleTable
-from ..errors import ConfigError, UnknownSkillError
+from ..errors import ConfigError, SkillVersionError, UnknownSkillError
+from ..semver import precedence
 from .bank import Array, Bank
 from .results import ACTIVE, Active, SkillInfo, SkillSpec
 
@@ -92,16 +93,24 @@ class Registry:
         self._active_lease: Lease | None = None
         self._lock = threading.RLock()
 
-    def add(self, name: str, applied: Applied, replace: bool) -> None:
+    def add(self, name: str, applied: Applied, replace: bool, upwards: bool = False) -> None:
         """Take over a skill whose row the caller holds; on any error nothing has changed.
+
+        Args:
+            name, applied: The skill.
+            replace: Take the place of another one.
+            upwards: Of none with a newer version.
 
         Raises:
             ConfigError: The name is taken, or the active blend cannot use the new skill.
+            SkillVersionError: It is older than what is loaded.
         """
         with self._lock:
             before = self._skills.get(name)
             if before is not None and not replace:
                 raise ConfigError(taken(name))
+            if before is not None and upwards:
+                _check_version(name, before.parts[0][0], applied.parts[0][0])
             self._skills[name] = applied
             try:
                 self._activate(self._active)
@@ -278,6 +287,14 @@ def _check_range(limits: Mapping[Kind, float], most: float, dtype: str) -> None:
     ]
     if faults:
         raise ConfigError("the limits on skills cannot be used", faults)
+
+
+def _check_version(name: str, loaded: SkillInfo, other: SkillInfo) -> None:
+    if precedence(other.version) < precedence(loaded.version):
+        raise SkillVersionError(
+            f"skill {name!r} is loaded in version {loaded.version}, {other.version} is older: "
+            "pass allow_downgrade=True if you mean it"
+        )
 
 
 def taken(name: str) -> str:

@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ..trust import Signer
+
 
 class Active(Enum):
     """Stands for "no skill was named": the active one is used. (None is the base.)"""
@@ -39,6 +41,7 @@ class SkillInfo:
     size: int  # bytes of the package
     path: Path
     proved: bool  # its golden prompts were reproduced on this graph
+    signer: Signer | None = None  # whose signature the trust policy took
 
 
 @dataclass(frozen=True)

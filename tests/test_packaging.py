@@ -26,13 +26,20 @@ BASE = {
     "errors": set[str](),
     "checks": set[str](),
     "contract": {"errors"},
+    "disk": set[str](),
     "manifest": {"checks", "contract", "errors"},
     "container": {"checks", "contract"},
     "vectors": {"checks", "contract", "errors"},
     "plan": {"container", "contract", "vectors"},
-    "package": {"checks", "container", "contract", "errors", "manifest", "plan", "vectors"},
+    "package": {"checks", "container", "contract", "disk", "errors", "manifest", "plan", "vectors"},
+    "extras": {"errors"},
+    "semver": set[str](),
+    "keys": {"errors", "extras"},
+    "bundle": {"checks", "errors", "keys", "manifest"},
+    "policy": {"checks", "errors", "keys", "manifest"},
+    "trust": {"bundle", "checks", "errors", "keys", "manifest", "package", "policy", "semver"},
 }
-RUNTIME_MAY = {"errors", "contract", "package"}
+RUNTIME_MAY = {"errors", "contract", "package", "semver", "trust"}
 
 
 def _sources() -> dict[str, Path]:
@@ -83,7 +90,7 @@ def test_the_walk_sees_imports() -> None:
     assert any(importer.startswith("lime_edge.runtime.") and name == "lime_edge.contract" for importer, name in ARROWS)
 
 
-def test_runtime_knows_only_errors_contract_and_package() -> None:
+def test_runtime_knows_only_errors_contract_package_and_trust() -> None:
     others = {
         (importer, name)
         for importer, name in ARROWS
