@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_options import json_option, model_argument, path_type
+from .cli_options import json_option, model_argument, path_type, trust_option
 from .tables import report
 
 
@@ -22,12 +22,14 @@ def inspect(path: Path, target: str | None) -> None:
 
 @click.command("list")
 @model_argument
+@trust_option
 @json_option
-def list_skills(directory: Path, target: str | None) -> None:
+def list_skills(directory: Path, trust: Path | None, target: str | None) -> None:
     """List the skills of a model directory, or of a folder of .lime files."""
     from .looking import describe_skills
+    from .trust import as_policy
 
-    report(*describe_skills(directory), target)
+    report(*describe_skills(directory, as_policy(trust)), target)
 
 
 @click.command()

@@ -22,6 +22,7 @@ from .manifest import DIGEST, NAME, VERSION
 
 FORMAT = 1
 POLICY_LIMIT = 2**20  # bytes
+_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -125,20 +126,19 @@ def _twice(what: str, names: list[str]) -> Iterator[str]:
 
 def _window(table: Mapping[str, Any], start: str, end: str) -> Window:
     """Days count from their first moment to their last, in UTC."""
-    first, last = table.get(start), table.get(end)
-    begins = datetime.combine(first, time(), UTC) if _is_day(first) else first
-    if not _is_day(last):
-        return Window(begins, last)
-    ends = datetime.combine(last, time(), UTC)
-    return Window(begins, ends if last == date.max else ends + timedelta(days=1))
+    first, last = _midnight(table.get(start)), _midnight(table.get(end))
+    if last is not None and not isinstance(table[end], datetime):
+        last = min(last, datetime.max.replace(tzinfo=UTC) - _DAY) + _DAY
+    return Window(first, last)
 
 
-def _is_day(value: Any) -> bool:
-    return isinstance(value, date) and not isinstance(value, datetime)
+def _midnight(value: date | datetime | None) -> datetime | None:
+    """The moment at which a day begins; a moment as it is."""
+    return value if value is None or isinstance(value, datetime) else datetime.combine(value, time(), UTC)
 
 
 def _moment(where: str, value: Any) -> Iterator[str]:
-    if not (_is_day(value) or (isinstance(value, datetime) and value.tzinfo is not None)):
+    if not isinstance(value, date) or (isinstance(value, datetime) and value.tzinfo is None):
         yield f"{where} is {show(value)}; expected a date, 2027-01-31, or a time with its zone, without quotes"
 
 

@@ -60,7 +60,8 @@ def _sign(data: bytes, name: str, key: Path, password: str | None) -> bytes:
     with need("sign"):
         from model_signing import hashing, signing
     config = signing.Config().set_hashing_config(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False))
-    config.use_elliptic_key_signer(private_key=key, password=_secret(password))
+    # Annotated as a text, the password is handed to cryptography, which takes bytes.
+    config.use_elliptic_key_signer(private_key=key, password=_secret(password))  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         copy, signature = Path(folder) / "model" / name, Path(folder) / "signature"
         copy.parent.mkdir()
