@@ -10,13 +10,15 @@ The tree::
     ├── DeviceError         (RuntimeError)  the device asked for is not there
     ├── MissingExtraError   (ImportError)   an optional dependency is not installed
     ├── PolicyError         (ValueError)    a trust policy or a key of it cannot be used
+    ├── StoreError          (RuntimeError)  the store of installed skills cannot be used
+    ├── FetchError          (RuntimeError)  what a reference names cannot be had, or not pushed
     └── SkillError
         ├── SkillFormatError    (ValueError)  the file is not a sound skill package
         ├── SkillMismatchError  (ValueError)  sound, but made for something else
         ├── SkillProofError     (ValueError)  its golden prompts do not reproduce
         ├── SkillTrustError     (ValueError)  its signature is missing or wrong, or the trust policy refuses it
         ├── SkillVersionError   (ValueError)  it may not take the place of what is installed
-        └── UnknownSkillError   (KeyError)    no skill of that name is loaded
+        └── UnknownSkillError   (KeyError)    no skill of that name is loaded, or installed
 """
 
 from __future__ import annotations
@@ -69,6 +71,14 @@ class PolicyError(LimeError, ValueError):
     """A trust policy, or a key for signatures, is missing, damaged, or contradicts itself."""
 
 
+class StoreError(LimeError, RuntimeError):
+    """The store of installed skills is damaged, locked, or not to be written."""
+
+
+class FetchError(LimeError, RuntimeError):
+    """What a reference names cannot be fetched or pushed, or is not what was asked for."""
+
+
 class SkillError(LimeError):
     """Anything about a skill."""
 
@@ -94,4 +104,4 @@ class SkillVersionError(SkillError, ValueError):
 
 
 class UnknownSkillError(SkillError, KeyError):
-    """No skill of that name is loaded."""
+    """No skill of that name is loaded, or installed."""

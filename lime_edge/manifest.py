@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any, Literal, NotRequired, TypedDict
 
 from .checks import Check, bounded, load_json, number, one_of, record, sequence, show, text, whole
-from .contract import KINDS, Kind, Routing, canonical_json
+from .contract import STORED, Kind, Routing, canonical_json
 from .errors import ConfigError, SkillFormatError
 
 FORMAT = 1
@@ -254,7 +254,7 @@ _MANIFEST = record(
                 "stop": sequence(text(200, least=1, controls="all"), 16),
             }
         ),
-        "bounds": record({}, {kind: number(0, 1e7) for kind in KINDS}),
+        "bounds": record({}, {kind: number(0, 1e7) for kind in STORED}),
         "golden": sequence(_golden, GOLDEN_LIMIT),
         "metrics": sequence(
             record(

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from .checks import bounded, show
 from .container import Container, Layout, pack, unpack
-from .contract import KINDS, Kind, ModelContract, canonical_json, tensor_digest
+from .contract import STORED, Kind, ModelContract, canonical_json, tensor_digest
 from .disk import write_file
 from .errors import SkillError, SkillFormatError, SkillMismatchError
 from .manifest import Manifest, OtherFormatError
@@ -39,7 +39,7 @@ FILE_LIMIT = 256 * 2**20  # bytes of one package
 
 #: The blast radius: the largest |value| of each kind that a runtime takes unless told otherwise. The shared
 #: adapter is trusted; a skill can only rescale and shift, and never by more than this.
-LIMITS: dict[Kind, float] = {"expert": 16.0, "gain": 8.0, "shift": 64.0, "rank": 16.0}
+LIMITS: dict[Kind, float] = {"expert": 16.0, "gain": 8.0, "shift": 64.0, "rank": 16.0, "prefix": 64.0}
 
 _HINT = "learn the skill again on this checkpoint, or export the checkpoint it was made on"
 
@@ -73,8 +73,8 @@ class Skill:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of vectors present, in the order of `KINDS`."""
-        return tuple(kind for kind in KINDS if kind in self.manifest.bounds)
+        """The kinds of vectors present, in the order of `STORED`."""
+        return tuple(kind for kind in STORED if kind in self.manifest.bounds)
 
 
 def digest_of(document: Mapping[str, Any], stored: Mapping[str, Array]) -> str:
@@ -259,7 +259,7 @@ def check_skill(skill: Skill, contract: ModelContract, limit: Mapping[Kind, floa
         SkillMismatchError: Names everything that does not fit and what to do.
     """
     made_for = [*_origin_faults(skill.manifest, contract), *_routing_faults(skill.manifest, contract)]
-    shaped = [*_table_faults(skill, contract)]
+    shaped = [*_table_faults(skill, contract), *_prefix_faults(skill)]
     limits = [*_limit_faults(skill.manifest, {**LIMITS, **(limit or {})})]
     if faults := made_for + shaped + limits:
         model = f"{contract.backbone_name} ({contract.precision})"
@@ -305,6 +305,11 @@ def _table_faults(skill: Skill, contract: ModelContract) -> Iterator[str]:
         for name in wanted.keys() & found.keys():
             if found[name] != wanted[name]:
                 yield f"{name} is {list(found[name])}, the model takes {list(wanted[name])}"
+
+
+def _prefix_faults(skill: Skill) -> Iterator[str]:
+    if "prefix" in skill.kinds and skill.manifest.activation != "always":
+        yield f"its prefix stands before the prompt, its activation is {skill.manifest.activation}; expected always"
 
 
 def _limit_faults(manifest: Manifest, limit: Mapping[Kind, float]) -> Iterator[str]:
