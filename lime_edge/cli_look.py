@@ -31,6 +31,8 @@ def list_skills(directory: Path | None, trust: Path | None, target: str | None) 
         from .trust import as_policy
 
         report(*describe_skills(directory, as_policy(trust)), target)
+    elif trust is not None:
+        raise click.UsageError("--trust needs DIR: what is in the store was judged when it was installed")
     else:
         from .store import Store
         from .stored import describe_store
