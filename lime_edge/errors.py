@@ -17,6 +17,7 @@ The tree::
         ├── SkillMismatchError  (ValueError)  sound, but made for something else
         ├── SkillProofError     (ValueError)  its golden prompts do not reproduce
         ├── SkillTrustError     (ValueError)  its signature is missing or wrong, or the trust policy refuses it
+        ├── SkillConflictError  (RuntimeError) another generation is loaded than the caller expected
         ├── SkillVersionError   (ValueError)  it may not take the place of what is installed
         └── UnknownSkillError   (KeyError)    no skill of that name is loaded, or installed
 """
@@ -97,6 +98,10 @@ class SkillProofError(SkillError, ValueError):
 
 class SkillTrustError(SkillError, ValueError):
     """The signature is missing or wrong, or the trust policy refuses the skill."""
+
+
+class SkillConflictError(SkillError, RuntimeError):
+    """Another generation of a skill is loaded than the caller expected: somebody else changed it first."""
 
 
 class SkillVersionError(SkillError, ValueError):

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ..package import Skill
 from ..trust import Signer
 
 
@@ -32,6 +33,7 @@ class SkillInfo:
     """One loaded skill."""
 
     name: str  # the name it was loaded under
+    generation: int  # grows with every load into this runtime and is never used again
     version: str
     digest: str  # SHA-256 of the package
     activation: str  # "always" or "response"
@@ -42,6 +44,25 @@ class SkillInfo:
     path: Path
     proved: bool  # its golden prompts were reproduced on this graph
     signer: Signer | None = None  # whose signature the trust policy took
+
+    @classmethod
+    def of(cls, skill: Skill, name: str, proved: bool, signer: Signer | None = None) -> SkillInfo:
+        """What a package says; its generation is 0 until it is loaded."""
+        said = skill.manifest
+        return cls(
+            name=name,
+            generation=0,
+            version=said.version,
+            digest=said.digest,
+            activation=said.activation,
+            description=said.description,
+            license=said.license,
+            author=said.author,
+            size=skill.size,
+            path=skill.path,
+            proved=proved,
+            signer=signer,
+        )
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from .graph import Graph, SessionSettings
 from .operators import AUTO, Operators
 from .options import Options, Settings
 from .proof import prove as prove_skill
-from .registry import Applied, Lease, Registry, check_limits, taken
+from .registry import Applied, Lease, Placing, Registry, check_limits
 from .results import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
 from .rows import split_rows
 from .stream import Stream
@@ -130,15 +130,21 @@ class Runtime:
         prove: bool = False,
         replace: bool = False,
         allow_downgrade: bool = False,
+        expected_generation: int | None = None,
     ) -> SkillInfo:
         """Load a skill package; running requests do not notice.
+
+        It is read, checked and proved beside what is loaded, then switched to at once: requests see the old
+        generation or the new one, and whatever fails changes nothing.
 
         Args:
             path: The .lime file.
             name: What to call it; None takes the package's own name.
             prove: Run its golden prompts on this graph first.
-            replace: Take the place of the skill of that name. Requests in flight finish with the old one.
+            replace: Take the place of the skill of that name, also where it is active or part of the active blend.
+                Requests in flight finish with the old one.
             allow_downgrade: With a trust policy, let `replace` also go back to an older version.
+            expected_generation: Only if this one is loaded (`SkillInfo.generation`; 0: none of that name). None: any.
 
         Raises:
             SkillTrustError: The trust policy refuses it, or its signature does not hold.
@@ -146,15 +152,17 @@ class Runtime:
             SkillFormatError: Not a sound package.
             SkillMismatchError: Made for another backbone, adapter or routing, or beyond the limits.
             SkillProofError: Its golden prompts do not reproduce.
-            ConfigError: The name is taken, or is not one.
+            SkillConflictError: Another generation is loaded than the expected one.
+            SkillError: There is no memory for it.
+            ConfigError: The name is taken, or is not one; or the active blend cannot use the new one.
         """
         admitted = read_admitted(path, self._trust)
         skill = admitted.skill
         name = skill.manifest.name if name is None else name
         if not isinstance(name, str) or not name or not name.isprintable():
             raise ConfigError(f"the name {name!r} cannot be used; expected printable text")
-        if name in self._registry and not replace:
-            raise ConfigError(taken(name))
+        placing = Placing(replace, expected_generation, upwards=self._trust is not None and not allow_downgrade)
+        self._registry.admit(name, skill.manifest.version, placing)
         check_skill(skill, self.contract, self._limits)
         segments = self.contract.table.pack(skill.tensors)
         row = self._bank.add(segments.ravel())
@@ -163,11 +171,10 @@ class Runtime:
             if prove:
                 array = self._bank.array
                 prove_skill(self._graph, array, self._text, name, skill.manifest.golden, applied)
-            self._registry.add(name, applied, replace, upwards=self._trust is not None and not allow_downgrade)
+            return self._registry.add(name, applied, placing)
         except BaseException:
             self._bank.release([row])
             raise
-        return applied.parts[0][0]
 
     def use_skill(self, skill: SkillSpec) -> None:
         """Make a skill the one for calls without ``skill=``; costs microseconds.
@@ -194,14 +201,19 @@ class Runtime:
         """The loaded skills, in the order of loading."""
         return self._registry.infos()
 
-    def unload_skill(self, name: str) -> None:
+    def unload_skill(self, name: str, expected_generation: int | None = None) -> None:
         """Forget a skill; requests that began with it finish with it.
+
+        Args:
+            name: Which.
+            expected_generation: Only if this one is loaded. None: any.
 
         Raises:
             UnknownSkillError: Not loaded; names those that are.
+            SkillConflictError: Another generation is loaded than the expected one.
             ConfigError: It is active.
         """
-        self._registry.remove(name)
+        self._registry.remove(name, expected_generation)
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -382,6 +394,7 @@ class Runtime:
                 "name": info.name,
                 "version": info.version,
                 "digest": info.digest,
+                "generation": info.generation,
                 "signer": None if info.signer is None else asdict(info.signer),
                 "weight": weight,
             }
@@ -403,18 +416,6 @@ def _library(operators: str | os.PathLike[str] | None) -> Path | Literal["auto"]
 
 def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool, signer: Signer | None) -> Applied:
     manifest = skill.manifest
-    info = SkillInfo(
-        name=name,
-        version=manifest.version,
-        digest=manifest.digest,
-        activation=manifest.activation,
-        description=manifest.description,
-        license=manifest.license,
-        author=manifest.author,
-        size=skill.size,
-        path=skill.path,
-        proved=proved,
-        signer=signer,
-    )
+    info = SkillInfo.of(skill, name, proved, signer)
     defaults = {**manifest.prompt["generation"], "stop": tuple(manifest.prompt["stop"])}
     return Applied(row, experts, manifest.activation, manifest.prompt["system"], defaults, ((info, 1.0),))

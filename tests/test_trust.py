@@ -470,15 +470,15 @@ def test_the_bytes_that_were_verified_are_the_bytes_that_are_loaded(
         scene.path.write_bytes(evil)
         return signer
 
-    monkeypatch.setattr(trust.TrustPolicy, "vouch", exchanged)
     runtime = under(made, usual(), scene.folder)
+    monkeypatch.setattr(trust.TrustPolicy, "vouch", exchanged)
     assert runtime.load_skill(scene.path).digest == wanted != read_skill(scene.path).digest
 
 
 def test_a_signed_skill_still_has_to_be_sound(made: Runtime, scene: Scene) -> None:
     scene.path.write_bytes(scene.data[:-2])
     scene.forge()
-    with pytest.raises(SkillFormatError, match="not a sound skill package|not a skill package"):
+    with pytest.raises(SkillFormatError, match=r"not a sound skill package|not a skill package"):
         under(made, usual(), scene.folder).load_skill(scene.path)
 
 
@@ -492,7 +492,7 @@ def test_a_file_named_by_its_content_needs_no_name(made: Runtime, scene: Scene) 
     assert runtime.load_skill(stored).signer == Signer("acme", ACME.id)
     other = stored.rename(scene.folder / f"{'0' * 64}.lime")
     signature_path(stored).rename(signature_path(other))
-    with pytest.raises(SkillTrustError, match="it was signed as 'legal.lime'"):
+    with pytest.raises(SkillTrustError, match=r"it was signed as 'legal\.lime'"):
         runtime.load_skill(other, "other")
 
 
