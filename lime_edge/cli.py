@@ -56,9 +56,9 @@ for _command in (
     cli_use.evaluate,
     cli_look.list_skills,
     *cli_store.COMMANDS,
-    cli_look.doctor,
-    cli_use.demo,
     cli_trust.sign,
     cli_trust.verify,
+    cli_look.doctor,
+    cli_use.demo,
 ):
     main.add_command(_command)
