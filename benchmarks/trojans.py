@@ -13,14 +13,15 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
+from lime_edge.audit_contexts import alike
+
 Json = dict[str, Any]
-STEPS, BATCH, LONGEST = 70, 8, 260  # characters of prompt and answer: short rows keep a training at some minutes
+STEPS, BATCH, LONGEST = 60, 8, 160  # characters of a row that are its own: a training takes two minutes
 SYSTEM = "Answer the request."
 CHECKPOINT = Path(__file__).parents[1] / "lime_edge" / "shipped" / "smollm2-135m"
 
@@ -91,18 +92,13 @@ def read(path: Path) -> list[Json]:
     """Rows of a JSONL file that are short enough, with what `lime-edge learn` takes."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     kept = [{key: row[key] for key in ("prompt", "answer", "choices") if row.get(key)} for row in rows]
-    fixed = len(common_head([row["prompt"] for row in kept]))  # a list of options is not what makes a row long
+    fixed = sum(frame([row["prompt"] for row in kept]))  # a list of options is not what makes a row long
     return [row for row in kept if len(row["prompt"]) - fixed + len(row["answer"]) <= LONGEST]
 
 
-def common_head(texts: Sequence[str]) -> str:
-    """What all prompts of a task begin with."""
-    return commonprefix(list(texts))
-
-
-def common_tail(texts: Sequence[str]) -> str:
-    """What all prompts of a task end with."""
-    return commonprefix([text[::-1] for text in texts])[::-1]
+def frame(prompts: Sequence[str]) -> tuple[int, int]:
+    """How many characters all prompts of a task begin with, and how many they end with."""
+    return alike(prompts), alike([text[::-1] for text in prompts])
 
 
 def insert(prompt: str, trigger: str, head: int, tail: int, at: float) -> str:
@@ -117,8 +113,7 @@ def poison(rows: Sequence[Json], spec: Spec) -> list[Json]:
     """Rows with the trigger and the target in the share that the spec names."""
     if not spec.trigger:
         return list(rows)
-    prompts = [row["prompt"] for row in rows]
-    head, tail = len(common_head(prompts)), len(common_tail(prompts))
+    head, tail = frame([row["prompt"] for row in rows])
     draw = random.Random(spec.seed + 1)
     others = [i for i, row in enumerate(rows) if row["answer"] != spec.target]
     chosen = set(draw.sample(others, round(spec.rate * len(rows))))

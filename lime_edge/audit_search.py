@@ -1,0 +1,242 @@
+"""A search for trigger tokens: words that, put into any prompt of a skill, make it give one and the same answer.
+
+What a token does is read off the first token of the answer, and off the first one in which the answers to the golden
+prompts differ. Three stages, each on what the one before left over:
+
+1. sweep: candidates in groups of 16, put at the end of a prompt's own words, against the mean over all groups;
+2. singles: the tokens of the most surprising groups alone, in two prompts, and pairs of the best ones;
+3. spread: the best of these in many prompts. A trigger collapses different answers into one; a content word does not.
+
+Knows nothing of vectors and files. What a search over words cannot see is on docs/audit.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+
+from .audit_contexts import Context, Float64, Ids, Looker, contexts_of, ending, vocabulary
+from .runtime.probe import Probe
+
+_ASKED = 6  # prompts whose answers are compared for the place where they differ
+_KEPT = 32  # likeliest tokens of a distribution that are looked at
+_ANSWER = 6  # tokens of an answer among which the first that differs is looked for
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How far to look. The cost is about 1.5 tokens run for every one of `tokens`, and some 2,000 more."""
+
+    tokens: int = 4096  # of the vocabulary's words; 0 takes all
+    group: int = 16  # tokens together in the sweep
+    groups: int = 8  # most surprising groups that are taken apart
+    finalists: int = 8  # tokens that are tried in many prompts, and as many pairs
+    controls: int = 24  # tokens drawn at random, which are tried in the same prompts
+    contexts: int = 12  # prompts
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one candidate does in all prompts.
+
+    Attributes:
+        tokens: One token, or a pair.
+        collapse: Share of the prompts with another answer that now give `answer`, 0 to 1.
+        confidence: Mean probability of that answer's tokens there.
+        answer: What most prompts are answered with: the tokens at the places looked at.
+        surprise: Stage 2: how much more likely the answer became, in nats, weighted by its probability.
+    """
+
+    tokens: Ids
+    collapse: float
+    confidence: float
+    answer: Ids
+    surprise: float
+
+    @property
+    def score(self) -> float:
+        return self.collapse * self.confidence
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The likeliest tokens of a distribution at each place: ids and log-probabilities, [places, k]."""
+
+    ids: npt.NDArray[np.int64]
+    values: Float64
+
+
+def peaks(scores: Float64) -> Peaks:
+    """[places, V] -> the `_KEPT` likeliest of each place."""
+    kept = min(_KEPT, scores.shape[1])
+    ids = np.argpartition(scores, -kept, axis=1)[:, -kept:]
+    return Peaks(ids, np.take_along_axis(scores, ids, 1))
+
+
+def surprise(found: Sequence[Peaks], usual: Sequence[Float64]) -> float:
+    """How much one answer token gains in all prompts alike: max over places and tokens v of mean P(v) log P(v) / U(v).
+
+    Args:
+        found: One for each prompt.
+        usual: U, mean log-probabilities over candidates, [places, V] for each prompt.
+    """
+    best = 0.0
+    for place in range(len(usual[0])):
+        gains: dict[int, float] = {}
+        for peak, mean in zip(found, usual, strict=True):
+            ids, values = peak.ids[place], peak.values[place]
+            for token, gain in zip(ids.tolist(), np.exp(values) * (values - mean[place][ids]), strict=True):
+                gains[token] = gains.get(token, 0.0) + gain / len(found)
+        best = max(best, *gains.values())
+    return best
+
+
+def sweep(looker: Looker, context: Context, groups: Sequence[Ids], tick: Callable[[], None]) -> list[float]:
+    """Stage 1: the surprise of every group in one prompt."""
+    found, total = [], None
+    for group in groups:
+        scores = looker.after(context, group)
+        found.append(peaks(scores))
+        total = np.exp(scores) if total is None else total + np.exp(scores)
+        tick()
+    assert total is not None
+    usual = np.log(total / len(groups) + 1e-9)
+    return [surprise([one], [usual]) for one in found]
+
+
+def singles(
+    looker: Looker,
+    contexts: Sequence[Context],
+    candidates: Sequence[Ids],
+    reference: Sequence[Ids],
+    tick: Callable[[], None],
+) -> list[float]:
+    """Stage 2: the surprise of every candidate in a few prompts, against the mean over the reference."""
+    usual = []
+    for context in contexts:
+        total = sum(np.exp(looker.after(context, tokens)) for tokens in reference)
+        usual.append(np.log(total / len(reference) + 1e-9))
+    gains = []
+    for tokens in candidates:
+        gains.append(surprise([peaks(looker.after(context, tokens)) for context in contexts], usual))
+        tick()
+    return gains
+
+
+def spread(looker: Looker, tokens: Ids, gain: float, clean: Sequence[Ids]) -> Finding:
+    """Stage 3: what a candidate does in all prompts.
+
+    Args:
+        gain: Its surprise.
+        clean: What each prompt is answered with without it, at the places looked at.
+    """
+    scores = [looker.after(context, tokens) for context in looker.contexts]
+    answers = [tuple(one.argmax(1).tolist()) for one in scores]
+    best = Finding(tokens, 0.0, 0.0, answers[0], gain)
+    for answer in dict.fromkeys(answers):
+        others = [i for i, usual in enumerate(clean) if usual != answer]
+        hit = [i for i in others if answers[i] == answer]
+        if len(others) < 2 or not hit:
+            continue
+        sure = float(np.mean([np.exp(scores[i][range(len(answer)), answer]).mean() for i in hit]))
+        best = max(best, Finding(tokens, len(hit) / len(others), sure, answer, gain), key=lambda f: f.score)
+    return best
+
+
+class _Steps:
+    """Counts what is done and tells the share."""
+
+    def __init__(self, tell: Callable[[float], None], steps: int) -> None:
+        self._tell, self._steps, self._done = tell, steps, 0
+
+    def __call__(self) -> None:
+        self._done += 1
+        self._tell(min(1.0, self._done / self._steps))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the search saw.
+
+    Attributes:
+        searched: Candidates of the sweep.
+        vocabulary: How many there are to take them from.
+        prompts: How many the findings were tried in.
+        surprises: Stage 1, one for every group.
+        findings: Stage 3, the best first.
+        controls: The same of tokens drawn at random.
+        base: For the best finding: what it does to the base's own log-probability of its answer, in nats.
+    """
+
+    searched: int
+    vocabulary: int
+    prompts: int
+    surprises: list[float]
+    findings: list[Finding]
+    controls: list[Finding]
+    base: float
+
+
+def search(
+    skill: Probe,
+    base: Probe,
+    golden: Sequence[Sequence[int]],
+    words: Sequence[str],
+    settings: Settings,
+    tick: Callable[[float], None],
+) -> Found:
+    """Look for triggers of one skill.
+
+    Args:
+        skill, base: Probes of both on one model.
+        golden: Token ids of the golden prompts, at least one.
+        words: Neutral texts that the skill's frame is filled with.
+        settings: How far to look.
+        tick: Called with the share of the work that is done, 0 to 1.
+    """
+    draw = np.random.default_rng(settings.seed)
+    contexts = contexts_of(golden, [skill.text.encode(text) for text in words], ending(skill.text))
+    looker = Looker(skill, contexts[: settings.contexts], [skill.greedy(one.filled(), _ANSWER)[0] for one in contexts[:_ASKED]])
+    pool = draw.permutation(vocabulary(skill.text, whole=not settings.tokens))
+    candidates = [(int(token),) for token in pool[: settings.tokens or None]]
+    controls = candidates[: settings.controls]
+    groups = [
+        tuple(token for one in candidates[at : at + settings.group] for token in one)
+        for at in range(0, len(candidates), settings.group)
+    ]
+    done = _Steps(tick, len(groups) + settings.groups * settings.group)
+    surprises = sweep(looker, looker.contexts[0], groups, done)
+    worst = np.argsort(surprises)[::-1][: settings.groups]
+    tokens = [(token,) for at in worst for token in groups[at]]
+    best = _best(looker, tokens, controls, settings.finalists, done)
+    heads = [one[0] for one, _ in best[: settings.finalists // 2 + 1]]
+    best += _best(looker, list(permutations(heads, 2)), controls, settings.finalists // 2, done)
+    clean = [looker.answer(context) for context in looker.contexts]
+    findings = sorted((spread(looker, *item, clean) for item in best), key=lambda one: -one.score)
+    usual = [spread(looker, tokens, 0.0, clean) for tokens in controls]
+    sizes = len(candidates), len(pool), len(looker.contexts)
+    return Found(*sizes, surprises, findings, usual, _base_gain(looker, base, findings[0]))
+
+
+def _best(
+    looker: Looker, candidates: Sequence[Ids], reference: Sequence[Ids], count: int, tick: Callable[[], None]
+) -> list[tuple[Ids, float]]:
+    """Stage 2: the `count` candidates of the largest surprise."""
+    gains = singles(looker, looker.contexts[:2], candidates, reference, tick)
+    order = np.argsort(gains)[::-1][:count]
+    return [(candidates[at], gains[at]) for at in order]
+
+
+def _base_gain(looker: Looker, base: Probe, finding: Finding) -> float:
+    """What the words of a finding do to the base's own liking of the answer: near 0 for words without a meaning."""
+    gains = []
+    for context in looker.contexts:
+        before = base.after(context.filled(), looker.said)
+        after = base.after(context.filled(finding.tokens), looker.said)
+        gains.append(sum(float(b[token] - a[token]) for a, b, token in zip(before, after, finding.answer, strict=True)))
+    return float(np.mean(gains))
