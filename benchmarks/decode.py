@@ -14,12 +14,11 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import click
 import graphs
-from command import Comparison, comparing, numbers, options, threads
+from command import Comparison, numbers, often, openings, options, threads
 from graphs import Array, Feeds, Graph, fed
 from rounds import Group, Variant, measure
 from sides import UNTOUCHED, endless, turn
@@ -32,6 +31,7 @@ PARTS = ("skill", "bank", "rows", "runtime", "rivals")
 
 @click.command()
 @options
+@often
 @click.option("--contexts", default="32,256,1024", show_default=True, callback=numbers, help="Tokens before the step.")
 @click.option("--parts", default=",".join(PARTS), show_default=True, help="What to compare.")
 @click.option("--rounds", default=200, show_default=True, type=click.IntRange(1))
@@ -40,13 +40,13 @@ PARTS = ("skill", "bank", "rows", "runtime", "rivals")
 @click.option("--banks", default="1,64,1000", show_default=True, callback=numbers, help="Skills in the bank.")
 @click.option("--answers", default=20, show_default=True, type=click.IntRange(1), help="Answers through the Runtime.")
 @click.option("--tokens", default=32, show_default=True, type=click.IntRange(2), help="Tokens of such an answer.")
-def main(contexts: list[int], parts: str, json_path: Path | None, **given: Any) -> None:
+def main(contexts: list[int], parts: str, **given: Any) -> None:
     """Measure a decoding step."""
     wanted = parts.split(",")
     if strangers := set(wanted) - set(PARTS):
         raise click.UsageError(f"no part {', '.join(sorted(strangers))}; expected some of {', '.join(PARTS)}")
     sizes = Sizes(**{field.name: given.pop(field.name) for field in fields(Sizes)})
-    with comparing("decode", max(contexts) + sizes.tokens + 8, given, **asdict(sizes)) as comparison:
+    for comparison in openings("decode", max(contexts) + sizes.tokens + 8, given, **asdict(sizes)):
         for context in contexts:
             decoding = Decoding(comparison, context, sizes)
             groups = {
@@ -59,7 +59,6 @@ def main(contexts: list[int], parts: str, json_path: Path | None, **given: Any) 
             for part in wanted:
                 if part != "rivals" or comparison.rivals:
                     comparison.report.add(groups[part]())
-        comparison.report.write(json_path)
 
 
 @dataclass(frozen=True)

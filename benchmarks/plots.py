@@ -20,7 +20,7 @@ from rounds import Figure, Group, Spread, read
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 _ONLY = {"decode": 256, "prefill": 256}  # tokens that the plot of the rivals shows
-_STYLE: dict[Any, Any] = {  # matplotlib types every key by name
+STYLE: dict[Any, Any] = {  # matplotlib types every key by name
     "svg.hashsalt": "lime-edge",
     "svg.fonttype": "none",  # text, not outlines: a quarter of the bytes
     "font.size": 8,
@@ -46,7 +46,7 @@ def main(results: tuple[Path, ...], document: Path) -> None:
 
 def drawn(documents: Sequence[Document]) -> dict[str, Canvas]:
     """The plots that these files have something for, by name."""
-    for key, value in _STYLE.items():
+    for key, value in STYLE.items():
         mpl.rcParams[key] = value
     groups, made = grouped(documents), {}
     for benchmark in ("decode", "prefill"):

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import click
 import graphs
 import numpy as np
-from command import Comparison, comparing, numbers, options, threads
+from command import Comparison, numbers, often, openings, options, threads
 from graphs import Feeds, Graph, fed
 from rounds import Group, Variant, measure
 from sides import UNTOUCHED, endless
@@ -33,18 +32,18 @@ LAST = {LOGITS_FROM: np.array([-1])}  # as the runtime feeds it
 
 @click.command()
 @options
+@often
 @click.option("--lengths", default="32,256,1024", show_default=True, callback=numbers, help="Tokens of the prompt.")
 @click.option("--rounds", default=40, show_default=True, type=click.IntRange(1))
 @click.option("--bank", default=1000, show_default=True, type=click.IntRange(1), help="Skills in the full bank.")
-def main(lengths: list[int], rounds: int, bank: int, json_path: Path | None, **given: Any) -> None:
+def main(lengths: list[int], rounds: int, bank: int, **given: Any) -> None:
     """Measure a prompt."""
-    with comparing("prefill", max(lengths) + 8, given, rounds=rounds, bank=bank) as comparison:
+    for comparison in openings("prefill", max(lengths) + 8, given, rounds=rounds, bank=bank):
         for length in lengths:
             prefilling = Prefilling(comparison, length, rounds, bank)
             comparison.report.add(prefilling.skill())
             if comparison.rivals:
                 comparison.report.add(prefilling.others())
-        comparison.report.write(json_path)
 
 
 class Prefilling:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from lime_edge.exporters.builder import Precision, build_backbone
 
 RANK, ALPHA, TARGETS = 8, 16, ("q_proj", "k_proj", "v_proj", "o_proj")
 _DEFAULTS = ("algo_config=default", "matmul_mixed_precision=")  # plain rounding to 4 bits, the LoRA's matrices too
+SWITCHED = "LoRA, switchable"
+_ADAPTER = "lora.onnx_adapter"
 _SPREAD = 0.1  # standard deviation of B: enough to tell the LoRA from what rounding does
 _LORA = re.compile(r"\.layers\.(\d+)\.self_attn\.(\w+)\.lora_([AB])\.")
 _ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
@@ -51,10 +54,11 @@ class Files:
     def settings(self, rival: str) -> dict[str, Any]:
         """What the rival's worker is to load."""
         if rival == "genai":
-            graphs = {"no adapter": self.untouched, "LoRA": self._graph("same")}
+            graphs = {"no adapter": self.untouched, "LoRA, baked in": self._graph("same"), SWITCHED: self._switchable()}
             if self.precision == "int4":
-                graphs["LoRA, the builder's own int4"] = self._graph("own")
-            return {"graphs": {name: str(path) for name, path in graphs.items()}}
+                graphs["LoRA, baked in, the builder's own int4"] = self._graph("own")
+            adapters = {SWITCHED: str(graphs[SWITCHED] / _ADAPTER)}
+            return {"graphs": {name: str(path) for name, path in graphs.items()}, "adapters": adapters}
         if rival == "peft":
             return {"model": str(self.model), "adapter": str(self._adapter()), "dtypes": ["float32", "bfloat16"]}
         return {"model": str(self.gguf), "adapter": str(self._gguf_adapter())}
@@ -75,6 +79,15 @@ class Files:
                 options = _unquantized(self.model) if recipe == "same" else list(_DEFAULTS)
                 adapter = f"adapter_path={self._adapter()}"
                 build_backbone(self.model, made, self.precision, [adapter, *options])
+        return target
+
+    def _switchable(self) -> Path:
+        """The "same" graph with the LoRA as inputs, zero by default, and the LoRA as its ``Adapters`` take it."""
+        target = self.work / f"genai-lora-{self.precision}-switchable"
+        if not (target / _ADAPTER).is_file():
+            with whole(target) as made:
+                shutil.copytree(self._graph("same"), made, dirs_exist_ok=True)
+                _open_inputs(made)
         return target
 
     def _gguf_adapter(self) -> Path:
@@ -124,6 +137,29 @@ def _unquantized(model: Path) -> list[str]:
         for side in "AB"
     ]
     return [f"nodes_to_exclude={','.join(nodes)}"]
+
+
+def _open_inputs(folder: Path) -> None:
+    """Turn a graph's LoRA matrices into optional inputs, and write what they were into an .onnx_adapter."""
+    import onnx_ir as ir
+    import onnxruntime as ort
+
+    model = ir.load(folder / "model.onnx")
+    matrices: dict[str, Array] = {}
+    for name, value in model.graph.initializers.items():
+        if ".lora_" in name and value.const_value is not None:
+            matrices[name] = np.ascontiguousarray(value.const_value.numpy())
+            value.const_value = ir.tensor(np.zeros_like(matrices[name]), name=name)
+            model.graph.inputs.append(value)
+    with tempfile.TemporaryDirectory(dir=folder) as beside:  # its weights are read while the new ones are written
+        ir.save(model, Path(beside) / "model.onnx", external_data="model.onnx.data")
+        for path in Path(beside).iterdir():
+            path.replace(folder / path.name)
+    adapter = ort.AdapterFormat()
+    adapter.set_adapter_version(1)
+    adapter.set_model_version(1)
+    adapter.set_parameters({name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in matrices.items()})
+    adapter.export_adapter(str(folder / _ADAPTER))
 
 
 def _write_gguf(adapter: Path, model: Path, target: Path) -> None:

@@ -90,12 +90,14 @@ class Group:
         what: What distinguishes it from other groups: context, rows, ...
         rounds: How many counted.
         figures: In the order of the variants.
+        times: Seconds of every round by name of variant; not in the JSON form.
     """
 
     title: str
     what: dict[str, Any]
     rounds: int
     figures: list[Figure]
+    times: dict[str, Floats] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Figure:
         return next(figure for figure in self.figures if figure.name == name)
@@ -135,7 +137,14 @@ def measure(
     finally:
         gc.enable()
     taken = {name: np.array(values[warm:]) for name, values in times.items()}
-    return Group(title, what, rounds, figures(taken, {variant.name: variant.against for variant in variants}))
+    return Group(title, what, rounds, figures(taken, {variant.name: variant.against for variant in variants}), taken)
+
+
+def pooled(first: Group, second: Group) -> Group:
+    """The rounds of two groups of the same variants as those of one."""
+    times = {name: np.concatenate([taken, second.times[name]]) for name, taken in first.times.items()}
+    against = {figure.name: tuple(figure.ratios) for figure in first.figures}
+    return Group(first.title, first.what, first.rounds + second.rounds, figures(times, against), times)
 
 
 def figures(times: Mapping[str, Floats], against: Mapping[str, Sequence[str]]) -> list[Figure]:
@@ -167,13 +176,21 @@ class Report:
     machine: dict[str, Any] = field(default_factory=lambda: machine())
 
     def add(self, group: Group) -> None:
-        """Keep a group and print its table."""
-        self.groups.append(group)
+        """Keep a group, or pool it with one of the same variants before, and print its table."""
+        known = [(before.title, before.what) for before in self.groups]
+        if (group.title, group.what) in known:
+            at = known.index((group.title, group.what))
+            group = self.groups[at] = pooled(self.groups[at], group)
+        else:
+            self.groups.append(group)
         Console().print(table(group))
 
     def write(self, path: Path | None) -> None:
         """Write the JSON form, if there is a path."""
-        write(path, asdict(self) | {"load_after": load()})
+        document = asdict(self) | {"load_after": load()}
+        for group in document["groups"]:
+            del group["times"]
+        write(path, document)
 
 
 def write(path: Path | None, document: Mapping[str, Any]) -> None:

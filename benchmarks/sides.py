@@ -42,9 +42,10 @@ class Asked:
     skills: tuple[Path, ...]
     model: str
     threads: int
-    spin: bool
+    spin: int | None
     operators: str  # "auto", "none" or a path
     work: Path
+    opening: int = 0  # sessions are made in an order of its own in each
 
     @property
     def library(self) -> Path | None:
@@ -78,10 +79,9 @@ class Sides:
         self.tokenizer = Tokenizer.from_file(str(asked.exported / "tokenizer.json"))
         self.model = backbone.resolve(asked.model)
         self.untouched = self._untouched()
-        self.plain = Graph(self.untouched, asked.settings())
-        self.ours = {FUNCTION: Graph(asked.exported, asked.settings())}
-        if asked.library is not None:
-            self.ours = {NATIVE: Graph(asked.exported, asked.settings(asked.library))} | self.ours
+        made = self._opened()
+        self.plain = made.pop(UNTOUCHED)
+        self.ours = {name: made[name] for name in (NATIVE, FUNCTION) if name in made}
         self._check()
 
     @property
@@ -110,6 +110,14 @@ class Sides:
     def prompt(self, count: int) -> list[int]:
         """A prompt of so many tokens, the same in every run, that its text gives again."""
         return prompt(self.tokenizer, count)
+
+    def _opened(self) -> dict[str, Graph]:
+        asked = self.asked
+        wanted = {UNTOUCHED: (self.untouched, asked.settings()), FUNCTION: (asked.exported, asked.settings())}
+        if asked.library is not None:
+            wanted[NATIVE] = asked.exported, asked.settings(asked.library)
+        order = np.random.default_rng(asked.opening).permutation(list(wanted))
+        return {str(name): Graph(*wanted[name]) for name in order}
 
     def _untouched(self) -> Path:
         """The builder's graph by the recipe of the export, made if `work` does not hold it."""

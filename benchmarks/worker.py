@@ -1,4 +1,4 @@
-"""The other end of `rivals.py`: one engine in a process of its own, which runs a step when it is told to.
+"""The other end of `engines.py`: one engine in a process of its own, which runs a step when it is told to.
 
 Speaks JSON lines: a request on standard input, an answer on standard output. Times are taken here,
 around the engine's own call, so that the pipe costs nothing. Imports nothing but the standard library,

@@ -1,4 +1,4 @@
-"""ONNX Runtime GenAI as a worker: the plain graph, and the same backbone with a LoRA that its builder baked in.
+"""ONNX Runtime GenAI as a worker: the plain graph, and the same backbone with a LoRA, baked in or as an adapter.
 
 A step is one `generate_next_token` of its greedy search, a prompt one `append_tokens`.
 """
@@ -14,12 +14,12 @@ from worker import Engine, serve
 
 
 class GenAI(Engine):
-    """Settings beside the usual ones: ``graphs``, directories by name of variant."""
+    """Settings beside the usual ones: ``graphs``, directories, and ``adapters``, files, by name of variant."""
 
     name = "ORT-GenAI"
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._generators, self._models, self._vocabulary = {}, {}, 0
+        self._generators, self._models, self._adapters = {}, {}, {}
         for variant, directory in settings["graphs"].items():
             config = og.Config(directory)
             options = {"intra_op_num_threads": settings["threads"]}
@@ -27,7 +27,11 @@ class GenAI(Engine):
             model = self._models[variant] = og.Model(config)
             params = og.GeneratorParams(model)
             params.set_search_options(max_length=settings["positions"], do_sample=False)
-            self._generators[variant] = og.Generator(model, params)
+            generator = self._generators[variant] = og.Generator(model, params)
+            if file := settings.get("adapters", {}).get(variant):
+                adapters = self._adapters[variant] = og.Adapters(model)
+                adapters.load(file, variant)
+                generator.set_active_adapter(adapters, variant)
 
     def variants(self) -> dict[str, str]:
         made = f"onnxruntime-genai {og.__version__}, its generate_next_token with greedy search included"

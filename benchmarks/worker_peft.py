@@ -48,7 +48,7 @@ class Peft(Engine):
     def prompt(self, variant: str, ids: Sequence[int]) -> None:
         done = self._models[variant](
             input_ids=torch.tensor([list(ids)]),
-            past_key_values=self._caches[variant],
+            cache=self._caches[variant],
             use_cache=True,
             logits_to_keep=1,
         )

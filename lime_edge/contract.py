@@ -19,17 +19,19 @@ import numpy.typing as npt
 
 from .errors import ConfigError, ModelError
 
-Kind = Literal["expert", "gain", "shift", "rank"]
+Kind = Literal["expert", "gain", "shift", "rank", "prefix"]
 Mode = Literal["hard", "soft", "auto", "auto_soft"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = ("expert", "gain", "shift", "rank")  # that modulate a module
+PREFIX: tuple[Kind, ...] = ("prefix",)  # what a model of prompt tuning takes instead
+STORED: tuple[Kind, ...] = KINDS + PREFIX  # that a package may hold
 MODES: tuple[Mode, ...] = get_args(Mode)
 MODEL_FORMAT = 1
 OPSET = 1  # version of the operator domain "ai.lime"
 ALIGNMENT = 64  # floats; every module's block of a bank row starts and ends on it
 
 #: A value that leaves the frozen output alone, per kind: what a skill without that kind means.
-NEUTRAL: dict[Kind, float] = {"expert": 0.0, "gain": 0.0, "shift": 0.0, "rank": 1.0}
+NEUTRAL: dict[Kind, float] = {"expert": 0.0, "gain": 0.0, "shift": 0.0, "rank": 1.0, "prefix": 0.0}
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,16 @@ class Routing:
 
 @dataclass(frozen=True)
 class Module:
-    """One adapted projection: its name in the backbone, H and r."""
+    """One adapted module: its name in the backbone, H and r; of prompt tuning r is the number of virtual tokens."""
 
     name: str
     out_features: int
     rank: int
 
     def shape(self, kind: Kind, experts: int) -> tuple[int, int]:
-        """Shape of one vector kind: [E, r] for the rank gate, else [E, H]."""
-        return (experts, self.rank if kind == "rank" else self.out_features)
+        """Shape of one vector kind: [E, r] for the rank gate, [E, r * H] for a soft prefix, else [E, H]."""
+        widths = {"rank": self.rank, "prefix": self.rank * self.out_features}
+        return (experts, widths.get(kind, self.out_features))
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,11 @@ class ModuleTable:
     def segment(self) -> int:
         """Numbers of one expert."""
         return self._layout[1]
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many virtual tokens stand before the prompt of a row that has a skill."""
+        return self.modules[0].rank if self.kinds == PREFIX else 0
 
     @cached_property
     def row_size(self) -> int:
@@ -249,9 +257,11 @@ class ModelContract:
 def _contradictions(document: Mapping[str, Any], contract: ModelContract) -> Iterator[str]:
     """What lime.json says twice, and differently; and what no module table can be."""
     table, graph = contract.table, document["graph"]
-    if not table.kinds or table.kinds != tuple(kind for kind in KINDS if kind in table.kinds):
-        yield f"kinds are {list(table.kinds)}; expected some of {list(KINDS)}, in that order"
+    if table.kinds != PREFIX and (not table.kinds or table.kinds != tuple(k for k in KINDS if k in table.kinds)):
+        yield f"kinds are {list(table.kinds)}; expected {list(PREFIX)}, or some of {list(KINDS)}, in that order"
         return  # nothing can be laid out
+    if table.kinds == PREFIX and (len(table.modules), table.experts) != (1, 1):
+        yield f"a soft prefix has one module and one expert, not {len(table.modules)} and {table.experts}"
     if len({module.name for module in table.modules}) < max(1, len(table.modules)):
         yield "the module table is empty or names a module twice"
     if graph["opset"] != OPSET:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import __version__
-from .backbone import cache_dir
 from .errors import LimeError, ModelError
 from .extras import need
 from .installed import FOLDER
 from .manifest import Metric
 from .package import Skill, check_skill, read_skill
+from .places import cache_dir
 from .quiet import quietly
 from .runtime import Generation, Runtime
 from .tables import Table, share, short, size

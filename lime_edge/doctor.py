@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .backbone import cache_dir
 from .errors import LimeError
 from .installed import skill_files
 from .looking import Report
 from .package import check_skill, read_skill
+from .places import cache_dir
 from .tables import Table, short, size
 
 if TYPE_CHECKING:

@@ -9,11 +9,14 @@ The tree::
     ├── ModelError          (ValueError)    an exported model directory cannot be used
     ├── DeviceError         (RuntimeError)  the device asked for is not there
     ├── MissingExtraError   (ImportError)   an optional dependency is not installed
+    ├── StoreError          (RuntimeError)  the store of installed skills cannot be used
+    ├── FetchError          (RuntimeError)  what a reference names cannot be had, or not pushed
     └── SkillError
         ├── SkillFormatError    (ValueError)  the file is not a sound skill package
         ├── SkillMismatchError  (ValueError)  sound, but made for something else
         ├── SkillProofError     (ValueError)  its golden prompts do not reproduce
-        └── UnknownSkillError   (KeyError)    no skill of that name is loaded
+        ├── SkillVersionError   (ValueError)  it may not take the place of what is installed
+        └── UnknownSkillError   (KeyError)    no skill of that name is loaded, or installed
 """
 
 from __future__ import annotations
@@ -62,6 +65,14 @@ class MissingExtraError(LimeError, ImportError):
     """A feature needs an optional dependency; the message holds the pip command."""
 
 
+class StoreError(LimeError, RuntimeError):
+    """The store of installed skills is damaged, locked, or not to be written."""
+
+
+class FetchError(LimeError, RuntimeError):
+    """What a reference names cannot be fetched or pushed, or is not what was asked for."""
+
+
 class SkillError(LimeError):
     """Anything about a skill."""
 
@@ -78,5 +89,9 @@ class SkillProofError(SkillError, ValueError):
     """The golden prompts of a package do not reproduce on this model."""
 
 
+class SkillVersionError(SkillError, ValueError):
+    """The version may not take the place of what is installed."""
+
+
 class UnknownSkillError(SkillError, KeyError):
-    """No skill of that name is loaded."""
+    """No skill of that name is loaded, or installed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from . import backbone, checkpoint
@@ -36,14 +37,21 @@ def export_checkpoint(
     """
     with need("export"):
         import torch
+
+        from .bases import BASES
     operators = native.installed().library if genai_operators else None
-    model, _, where = checkpoint.open_checkpoint(directory, torch.bfloat16)
+    exact = BASES[checkpoint.read_config(directory).base].weighs
+    model, _, where = checkpoint.open_checkpoint(directory, torch.float32 if exact else torch.bfloat16)
     config = checkpoint.tuner(model).lime_config
+    table = checkpoint.tuner(model).table()
     wanted = {"expert", "gain", "shift", *config.kinds} | ({"rank"} if rank_gate else set())
+    prompt = table.virtual_tokens > 0
+    folded = {} if prompt else checkpoint.shared_adapter(model)
     weights = AdapterWeights(
-        modules=tuple(AdaptedModule(name, a, b, s) for name, (a, b, s) in checkpoint.shared_adapter(model).items()),
-        routing=config.routing,
-        kinds=tuple(kind for kind in KINDS if kind in wanted),
+        modules=tuple(AdaptedModule(name, a, b, s) for name, (a, b, s) in folded.items()),
+        prefix=table.modules[0] if prompt else None,
+        routing=replace(config.routing, experts=table.experts),
+        kinds=table.kinds if prompt else tuple(kind for kind in KINDS if kind in wanted),
         routing_scale=config.routing_scale,
         backbone_name=str(config.base_model_name_or_path or ""),
         backbone_revision=str(config.revision or ""),

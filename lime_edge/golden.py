@@ -6,6 +6,7 @@ Golden prompts are asked of a float32 model, so that every runtime can be held t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,18 @@ def made_for(model: Any, where: Path) -> dict[str, Any]:
     name = config.base_model_name_or_path or ""
     return {
         "backbone": config.backbone_digest or backbone.digest(where),
-        "backbone_name": (Path(name).name if Path(name).is_dir() else name)[:200],  # no path of this machine
+        "backbone_name": _public(name)[:200],
         "adapter": checkpoint.adapter_digest(model),
         "modules": tuner.table().digest,
-        "routing": config.routing,
+        "routing": replace(config.routing, experts=1) if tuner.table().virtual_tokens else config.routing,
     }
+
+
+def _public(name: str) -> str:
+    """A backbone's name for people: the hub's, or of a folder its last part, but no path of this machine."""
+    if name == backbone.DEFAULT:
+        return backbone.DEFAULT_NAME
+    return Path(name).name if Path(name).is_dir() else name
 
 
 def golden_prompts(predictor: Predictor, rows: Sequence[Row], count: int = _PROMPTS) -> list[Golden]:

@@ -1,10 +1,11 @@
-"""Skills as files: which lie in a model directory, and which file a name on the command line means."""
+"""Skills as files: which lie in a model directory or the store, and which file a name on the command line means."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from .errors import UnknownSkillError
+from .store import Store
 
 FOLDER, SUFFIX = "skills", ".lime"
 
@@ -16,21 +17,41 @@ def skill_files(directory: Path) -> list[Path]:
 
 
 def find_skill(directory: Path, name_or_file: str) -> Path:
-    """The package that `name_or_file` means: a name in the model directory, else a file.
+    """The package that `name_or_file` means: a name in the model directory, else a file, else an installed skill.
 
     Raises:
-        UnknownSkillError: Neither; names the skills that are there.
+        UnknownSkillError: None of them; names the skills that are there.
+    """
+    inside = directory / FOLDER / f"{name_or_file}{SUFFIX}"
+    if not _is_file_name(name_or_file) and inside.is_file():
+        return inside
+    try:
+        return find_installed(name_or_file)
+    except UnknownSkillError as error:
+        if _is_file_name(name_or_file):
+            raise
+        names = ", ".join(repr(found.stem) for found in skill_files(directory))
+        there = f"it holds {names}" if names else "it holds none"
+        raise UnknownSkillError(
+            f"no skill named {name_or_file!r} in {directory / FOLDER}; {there}: give a name or a file", [error.message]
+        ) from error
+
+
+def find_installed(name_or_file: str) -> Path:
+    """The package that `name_or_file` means: a file, else an installed ``NAME`` or ``NAME@VERSION``.
+
+    Raises:
+        UnknownSkillError: Neither; names the skills that are installed.
+        StoreError: The store cannot be read.
     """
     path = Path(name_or_file)
-    if path.suffix == SUFFIX or len(path.parts) != 1:
-        if path.is_file():
-            return path
-        raise UnknownSkillError(f"there is no file {name_or_file!r}; expected a {SUFFIX} file")
-    inside = directory / FOLDER / f"{name_or_file}{SUFFIX}"
-    if inside.is_file():
-        return inside
     if path.is_file():
         return path
-    names = ", ".join(repr(found.stem) for found in skill_files(directory))
-    there = f"it holds {names}" if names else "it holds none"
-    raise UnknownSkillError(f"no skill named {name_or_file!r} in {directory / FOLDER}; {there}: give a name or a file")
+    if _is_file_name(name_or_file):
+        raise UnknownSkillError(f"there is no file {name_or_file!r}; expected a {SUFFIX} file")
+    return Store().get(name_or_file)
+
+
+def _is_file_name(text: str) -> bool:
+    path = Path(text)
+    return path.suffix == SUFFIX or len(path.parts) != 1

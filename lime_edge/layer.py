@@ -1,25 +1,26 @@
-"""The LiME layer: a frozen projection, the ONE shared adapter, and a skill's vectors that modulate it.
+"""The LiME layer: a frozen module, the ONE shared adapter, and a skill's vectors that modulate it.
 
 `LimeLayer` routes, mixes and keeps the skill's vectors; a base from the paper's list is a subclass
-that says what the adapted representation is (`compress`, `expand`) and which parameters are shared.
+(`bases.py`) that says what the adapted representation is and which parameters are shared.
 Knows nothing of models, files or training loops. Source: arXiv 2604.02338, sections 3 and 4.
 """
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from . import frozen
 from .context import Context
 from .contract import NEUTRAL, Kind, Module
 from .errors import ConfigError
-from .routing import balance_losses, evidence, select, window_mean, with_flag
+from .fused import fused
+from .routing import evidence, expert_use, select, window_mean, with_flag
 
 if TYPE_CHECKING:
     from .peft_config import LimeConfig  # imports the model, which imports this
@@ -27,8 +28,20 @@ if TYPE_CHECKING:
 _SPREAD = 0.1  # expert vectors start uniform in [1 - spread, 1 + spread]
 
 
+class Folded(NamedTuple):
+    """A shared adapter as a graph has it, whatever its base: d = scale * b @ (a @ x)."""
+
+    a: Tensor  # [r, D]
+    b: Tensor  # [H, r]
+    scale: float
+
+
 class LimeLayer(nn.Module, BaseTunerLayer):
     """Shared routing, mixing and vectors of every base.
+
+    A subclass names its parameters in `shared_names` (and repeats them in `adapter_layer_names`, for PEFT), creates
+    them in `add_shared`, computes with them in `compress` and `expand`, and says in `folded` how a graph does the same.
+    What it changes in every token's output whatever the expert, it says in `standing`.
 
     Args:
         base_layer: The frozen module, [..., D] -> [..., H].
@@ -37,9 +50,13 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         context: What the layers of one model share about the call under way.
     """
 
-    shared_names: ClassVar[tuple[str, ...]] = ()
+    shared_names: ClassVar[tuple[str, ...]] = ()  # parameters of the shared adapter, "lime_A"
+    fixed_names: ClassVar[tuple[str, ...]] = ()  # those of them that stay as they start
+    settled: ClassVar[dict[str, Any]] = {}  # routing constants that the base leaves no choice of
+    targets: ClassVar[tuple[str, ...]] = ()  # the only modules that the base goes on
+    weighs: ClassVar[bool] = False  # whether `folded` computes with W, which must then be exact
     vector_names: ClassVar[tuple[str, ...]] = ("lime_expert", "lime_gain", "lime_shift", "lime_rank")
-    adapter_layer_names = (*vector_names, "lime_shared", "lime_gate")
+    adapter_layer_names: tuple[str, ...] = (*vector_names, "lime_shared", "lime_gate")
     other_param_names = ("lime_config",)
     lime_expert: nn.ParameterDict
     lime_gain: nn.ParameterDict
@@ -54,15 +71,23 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         self.context = context
         self.lime_config: dict[str, LimeConfig] = {}
         self.frozen_peft_weight_names: dict[str, tuple[str, ...]] = {}
-        self.in_features, self.out_features = _features(self.get_base_layer(), config.routing.experts)
+        self.in_features, self.out_features = frozen.features(self.get_base_layer())
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ParameterDict())
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: LimeConfig, inference_mode: bool = False) -> None:
-        """Add an adapter with fresh parameters."""
+        """Add an adapter with fresh parameters.
+
+        Raises:
+            ConfigError: The module has too few outputs for it.
+        """
+        experts = config.routing.experts
+        if self.out_features < experts:
+            raise ConfigError(f"{experts} experts are routed by as many outputs; a module has {self.out_features}")
         self.lime_config[adapter_name] = config
+        self.frozen_peft_weight_names[adapter_name] = self.fixed_names
         self.add_shared(adapter_name, config)
         for kind in config.kinds:
             getattr(self, f"lime_{kind}")[adapter_name] = nn.Parameter(self._fresh(kind, config))
@@ -94,9 +119,51 @@ class LimeLayer(nn.Module, BaseTunerLayer):
             raise ConfigError(f"LiME runs one adapter at a time; {len(self.active_adapters)} are active")
         return str(self.active_adapters[0])
 
+    def shared(self) -> dict[str, nn.Parameter]:
+        """The active adapter's shared parameters by their names in the definition, "A"."""
+        return {name.removeprefix("lime_"): getattr(self, name)[self.adapter] for name in self.shared_names}
+
+    @property
+    def scaling(self) -> float:
+        """s of the active adapter."""
+        return self.lime_config[self.adapter].scaling
+
     @abstractmethod
     def add_shared(self, adapter_name: str, config: LimeConfig) -> None:
         """Create the shared adapter's parameters, listed in `shared_names`."""
+
+    @abstractmethod
+    def folded(self) -> Folded:
+        """The active shared adapter as a graph has it."""
+
+    def vectors(self) -> dict[Kind, Tensor]:
+        """The active skill as a package holds it, [E, width] by kind: the shared vector and what stands are in it.
+
+        The weights w of a token sum to 1, so what is added to every expert is added once to the output.
+        """
+        name, config = self.adapter, self.lime_config[self.adapter]
+        found: dict[Kind, Tensor] = {kind: getattr(self, f"lime_{kind}")[name].float() for kind in config.kinds}
+        if name in self.lime_shared:
+            found["expert"] = found["expert"] + self.lime_gate[name] * self.lime_shared[name]
+        for kind, standing in self.standing().items():
+            found[kind] = found.get(kind, standing.new_zeros(config.routing.experts, 1)) + standing
+        return found
+
+    def set_vectors(self, given: Mapping[Kind, Tensor]) -> None:
+        """Make a skill the active one; shapes must be the layer's own."""
+        name, standing = self.adapter, self.standing()
+        if name in self.lime_gate:
+            self.lime_gate[name].zero_()
+        for kind in self.lime_config[name].kinds:
+            values = given[kind].to(self.get_parameter(f"lime_{kind}.{name}").device)
+            getattr(self, f"lime_{kind}")[name].copy_(values - standing[kind] if kind in standing else values)
+
+    def standing(self) -> dict[Kind, Tensor]:
+        """What the base adds to the gain and the shift of every expert, [H] each; nothing for most.
+
+        A skill's package carries it, so that without a skill the backbone is bare (docs/decisions).
+        """
+        return {}
 
     @abstractmethod
     def compress(self, x: Tensor) -> Tensor:
@@ -116,16 +183,16 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         weights = self.route(y, d)
         if self.adapter in self.lime_rank:
             d = self.expand(low * self.mix("rank", weights, low))
-        return self.modulate(y, d, weights)
+        return self.stand(self.modulate(y, d, weights), y)
 
     def route(self, y: Tensor, d: Tensor) -> Tensor:
-        """Expert weights [B, S, E] of this call; leaves its balance losses in the context."""
+        """Expert weights [B, S, E] of this call; leaves the use of experts in the context."""
         config, context = self.lime_config[self.adapter], self.context
         routing = config.routing
         if routing.experts == 1:
             return y.new_ones(1, 1, 1)
         logits = evidence(y, d, routing, config.routing_scale)
-        real = context.real_for(logits)
+        real = self.real_for(logits)
         if routing.window > 1:
             past = context.past_of(self)
             context.remember(self, with_flag(logits, real), routing.window - 1)
@@ -134,8 +201,12 @@ class LimeLayer(nn.Module, BaseTunerLayer):
             logits = logits * torch.empty_like(logits).uniform_(1 - config.jitter, 1 + config.jitter)
         weights, prob = select(logits, routing)
         if self.training and context.balancing:
-            context.balance[id(self)] = balance_losses(prob, real)
+            context.uses[id(self)] = expert_use(prob, real)
         return weights.to(y.dtype)
+
+    def real_for(self, logits: Tensor) -> Tensor | None:
+        """[B, S], False where a token is padding; None if all are real."""
+        return self.context.real_for(logits)
 
     def mix(self, kind: Kind, weights: Tensor, like: Tensor) -> Tensor:
         """Mixed vector of every token, [B, S, width]."""
@@ -143,48 +214,31 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         return weights @ vectors.to(like.dtype)
 
     def modulate(self, y: Tensor, d: Tensor, weights: Tensor) -> Tensor:
-        """out = y + d * (w @ p + c * p_shared) + y * (w @ u) + w @ b, where the skill is active."""
+        """out = y + d * (w @ p + c * p_shared) + y * (w @ u) + w @ b, where the skill is active.
+
+        Every term is linear in w, whose rows sum to 1: the shared vector goes into p, and a token without
+        the skill has weights of 0.
+        """
         name = self.adapter
-        factor = self.mix("expert", weights, d) if name in self.lime_expert else torch.zeros_like(d)
+        held = {kind: getattr(self, f"lime_{kind}") for kind in ("expert", "gain", "shift")}
+        vectors = {kind: of.get(name) for kind, of in held.items()}
         if name in self.lime_shared:
-            factor = factor + (self.lime_gate[name] * self.lime_shared[name]).to(d.dtype)
-        change = d * factor
-        if name in self.lime_gain:
-            change = torch.addcmul(change, y, self.mix("gain", weights, y))
-        if name in self.lime_shift:
-            change = change + self.mix("shift", weights, y)
-        active = self.context.active_for(y)
-        return y + (change if active is None else change * active)
+            shared = self.lime_gate[name] * self.lime_shared[name]
+            expert = vectors["expert"]
+            vectors["expert"] = shared.expand(weights.shape[-1], -1) if expert is None else expert + shared
+        active = self.active_for(y)
+        w = weights if active is None else weights * active
+        return fused(y, d, w, *(None if one is None else one.to(y.dtype) for one in vectors.values()))
 
+    def active_for(self, y: Tensor) -> Tensor | None:
+        """[B, S, 1], where the skill applies; None means everywhere."""
+        return self.context.active_for(y)
 
-class LimeLora(LimeLayer):
-    """LiME-LoRA: d = s * Bm (A x); A Kaiming-uniform, Bm zero at the start."""
-
-    shared_names = ("lime_A", "lime_B")
-    adapter_layer_names = (*LimeLayer.adapter_layer_names, *shared_names)
-    lime_A: nn.ParameterDict  # noqa: N815
-    lime_B: nn.ParameterDict  # noqa: N815
-
-    def add_shared(self, adapter_name: str, config: LimeConfig) -> None:
-        a = torch.empty(config.r, self.in_features)
-        nn.init.kaiming_uniform_(a, a=math.sqrt(5))
-        self.lime_A[adapter_name] = nn.Parameter(a)
-        self.lime_B[adapter_name] = nn.Parameter(torch.zeros(self.out_features, config.r))
-
-    def compress(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.lime_A[self.adapter].to(x.dtype))
-
-    def expand(self, low: Tensor) -> Tensor:
-        scaling = self.lime_config[self.adapter].scaling
-        return F.linear(low * scaling, self.lime_B[self.adapter].to(low.dtype))
-
-
-BASES: dict[str, type[LimeLayer]] = {"lora": LimeLora}
-
-
-def _features(layer: nn.Module, experts: int) -> tuple[int, int]:
-    if not isinstance(layer, nn.Linear):
-        raise ConfigError(f"LiME adapts torch.nn.Linear, not {type(layer).__name__}; name other target_modules")
-    if layer.out_features < experts:
-        raise ConfigError(f"{experts} experts are routed by as many outputs; a module has {layer.out_features}")
-    return layer.in_features, layer.out_features
+    def stand(self, out: Tensor, y: Tensor) -> Tensor:
+        """Add what stands, where the skill is active: out + y * gain + shift."""
+        standing = {kind: vector.to(y.dtype) for kind, vector in self.standing().items()}
+        if not standing:
+            return out
+        change = torch.addcmul(standing["shift"], y, standing["gain"])
+        active = self.active_for(y)
+        return out + (change if active is None else change * active)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from . import backbone, checkpoint
+from . import backbone, checkpoint, processes
 from .checkpoint import Vectors
 from .contract import KINDS, Kind, Routing
 from .data import Collator, Examples
@@ -32,7 +32,7 @@ from .rows import Row, data_digest, read_rows
 from .training import Plan, fit, unwritable
 
 #: What the shipped skills were learned with, but for the steps: docs/log.md has what was tried.
-SKILL_PLAN = Plan(steps=200, batch=8, vector_rate=1e-2)
+SKILL_PLAN = Plan(steps=200, batch=8, vector_rate=1e-2, save_every=25)
 
 _ABOUT = ("description", "license", "author", "version")
 _NO_DIGEST = "0" * 64
@@ -61,6 +61,7 @@ def learn(
     plan: Plan,
     valid: Path | None = None,
     rounded: Path | None = None,
+    resume: bool = False,
 ) -> tuple[Skill, dict[str, float]]:
     """Learn a skill and write its package.
 
@@ -72,6 +73,7 @@ def learn(
         plan: How long and how fast.
         valid: Rows to measure on; by default valid.jsonl in the folder, else a tenth of the rows.
         rounded: An int4 export of the checkpoint: the skill is learned on its weights.
+        resume: Go on where an interrupted run of the same command stopped.
 
     Returns:
         The package, and the figures of the run.
@@ -88,9 +90,10 @@ def learn(
     collator = Collator(pad_id(tokenizer), response_only)
     manifest = _manifest(model, recipe, where)
     state = output.with_name(f".{output.name}.run")
-    shutil.rmtree(state, ignore_errors=True)  # of a run that was cut off
+    if not resume:
+        shutil.rmtree(state, ignore_errors=True)  # of a run that was cut off
     callbacks = [] if rounded is None else [_on_rounded(model, rounded, where)]
-    figures = fit(model, train_set, None, collator, plan, state, callbacks=callbacks)
+    figures = fit(model, train_set, None, collator, plan, state, resume, callbacks)
     skill = write_skill(output, manifest, checkpoint.get_vectors(model), recipe.dtype)
     checkpoint.set_vectors(model, skill.tensors)
     measured = pick(valid_rows, recipe.metric_rows, plan.seed)
@@ -107,7 +110,7 @@ def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any,
     config = checkpoint.tuner(model).lime_config
     if faults := _experts_faults(recipe, config):
         raise ConfigError(faults[0])
-    shared, start = checkpoint.shared_adapter(model), checkpoint.get_vectors(model)
+    shared, start = checkpoint.get_shared(model), checkpoint.get_vectors(model)
     shaped = replace(
         config,
         routing=replace(config.routing, experts=recipe.experts),
@@ -116,11 +119,8 @@ def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any,
         inference_mode=False,
     )
     wrapped = checkpoint.wrap(model.unload(), shaped)
-    for name, layer in checkpoint.tuner(wrapped).layers().items():
-        a, b, _ = shared[name]
-        with torch.no_grad():
-            layer.get_parameter(f"lime_A.{layer.adapter}").copy_(torch.from_numpy(a))
-            layer.get_parameter(f"lime_B.{layer.adapter}").copy_(torch.from_numpy(b))
+    checkpoint.set_shared(wrapped, shared)
+    for layer in checkpoint.tuner(wrapped).layers().values():
         layer.freeze_shared()
     checkpoint.set_vectors(wrapped, reshape(start, checkpoint.get_vectors(wrapped)))
     return wrapped, tokenizer, where
@@ -152,11 +152,15 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
         value = getattr(recipe, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             faults.append(f"{name} is {value!r}; expected a whole number from {least}")
+    if config.base == "prompt" and (recipe.rank_gate or recipe.activation != "always"):
+        faults.append("a skill of prompt tuning has no rank gate, and stands before the prompt: activation is always")
     if recipe.dtype not in ("i8", "f16"):
         faults.append(f"dtype is {recipe.dtype!r}; expected i8 or f16")
     faults += [*_experts_faults(recipe, config), *unwritable(output.parent)]
     if output.is_dir():
         faults.append(f"{output} is a directory; expected a file to write")
+    if processes.launched() > 1:
+        faults.append(f"{processes.launched()} processes were launched; a skill is learned by one")
     if faults:
         raise ConfigError("the skill cannot be learned", faults)
 

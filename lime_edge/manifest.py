@@ -13,7 +13,7 @@ from datetime import date
 from typing import Any, Literal, NotRequired, TypedDict
 
 from .checks import Check, bounded, load_json, number, one_of, record, sequence, show, text, whole
-from .contract import KINDS, Kind, Routing, canonical_json
+from .contract import STORED, Kind, Routing, canonical_json
 from .errors import ConfigError, SkillFormatError
 
 FORMAT = 1
@@ -211,7 +211,9 @@ def _golden(where: str, value: Any) -> Iterator[str]:
         yield f"{where} has lists of {lengths} for {', '.join(_GOLDEN_LISTS)}; expected equal lengths"
 
 
-_DIGEST = text(64, least=64, pattern="[0-9a-f]{64}", what="a SHA-256 in lower-case hex")
+NAME = text(64, least=1, pattern=NAME_PATTERN, what="a name")
+VERSION = text(64, least=5, pattern=_SEMVER, what="a semantic version")
+DIGEST = text(64, least=64, pattern="[0-9a-f]{64}", what="a SHA-256 in lower-case hex")
 _LOGIT = number(-1e6, 1e6)
 _IDS = sequence(whole(0, 2**31 - 1), IDS_LIMIT, least=1)
 _LOGITS = sequence(_LOGIT, IDS_LIMIT, least=1)
@@ -232,16 +234,16 @@ _GENERATION = record(
 _MANIFEST = record(
     {
         "format": whole(FORMAT, FORMAT),
-        "name": text(64, least=1, pattern=NAME_PATTERN, what="a name"),
-        "version": text(64, least=5, pattern=_SEMVER, what="a semantic version"),
+        "name": NAME,
+        "version": VERSION,
         "description": text(4000, controls="\n\t"),
         "license": text(200, least=1, pattern=_SPDX, what="an SPDX licence expression"),
         "author": text(200),
         "created": _date,
-        "backbone": _DIGEST,
+        "backbone": DIGEST,
         "backbone_name": text(200),
-        "adapter": _DIGEST,
-        "modules": _DIGEST,
+        "adapter": DIGEST,
+        "modules": DIGEST,
         "experts": whole(1, 64),
         "routing": _routing,
         "activation": one_of("always", "response"),
@@ -252,12 +254,12 @@ _MANIFEST = record(
                 "stop": sequence(text(200, least=1, controls="all"), 16),
             }
         ),
-        "bounds": record({}, {kind: number(0, 1e7) for kind in KINDS}),
+        "bounds": record({}, {kind: number(0, 1e7) for kind in STORED}),
         "golden": sequence(_golden, GOLDEN_LIMIT),
         "metrics": sequence(
             record(
                 {
-                    "dataset": _DIGEST,
+                    "dataset": DIGEST,
                     "name": text(64, least=1),
                     "split": text(64, least=1),
                     "rows": whole(1, 2**40),
@@ -269,7 +271,7 @@ _MANIFEST = record(
             ),
             64,
         ),
-        "digest": _DIGEST,
+        "digest": DIGEST,
     },
     {"centroid": sequence(_LOGIT, 16_384, least=1)},
 )

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
+from .bases import BASES
 from .context import Context
-from .contract import ModuleTable
-from .layer import BASES, LimeLayer
+from .contract import PREFIX, ModuleTable
+from .errors import ConfigError
+from .layer import LimeLayer
+from .prompt import LimePrompt, with_virtual
 
 if TYPE_CHECKING:
     from .peft_config import LimeConfig  # registers this module's model
@@ -44,6 +48,8 @@ class LimeModel(BaseTuner):
         super().__init__(model, *args, **kwargs)
         self.context = context
         self.steps = 0  # training steps so far, for `balance_every`
+        self._extra_logits = 0  # logits of virtual tokens, which the caller does not know
+        self._share: float | None = None  # see `processes.summed`
         self._parameters_of_forward = tuple(inspect.signature(model.forward).parameters)
         self._hooks = (
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -70,6 +76,8 @@ class LimeModel(BaseTuner):
     def table(self) -> ModuleTable:
         """The adapted modules in the order in which graphs compute them."""
         modules = tuple(layer.module(name) for name, layer in self.layers().items())
+        if self.lime_config.base == "prompt":
+            return ModuleTable(modules, 1, PREFIX)
         return ModuleTable(modules, self.lime_config.routing.experts, self.lime_config.kinds)
 
     def _create_and_replace(
@@ -82,13 +90,19 @@ class LimeModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
+        base = BASES[peft_config.base]
         if isinstance(target, LimeLayer):
+            if type(target) is not base:
+                raise ConfigError(f"{current_key} is a {type(target).__name__}: a second adapter needs the same base")
             target.update_layer(adapter_name, peft_config)
             return
-        layer = BASES[peft_config.base](target, adapter_name, peft_config, self.context)
+        layer = base(target, adapter_name, peft_config, self.context)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
+        """PEFT warns of adapting one of two tied embeddings; nothing is ever merged here, so the tie is left alone."""
 
     def _before(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -97,14 +111,42 @@ class LimeModel(BaseTuner):
         given = dict(zip(self._parameters_of_forward, args, strict=False)) | kwargs
         self.context.balancing = model.training and self.steps % self.lime_config.balance_every == 0
         self.steps += model.training
-        self.context.begin(given.get("attention_mask"), given.get("past_key_values"), active)
+        self._extra_logits = 0
+        if self.lime_config.base == "prompt":
+            args, kwargs = (), self._with_virtual(given, active)
+            given = kwargs
+        self.context.begin(given.get("attention_mask"), _cache_of(given), active)
+        # the Trainer's: the loss is this process's share of a sum over all of them
+        self._share = None if given.get("num_items_in_batch") is None else 1.0
         return args, kwargs
 
+    def _with_virtual(self, given: dict[str, Any], active: Any) -> dict[str, Any]:
+        """The call's arguments with the virtual tokens of the one prompt layer, while it is on."""
+        layer = next(iter(self.layers().values()))
+        count = layer.virtual_tokens if isinstance(layer, LimePrompt) else 0
+        if not count:
+            return given
+        if active is not None:
+            raise ConfigError("virtual tokens stand before the prompt: a skill cannot be active on the answer alone")
+        cache, kept = _cache_of(given), given.get("logits_to_keep")
+        cached = cache is not None and cache.get_seq_length() > 0
+        some = isinstance(kept, torch.Tensor) or bool(kept)  # 0 and None are all
+        self._extra_logits = 0 if cached or some else count
+        return with_virtual(given, count, layer.in_features, cached)
+
     def _after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        self.context.end(getattr(output, "past_key_values", None))
+        self.context.end(getattr(output, "cache", None))
+        if self._extra_logits:
+            output["logits"] = output["logits"][:, self._extra_logits :]
         task_loss = getattr(output, "loss", None)
         if model.training and isinstance(task_loss, torch.Tensor):
-            balance = self.context.balance_loss(self.lime_config.balance)
+            balance = self.context.balance_loss(self.lime_config.balance, self._share)
             if balance is not None:
                 output["loss"] = task_loss + balance.to(task_loss.dtype)
         return output
+
+
+def _cache_of(given: Mapping[str, Any]) -> Any:
+    """The key-value cache among a call's arguments; transformers renamed it, and takes both names for now."""
+    cache = given.get("cache")
+    return given.get("past_key_values") if cache is None else cache

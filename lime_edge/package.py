@@ -8,7 +8,6 @@ already loaded. Normative page: docs/skill-format.md. Vectors: LiME, arXiv 2604.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any, Literal
 
 from .checks import bounded, show
 from .container import Container, Layout, pack, unpack
-from .contract import KINDS, Kind, ModelContract, canonical_json, tensor_digest
+from .contract import STORED, Kind, ModelContract, canonical_json, tensor_digest
+from .disk import write_file
 from .errors import SkillError, SkillFormatError, SkillMismatchError
 from .manifest import Manifest, OtherFormatError
 from .plan import plan
@@ -39,7 +39,7 @@ FILE_LIMIT = 256 * 2**20  # bytes of one package
 
 #: The blast radius: the largest |value| of each kind that a runtime takes unless told otherwise. The shared
 #: adapter is trusted; a skill can only rescale and shift, and never by more than this.
-LIMITS: dict[Kind, float] = {"expert": 16.0, "gain": 8.0, "shift": 64.0, "rank": 16.0}
+LIMITS: dict[Kind, float] = {"expert": 16.0, "gain": 8.0, "shift": 64.0, "rank": 16.0, "prefix": 64.0}
 
 _HINT = "learn the skill again on this checkpoint, or export the checkpoint it was made on"
 
@@ -73,8 +73,8 @@ class Skill:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of vectors present, in the order of `KINDS`."""
-        return tuple(kind for kind in KINDS if kind in self.manifest.bounds)
+        """The kinds of vectors present, in the order of `STORED`."""
+        return tuple(kind for kind in STORED if kind in self.manifest.bounds)
 
 
 def digest_of(document: Mapping[str, Any], stored: Mapping[str, Array]) -> str:
@@ -117,7 +117,7 @@ def write_skill(
     document = Manifest.from_dict(sealed.to_dict()).to_dict()
     document["digest"] = digest_of(document, stored)
     data = pack({"lime": canonical_json(document).decode()}, stored)
-    skill = _decode(data, Path(path))
+    skill = decode_skill(data, path)
     _replace(skill.path, data)
     return skill
 
@@ -128,7 +128,7 @@ def read_skill(path: str | os.PathLike[str]) -> Skill:
     Raises:
         SkillFormatError: Names every fault at once, what was expected and what to do.
     """
-    return _decode(_read_file(path), Path(path))
+    return decode_skill(read_package(path), path)
 
 
 def _round_up(value: float) -> float:
@@ -137,23 +137,18 @@ def _round_up(value: float) -> float:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write beside the target and move over it: a reader sees the old file or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_file(path, data)
     except OSError as error:
         raise SkillError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _read_file(path: str | os.PathLike[str]) -> bytes:
-    """The whole file, once: what is checked is what is used."""
+def read_package(path: str | os.PathLike[str]) -> bytes:
+    """The whole file, once, unjudged: what is checked is what is used.
+
+    Raises:
+        SkillFormatError: Not there, not a regular file, or over `FILE_LIMIT`.
+    """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe must not block
     try:
         descriptor = os.open(path, flags)
@@ -178,7 +173,8 @@ def _read_file(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def _decode(data: bytes, path: Path) -> Skill:
+def decode_skill(data: bytes, path: str | os.PathLike[str]) -> Skill:
+    """`read_skill` for bytes that came from `path`; raises as it does."""
     try:
         box = unpack(data)
     except ValueError as error:
@@ -198,7 +194,7 @@ def _decode(data: bytes, path: Path) -> Skill:
         faults += _bound_faults(manifest, restored.peaks)
     if manifest is None or box.layout is None or faults:
         raise SkillFormatError(f"{path} is not a sound skill package", bounded(faults))
-    return Skill(manifest, restored.values, stored_dtype(box.layout.entries), len(data), path)
+    return Skill(manifest, restored.values, stored_dtype(box.layout.entries), len(data), Path(path))
 
 
 def _restore(box: Container, faults: list[str]) -> Restored:
@@ -263,7 +259,7 @@ def check_skill(skill: Skill, contract: ModelContract, limit: Mapping[Kind, floa
         SkillMismatchError: Names everything that does not fit and what to do.
     """
     made_for = [*_origin_faults(skill.manifest, contract), *_routing_faults(skill.manifest, contract)]
-    shaped = [*_table_faults(skill, contract)]
+    shaped = [*_table_faults(skill, contract), *_prefix_faults(skill)]
     limits = [*_limit_faults(skill.manifest, {**LIMITS, **(limit or {})})]
     if faults := made_for + shaped + limits:
         model = f"{contract.backbone_name} ({contract.precision})"
@@ -309,6 +305,11 @@ def _table_faults(skill: Skill, contract: ModelContract) -> Iterator[str]:
         for name in wanted.keys() & found.keys():
             if found[name] != wanted[name]:
                 yield f"{name} is {list(found[name])}, the model takes {list(wanted[name])}"
+
+
+def _prefix_faults(skill: Skill) -> Iterator[str]:
+    if "prefix" in skill.kinds and skill.manifest.activation != "always":
+        yield f"its prefix stands before the prompt, its activation is {skill.manifest.activation}; expected always"
 
 
 def _limit_faults(manifest: Manifest, limit: Mapping[Kind, float]) -> Iterator[str]:

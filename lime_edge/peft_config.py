@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from .contract import KINDS, Kind, Routing
@@ -14,7 +14,7 @@ from .extras import need
 with need("train"):
     from peft import PeftConfig
 
-    from .layer import BASES
+    from .bases import BASES
 
 #: Projections of a decoder layer that the paper adapts.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -31,8 +31,8 @@ class LimeConfig(PeftConfig):
     """
 
     target_modules: list[str] | str = field(default_factory=lambda: list(ATTENTION))  # names or a regex
-    base: str = "lora"  # the PEFT method wrapped, a key of layer.BASES
-    r: int = 8  # rank of the shared adapter
+    base: str = "lora"  # the PEFT method wrapped, a key of bases.BASES
+    r: int = 8  # rank of the shared adapter; of SliceFine the trained rows, of prompt tuning the virtual tokens
     alpha: float = 16.0  # LoRA scaling is alpha / r
     routing: Routing = field(default_factory=Routing)
     routing_scale: Literal["token", "batch"] = "token"  # "batch" reproduces the paper; it cannot be exported
@@ -58,6 +58,9 @@ class LimeConfig(PeftConfig):
         if faults:
             raise ConfigError("this LimeConfig cannot be used", faults)
         self.balance = (float(self.balance[0]), float(self.balance[1]))
+        base = BASES[self.base]
+        self.routing = replace(self.routing, **base.settled)
+        self.target_modules = list(base.targets) or self.target_modules
 
     @classmethod
     def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Predictor:
         if last:
             extra["logits_to_keep"] = torch.tensor([ids.shape[1] - 1])
         output = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, **extra
+            input_ids=ids, attention_mask=mask, position_ids=places, cache=cache, use_cache=True, **extra
         )
         return output.logits.float()  # type: ignore[no-any-return]
 

@@ -90,17 +90,28 @@ def select(logits: Tensor, routing: Routing) -> tuple[Tensor, Tensor]:
     return kept / kept.sum(-1, keepdim=True), prob
 
 
-def balance_losses(prob: Tensor, real: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Importance E * sum(mean^2) - 1 and KL(mean || uniform), both 0 when experts are used evenly.
+def expert_use(prob: Tensor, real: Tensor | None = None) -> Tensor:
+    """How much each expert was used, in a form that adds up over batches and processes.
 
     Args:
         prob: [B, S, E].
         real: [B, S], False on padding.
 
     Returns:
-        Two scalars.
+        Sums of the probabilities over real tokens, and last the number of these, [E+1].
     """
-    weight = torch.ones_like(prob[..., :1]) if real is None else real.to(prob.dtype)[..., None]
-    mean = (prob * weight).sum((0, 1)) / weight.sum().clamp_min(1)  # [E]
-    count = prob.shape[-1]
-    return count * mean.square().sum() - 1, (mean * (mean * count).clamp_min(_CLAMP).log()).sum()
+    return with_flag(prob, real).sum((0, 1))
+
+
+def balance_losses(use: Tensor) -> tuple[Tensor, Tensor]:
+    """Importance E * sum(mean^2) - 1 and KL(mean || uniform), both 0 when experts are used evenly.
+
+    Args:
+        use: From `expert_use`, [..., E+1].
+
+    Returns:
+        Two tensors [...].
+    """
+    mean = use[..., :-1] / use[..., -1:].clamp_min(1)  # [..., E]
+    count = mean.shape[-1]
+    return count * mean.square().sum(-1) - 1, (mean * (mean * count).clamp_min(_CLAMP).log()).sum(-1)

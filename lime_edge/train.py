@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from . import backbone, checkpoint
+from . import backbone, checkpoint, processes
 from .data import Collator, Examples
 from .errors import ConfigError
 from .general import general_skill
@@ -46,10 +46,15 @@ def train(
     Raises:
         ConfigError, DataError: naming everything that cannot be used.
     """
-    _check(output, max_length, resume)
+    processes.join()
+    if processes.first():
+        _check(output, max_length, resume)
     tasks = [read_rows(path) for path in find_files(data, "train")]
     folders = [path for path in data if Path(path).is_dir()]
     valid_tasks = [read_rows(path) for path in find_files(folders, "valid")] if folders else []
+    if processes.first():
+        backbone.resolve(model)  # fetched once
+    processes.meet()
     where = backbone.resolve(model)
     config.backbone_digest = backbone.digest(where)
     net, tokenizer = backbone.load(where, backbone.training_dtype())
@@ -62,8 +67,10 @@ def train(
     valid_rows = _spread(valid_tasks, plan.seed) if valid_tasks else []
     valid_set = Examples(tokenizer, valid_rows, max_length) if valid_rows else None
     figures = fit(wrapped, train_set, valid_set, Collator(pad_id(tokenizer)), plan, output / "run", resume)
-    wrapped.save_pretrained(str(output), save_embedding_layers=False)
-    general_skill(output, valid_rows)
+    if processes.first():
+        wrapped.save_pretrained(str(output), save_embedding_layers=False)
+        general_skill(output, valid_rows)
+    processes.meet()
     return figures | {"dropped": float(train_set.dropped)}
 
 

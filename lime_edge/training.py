@@ -5,11 +5,14 @@ Knows nothing of what is trained: `train` and `learn` decide which parameters ar
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from . import processes
 from .data import Collator, Examples
 from .errors import ConfigError, DataError
 from .layer import LimeLayer
@@ -34,7 +38,7 @@ class Plan:
 
     steps: int = 300  # optimiser steps
     minutes: float | None = None  # stop earlier, after this long
-    batch: int = 12  # rows per step
+    batch: int = 12  # rows per step, of all processes together
     vector_rate: float = 1e-3  # learning rate of expert vectors and gates, which have no weight decay
     shared_rate: float = 4e-4  # learning rate of everything else
     weight_decay: float = 0.01  # of everything else
@@ -79,6 +83,19 @@ def _nameless(model: torch.nn.Module) -> Iterator[None]:
             config.base_model_name_or_path = names[key]
 
 
+@contextmanager
+def _bare(model: torch.nn.Module) -> Iterator[None]:
+    """PEFT saves the backbone's embedding with every adapter that is on it; nothing of the backbone is trained here."""
+    save = getattr(model, "save_pretrained", None)
+    if save is not None:
+        model.save_pretrained = partial(save, save_embedding_layers=False)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if save is not None:
+            del model.save_pretrained
+
+
 def parameter_groups(model: torch.nn.Module, plan: Plan) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: a skill's vectors, and the rest."""
     vectors: list[torch.nn.Parameter] = []
@@ -121,7 +138,11 @@ def fit(
 
     Raises:
         DataError: `resume` without a checkpoint.
+        ConfigError: the processes cannot share the rows of a step evenly.
     """
+    if plan.batch % processes.launched():
+        count = processes.launched()
+        raise ConfigError(f"{plan.batch} rows a step are not shared by {count} processes; choose a multiple of {count}")
     newest = _newest(state_dir) if resume else None
     if resume and newest is None:
         raise DataError(f"nothing to resume: {state_dir} holds no checkpoint")
@@ -138,7 +159,7 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    with _nameless(model):
+    with _nameless(model), _bare(model):
         result = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     figures = {"train_loss": float(result.training_loss), "steps": float(trainer.state.global_step)}
     figures["tokens_per_second"] = progress.tokens_per_second
@@ -164,11 +185,12 @@ def _evaluated(state: TrainerState) -> float | None:
 
 
 def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(state_dir),
         max_steps=plan.steps,
-        per_device_train_batch_size=plan.batch,
-        per_device_eval_batch_size=plan.batch,
+        per_device_train_batch_size=plan.batch // processes.launched(),
+        per_device_eval_batch_size=plan.batch // processes.launched(),
+        ddp_find_unused_parameters=False,
         warmup_steps=max(1, round(plan.warmup * plan.steps)),
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
@@ -188,16 +210,22 @@ def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=False,
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # several in one process would copy the layers, and not their context
+    return arguments
 
 
 class _Trainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> _Order:
         examples: Any = self.train_dataset if train_dataset is None else train_dataset
-        return _Order([len(item["input_ids"]) for item in examples], self.args.train_batch_size, self.args.seed)
+        batch = self.args.train_batch_size * processes.launched()
+        return _Order([len(item["input_ids"]) for item in examples], batch, self.args.seed)
 
 
 class _Order(LengthGroupedSampler):
-    """Rows of about the same length together, in an order by seed and epoch alone, so that a resumed run keeps it."""
+    """Rows of about the same length together, in an order by seed and epoch alone, so that a resumed run keeps it.
+
+    An epoch's last step is filled up with the epoch's first rows: the same for any number of processes.
+    """
 
     def __init__(self, lengths: list[int], batch: int, seed: int) -> None:
         super().__init__(batch, lengths=lengths, generator=torch.Generator())
@@ -207,16 +235,32 @@ class _Order(LengthGroupedSampler):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def __len__(self) -> int:
+        return len(self.lengths) + self._missing
+
     def __iter__(self) -> Iterator[int]:
         self.generator.manual_seed(self.seed + 1000 * self.epoch)
-        indices: Iterator[int] = super().__iter__()  # type: ignore[no-untyped-call]
-        return indices
+        indices: list[int] = list(super().__iter__())  # type: ignore[no-untyped-call]
+        return islice(cycle(indices), len(self))
+
+    @property
+    def _missing(self) -> int:
+        return -len(self.lengths) % self.batch_size
 
 
 def _newest(state_dir: Path) -> Path | None:
     """The newest checkpoint that was written to its end, which is trainer_state.json."""
-    whole = [path.parent for path in state_dir.glob("checkpoint-*/trainer_state.json")]
+    whole = [path.parent for path in state_dir.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
     return max(whole, key=lambda path: int(path.name.split("-")[-1]), default=None)
+
+
+def _is_json(path: Path) -> bool:
+    """A run may have been killed while it wrote."""
+    try:
+        json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 class _Progress(TrainerCallback):
@@ -244,7 +288,7 @@ class _Progress(TrainerCallback):
         seconds = time.monotonic() - self._began
         self.tokens_per_second = (int(state.num_input_tokens_seen) - self._tokens_before) / seconds
         self._bar.update(self._task, completed=state.global_step, description=f"training {self._figures()}")
-        if self.limit is not None and time.monotonic() > self.limit:
+        if self.limit is not None and processes.agree(time.monotonic() > self.limit):
             control.should_training_stop = control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .checks import bounded, show, text
-from .contract import KINDS, Kind
+from .contract import STORED, Kind
 from .errors import SkillFormatError
 
 Array = npt.NDArray[Any]
@@ -194,7 +194,7 @@ def tensor_faults(stored: Mapping[str, Array]) -> list[str]:
 def form_faults(forms: Mapping[str, Form]) -> list[str]:
     """What is wrong with names, types and shapes."""
     good = {name: form for name, form in forms.items() if _is_name(name)}
-    kinds = ", ".join(KINDS)
+    kinds = ", ".join(STORED)
     faults = [
         f"tensor {show(name)}: expected a name <kind>.<module> or <kind>.<module>{SCALE}, kind one of {kinds}"
         for name in forms
@@ -216,7 +216,7 @@ def number_faults(stored: Mapping[str, Array]) -> list[str]:
 
 
 def _is_name(name: str) -> bool:
-    return name.partition(".")[0] in KINDS and not list(_MODULE("", module_of(name)))
+    return name.partition(".")[0] in STORED and not list(_MODULE("", module_of(name)))
 
 
 def _scale_faults(values: Mapping[str, Form], scales: Mapping[str, Form]) -> Iterator[str]:
@@ -242,7 +242,7 @@ def _family_faults(values: Mapping[str, Form]) -> Iterator[str]:
         yield "some vectors are F16 and some I8; expected one of them throughout"
     widths: dict[str, dict[Kind, int]] = {}
     for name, array in values.items():
-        if kind_of(name) != "rank":
+        if kind_of(name) not in ("rank", "prefix"):
             widths.setdefault(module_of(name), {})[kind_of(name)] = array.shape[1]
     for module, found in widths.items():
         if len(set(found.values())) > 1:

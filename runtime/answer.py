@@ -42,6 +42,23 @@ class Request:
         return self.options.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
 
 
+def with_prefix(tokens: Tokens, applied: Applied, graph: Graph) -> Tokens:
+    """The prompt behind the virtual tokens of its skill's soft prefix: ids that follow the vocabulary's.
+
+    In a graph without them, and for the base, the prompt as it is.
+    """
+    count = prefix_of(applied, graph)
+    if not count:
+        return tokens
+    virtual = graph.vocabulary + np.arange(count)
+    return Tokens(np.concatenate([virtual, tokens.ids]), tokens.boundary + count)
+
+
+def prefix_of(applied: Applied, graph: Graph) -> int:
+    """How many virtual tokens stand before a prompt."""
+    return graph.virtual_tokens if applied.row else 0
+
+
 def skill_rows(tokens: Tokens, applied: Applied) -> Ids:
     """The bank row that each prompt token uses, [S]."""
     start = tokens.boundary if applied.activation == "response" else 0
@@ -55,6 +72,7 @@ class Answer:
     request: Request
     text: Text
     limit: int
+    prefix: int = 0  # virtual tokens of the prompt, the first ones
     ids: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     reason: str = ""  # why it ended; empty while it goes on
@@ -65,7 +83,7 @@ class Answer:
 
     def __post_init__(self) -> None:
         options = self.request.options
-        self._sample = Sampler(options, self.request.tokens.ids)
+        self._sample = Sampler(options, self.request.tokens.ids[self.prefix :])
         self._stream = TextStream(self.text.tokenizer, options.stop)
 
     def take(self, logits: Array) -> str:
@@ -103,7 +121,7 @@ def open_answers(graph: Graph, text: Text, requests: Sequence[Request]) -> list[
         ConfigError: Names every row whose prompt and new tokens do not.
     """
     context = graph.directory.context_length
-    answers = [Answer(request, text, request.limit(context)) for request in requests]
+    answers = [Answer(request, text, request.limit(context), prefix_of(request.applied, graph)) for request in requests]
     faults = []
     for number, answer in enumerate(answers):
         size = len(answer.request.tokens.ids)
@@ -113,9 +131,9 @@ def open_answers(graph: Graph, text: Text, requests: Sequence[Request]) -> list[
                 f"row {number}: {size} prompt tokens + {asked} new ones; expected at most {context} together: "
                 "shorten the prompt or ask for fewer tokens"
             )
-        outside = answer.request.tokens.ids.max() >= graph.vocabulary
-        if outside:
-            faults.append(f"row {number}: token {answer.request.tokens.ids.max()} of {graph.vocabulary}")
+        largest = answer.request.tokens.ids[answer.prefix :].max()
+        if largest >= graph.vocabulary:
+            faults.append(f"row {number}: token {largest} of {graph.vocabulary}")
     if faults:
         raise ConfigError("the prompts do not fit into the model's context", faults)
     return answers

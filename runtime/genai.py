@@ -39,6 +39,8 @@ def write_adapter(model: Path, skill: Path, output: Path) -> Path:
     faults = []
     if found.manifest.activation != "always":
         faults.append(f"its activation is {found.manifest.activation!r}; GenAI applies a skill to all tokens, 'always'")
+    if graph.virtual_tokens:
+        faults.append("it is a soft prefix, and GenAI puts no virtual tokens before a prompt")
     if graph.window > 1:
         faults.append(f"the model routes by windows of {graph.window} tokens; GenAI keeps no evidence between steps")
     if faults:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SkillProofError
-from .answer import skill_rows
+from .answer import skill_rows, with_prefix
 from .bank import Array
 from .cache import Cache, Ids
 from .graph import Graph
@@ -60,15 +60,16 @@ def prove(
 
 
 def _faults(graph: Graph, bank: Array, text: Text, entry: Mapping[str, Any], applied: Applied) -> Iterator[str]:
-    tokens = text.known(entry["prompt_ids"])
+    plain = text.known(entry["prompt_ids"])
+    tokens = with_prefix(plain, applied, graph)
     top, answer = np.array(entry["top_ids"]), list(entry["answer_ids"])
     size = len(tokens.ids) + len(answer)
-    highest = max(int(tokens.ids.max()), int(top.max()), max(answer))
+    highest = max(int(plain.ids.max()), int(top.max()), max(answer))
     if size > graph.directory.context_length or highest >= graph.vocabulary:
         yield f"{size} tokens up to id {highest}; the model has {graph.directory.context_length} and {graph.vocabulary}"
         return
     cache = Cache(graph, bank, 1, size)
-    base = cache.prefill(0, tokens.ids, np.zeros(len(tokens.ids), np.int64))[0][top].astype(np.float64)
+    base = cache.prefill(0, plain.ids, np.zeros(len(plain.ids), np.int64))[0][top].astype(np.float64)
     logits = cache.prefill(0, tokens.ids, skill_rows(tokens, applied))[0]
     skill = logits[top].astype(np.float64)
     wanted_base, wanted_skill = np.array(entry["base_logits"]), np.array(entry["skill_logits"])

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..contract import KINDS, Kind, ModuleTable
+from ..contract import STORED, Kind, ModuleTable
 from ..errors import ConfigError, UnknownSkillError
 from .bank import Array, Bank
 from .results import ACTIVE, Active, SkillInfo, SkillSpec
@@ -260,7 +260,7 @@ class Registry:
 
 def check_limits(limits: Mapping[Any, Any]) -> None:
     """Raises ConfigError: a kind that there is not, or a limit that is not a number above 0."""
-    faults = [f"unknown kind {kind!r}; known are {', '.join(KINDS)}" for kind in limits if kind not in KINDS]
+    faults = [f"unknown kind {kind!r}; known are {', '.join(STORED)}" for kind in limits if kind not in STORED]
     faults += [
         f"max_value of {kind} is {value!r}; expected a number above 0"
         for kind, value in limits.items()
@@ -319,7 +319,7 @@ def _parts(spec: Spec) -> tuple[tuple[str, float], ...]:
 
 def _slices(table: ModuleTable) -> dict[Kind, list[slice]]:
     """Where each kind's values lie in a segment."""
-    found: dict[Kind, list[slice]] = {kind: [] for kind in KINDS if kind in table.kinds}
+    found: dict[Kind, list[slice]] = {kind: [] for kind in STORED if kind in table.kinds}
     for module in table.modules:
         for kind in table.kinds:
             start = table.offsets[kind, module.name]

@@ -9,6 +9,7 @@ Shapes: B rows, S tokens, D inputs, H outputs, r rank, E experts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy.typing as npt
 from lime_edge.contract import NEUTRAL, Kind, Routing
 
 Array = npt.NDArray[Any]
+Vectors = dict[str, Array]
+Active = npt.NDArray[np.bool_] | None
 
 
 def softmax(x: Array) -> Array:
@@ -66,6 +69,33 @@ def window_mean(logits: Array, past: Array, n: int) -> Array:
     return np.stack([both[max(0, end - n) : end].mean(0) for end in ends]) if len(logits) else logits
 
 
+Mixed = Callable[[Kind, int], Array]  # kind and width -> the mixed vector of every token, [S, width]
+
+
+def mixer(y: Array, d: Array, vectors: Vectors, routing: Routing, past: Array | None = None) -> tuple[Mixed, Array]:
+    """Routes every token by what y and d of it say.
+
+    Args:
+        y, d: The evidence, [S, at least E] each.
+        vectors: ``expert`` p, ``gain`` u, ``shift`` b, each [E, H], and ``rank`` q [E, r]; any may be absent.
+        routing: The constants.
+        past: Routing logits of the tokens before, [at most n - 1, E].
+
+    Returns:
+        What mixes vectors of a kind, and the routing logits [S, E] before the window mean.
+    """
+    e = routing.experts
+    logits = np.stack([evidence(yt, dt, routing) for yt, dt in zip(y, d, strict=True)])  # [S, E]
+    before = np.zeros((0, e), y.dtype) if past is None else past
+    w = np.stack([select(row, routing) for row in window_mean(logits, before, routing.window)])  # [S, E]
+    return lambda kind, width: w @ vectors.get(kind, np.full([e, width], NEUTRAL[kind], y.dtype)), logits
+
+
+def where_active(y: Array, out: Array, active: Active) -> Array:
+    """The skill's output where the skill is active, [S]; the backbone's elsewhere."""
+    return out if active is None else np.where(active[:, None], out, y)
+
+
 def lime_linear(
     x: Array,
     weight: Array,
@@ -73,41 +103,70 @@ def lime_linear(
     a: Array,
     b: Array,
     scale: float,
-    vectors: dict[str, Array],
+    vectors: Vectors,
     routing: Routing,
     past: Array | None = None,
-    active: npt.NDArray[np.bool_] | None = None,
+    active: Active = None,
+    m: Array | None = None,
 ) -> tuple[Array, Array]:
-    """One adapted projection of one row.
+    """One row of a module adapted by LiME-LoRA (and LoRA-FA, which trains less of it), or with m by LiME-DoRA.
 
     Args:
         x: Input [S, D].
         weight, bias: Frozen [H, D] and [H] or None.
         a, b, scale: Shared adapter [r, D], [H, r] and s = alpha / r.
-        vectors: ``expert`` p, ``gain`` u, ``shift`` b, each [E, H], and ``rank`` q [E, r]; any may be absent.
-        past: Routing logits of the tokens before, [at most n - 1, E].
+        vectors, routing, past: As in `mixer`.
         active: Which tokens the skill applies to, [S]; None means all.
+        m: Row norms [H] that W and the adapter are rescaled to; routing and gain read what is not rescaled.
 
     Returns:
         Output [S, H] and this call's routing logits [S, E] before the window mean.
     """
-    e = routing.experts
-    y = x @ weight.T + (0 if bias is None else bias)  # [S, H]
-    low = x @ a.T  # [S, r]
-    ungated = scale * low @ b.T  # [S, H]; the evidence comes from before the rank gate
-    logits = np.stack([evidence(yt, dt, routing) for yt, dt in zip(y, ungated, strict=True)])  # [S, E]
-    before = np.zeros((0, e), x.dtype) if past is None else past
-    mean = window_mean(logits, before, routing.window)
-    w = np.stack([select(row, routing) for row in mean])  # [S, E]
-
-    def mixed(kind: Kind, width: int) -> Array:
-        return w @ vectors.get(kind, np.full([e, width], NEUTRAL[kind], x.dtype))
-
     h, r = weight.shape[0], a.shape[0]
-    d = scale * (low * mixed("rank", r)) @ b.T
-    change = d * mixed("expert", h) + y * mixed("gain", h) + mixed("shift", h)
-    on = np.ones(len(x), bool) if active is None else active
-    return y + change * on[:, None], logits
+    g = 1 if m is None else m / np.sqrt(((weight + scale * b @ a) ** 2).sum(1))  # [H]
+    offset = 0 if bias is None else bias
+    y = x @ weight.T + offset  # [S, H]
+    low = x @ a.T  # [S, r]
+    mixed, logits = mixer(y, g * (scale * low @ b.T), vectors, routing, past)  # evidence from before the rank gate
+    d = g * (scale * (low * mixed("rank", r)) @ b.T)  # [S, H]
+    out = g * (x @ weight.T) + offset + d * mixed("expert", h) + y * mixed("gain", h) + mixed("shift", h)
+    return where_active(y, out, active), logits
+
+
+def lime_slicefine(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    rows: Array,
+    vectors: Vectors,
+    routing: Routing,
+    past: Array | None = None,
+    active: Active = None,
+) -> tuple[Array, Array]:
+    """LiME-SliceFine: `rows` [r, D], r >= E, in place of W's first r; their outputs are modulated, before the bias.
+
+    Routing reads these outputs only. Gain scales what the backbone computes.
+    """
+    h, r = weight.shape[0], rows.shape[0]
+    offset = np.zeros(h) if bias is None else bias
+    y = x @ weight.T + offset
+    trained = x @ rows.T  # [S, r]
+    mixed, logits = mixer(trained, trained, vectors, routing, past)
+    out = y.copy()
+    out[:, :r] = trained * mixed("rank", r) * mixed("expert", h)[:, :r] + offset[:r]
+    out = out + y * mixed("gain", h) + mixed("shift", h)
+    return where_active(y, out, active), logits
+
+
+def lime_prompt(base: Array, offset: Array, vectors: Vectors, routing: Routing) -> Array:
+    """LiME-PromptTuning: the embeddings of the virtual tokens, [n, D], from fixed `base` and trained `offset` [n, D].
+
+    Each is routed by itself.
+    """
+    width = base.shape[1]
+    mixed, _ = mixer(base, offset, vectors, routing)
+    prefix: Array = base + offset * mixed("expert", width) + base * mixed("gain", width) + mixed("shift", width)
+    return prefix
 
 
 def balance_losses(probs: Array, real: npt.NDArray[np.bool_]) -> tuple[float, float]:

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+import engines
 import gguf
 import numpy as np
 import onnx_ir as ir
 import pytest
 import rival_files
-import rivals
 import rounds
 from click.testing import CliRunner
 from decode import main as decode
+from engines import Rival
 from gguf import GGUFReader
 from prefill import main as prefill
-from rivals import Rival
 from roofline import CACHE, LOGITS, ROW, SHARED, WEIGHTS, work_of
 from rounds import Figure, Group, Report, Spread, Variant, measure
 
@@ -96,6 +96,21 @@ def test_a_report_comes_back_from_its_file(tmp_path: Path) -> None:
     report.write(None)  # no file asked for
 
 
+def test_rounds_after_another_opening_are_pooled_with_those_before() -> None:
+    def group(part: str, *ratios: float) -> Group:
+        turns = {"a": iter([1.0] * len(ratios)), "b": iter(ratios)}
+        variants = [Variant("a", lambda: next(turns["a"])), Variant("b", lambda: next(turns["b"]), ("a",))]
+        return measure("title", variants, len(ratios), warm=0, part=part)
+
+    report = Report("decode", {})
+    for found in (group("skill", 1, 2), group("rivals", 9), group("skill", 3, 4, 5)):
+        report.add(found)
+    first, second = report.groups
+    assert (first.what, first.rounds) == ({"part": "skill"}, 5)
+    assert first["b"].ratios["a"] == Spread.of([1, 2, 3, 4, 5])
+    assert second["b"].ratios["a"].median == 9
+
+
 def _ran(command: click.Command, tmp_path: Path, **options: Any) -> dict[str, Any]:
     """Run a benchmark on the tiny model as its command line would; the JSON that it wrote."""
     model = exported(precision="fp32")
@@ -114,7 +129,7 @@ def _variants(group: dict[str, Any]) -> list[str]:
 
 def test_decode_runs_on_a_tiny_model(tmp_path: Path) -> None:
     sizes = {"contexts": "8", "rounds": 2, "steps": 1, "rows": 3, "banks": "1,5", "answers": 2, "tokens": 4}
-    found = _ran(decode, tmp_path, operators="none", **sizes)
+    found = _ran(decode, tmp_path, operators="none", openings=2, **sizes)
     groups = {group["what"]["part"]: group for group in found["groups"]}
     assert list(groups) == ["skill", "bank", "rows", "runtime"]
     assert _variants(groups["skill"]) == [
@@ -132,11 +147,12 @@ def test_decode_runs_on_a_tiny_model(tmp_path: Path) -> None:
     ]
     assert list(groups["rows"]["figures"][-1]["ratios"]) == ["untouched", "one skill (function)"]
     assert _variants(groups["runtime"])[1:] == ["Runtime, base (function)", "Runtime, one skill (function)"]
-    assert groups["runtime"]["rounds"] == 2
+    assert groups["runtime"]["rounds"] == 4  # two in each opening
     assert all(group["what"]["context"] == 8 for group in groups.values())
     assert found["settings"] == {
         "threads": 1,
-        "spin": False,
+        "spin": None,
+        "openings": 2,
         "rounds": 2,
         "steps": 1,
         "rows": 3,
@@ -161,7 +177,8 @@ def test_prefill_runs_on_a_tiny_model_with_rivals(tmp_path: Path) -> None:
     assert _variants(others) == [
         "one skill, last logits only (function)",
         "ORT-GenAI, no adapter",
-        "ORT-GenAI, LoRA",
+        "ORT-GenAI, LoRA, baked in",
+        "ORT-GenAI, LoRA, switchable",
         "PEFT, no adapter, float32",
         "PEFT, LoRA, float32",
         "PEFT, no adapter, bfloat16",
@@ -170,8 +187,9 @@ def test_prefill_runs_on_a_tiny_model_with_rivals(tmp_path: Path) -> None:
     notes = found["notes"]
     # fp32 throughout, so all engines answer alike: with the LoRA, and without it.
     assert notes["untouched, greedily"] == notes["PEFT, no adapter, float32, greedily"]
-    assert notes["ORT-GenAI, LoRA, greedily"] == notes["PEFT, LoRA, float32, greedily"]
-    assert notes["ORT-GenAI, LoRA, greedily"] != notes["ORT-GenAI, no adapter, greedily"]
+    for form in ("baked in", "switchable"):
+        assert notes[f"ORT-GenAI, LoRA, {form}, greedily"] == notes["PEFT, LoRA, float32, greedily"]
+    assert notes["ORT-GenAI, LoRA, switchable, greedily"] != notes["ORT-GenAI, no adapter, greedily"]
 
 
 def test_a_skill_that_does_nothing_is_not_measured(tmp_path: Path) -> None:
@@ -216,7 +234,7 @@ class _Still:
 def test_a_lora_that_does_nothing_is_found() -> None:
     still: Any = _Still()
     with pytest.raises(click.ClickException, match="still, LoRA gives the logits of the model without an adapter"):
-        rivals.check(still, [1, 2], 1)
+        engines.check(still, [1, 2], 1)
 
 
 def test_the_lora_for_llama_cpp(tmp_path: Path) -> None:

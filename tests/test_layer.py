@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import nn
 from transformers import DynamicCache
+from transformers.pytorch_utils import Conv1D
 
+from lime_edge.bases import BASES, LimeLora
 from lime_edge.checkpoint import tuner
 from lime_edge.context import Context
 from lime_edge.contract import KINDS, Mode, Routing
 from lime_edge.errors import ConfigError
-from lime_edge.layer import LimeLora
+from lime_edge.layer import LimeLayer
 from lime_edge.peft_config import LimeConfig
 from lime_edge.routing import select
 
@@ -30,17 +32,31 @@ TOLERANCE = 1e-5  # relative, float32 against float64
 STEP = 1e-7  # of the central differences
 
 Arrays = dict[str, Any]  # every number of a layer, float64, by name
+DEFINITIONS = {
+    "lora": reference.lime_linear,
+    "lora-fa": reference.lime_linear,
+    "dora": reference.lime_linear,
+    "slicefine": reference.lime_slicefine,
+}
 
 
-def make(routing: Routing, seed: int, rank_gate: bool, bias: bool, shared: bool) -> tuple[LimeLora, Context]:
+def make(
+    routing: Routing, seed: int, rank_gate: bool, bias: bool, shared: bool, base: str = "lora", under: str = "linear"
+) -> tuple[LimeLayer, Context]:
     """A layer of odd sizes in which nothing is zero."""
     rng = np.random.default_rng(seed)
     inputs, outputs, rank = 3 + 2 * int(rng.integers(4)), 9 + 2 * int(rng.integers(4)), 1 + 2 * int(rng.integers(3))
     torch.manual_seed(seed)
     kinds = KINDS if rank_gate else KINDS[:3]
-    config = LimeConfig(r=rank, alpha=1.5 * rank, routing=routing, kinds=kinds, shared_vector=shared)
+    rank = max(rank, routing.experts) if base == "slicefine" else rank
+    config = LimeConfig(base=base, r=rank, alpha=1.5 * rank, routing=routing, kinds=kinds, shared_vector=shared)
     context = Context()
-    layer = LimeLora(nn.Linear(inputs, outputs, bias=bias), "a", config, context)
+    modules: dict[str, Callable[[], nn.Module]] = {
+        "linear": lambda: nn.Linear(inputs, outputs, bias=bias),
+        "conv1d": lambda: Conv1D(outputs, inputs),  # type: ignore[no-untyped-call]
+        "embedding": lambda: nn.Embedding(inputs, outputs),
+    }
+    layer = BASES[base](modules[under](), "a", config, context)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.7)
@@ -48,29 +64,38 @@ def make(routing: Routing, seed: int, rank_gate: bool, bias: bool, shared: bool)
     return layer.eval(), context
 
 
-def arrays(layer: LimeLora, x: torch.Tensor) -> Arrays:
-    """What the definition takes, in float64."""
-    held = {"x": x, "a": layer.lime_A["a"], "b": layer.lime_B["a"]}
+def leaves(layer: LimeLayer) -> dict[str, Any]:
+    """Every parameter of the layer by its name in the definition."""
+    held: dict[str, Any] = {name.lower(): parameter for name, parameter in layer.shared().items()}
     held |= {kind: getattr(layer, f"lime_{kind}")["a"] for kind in layer.lime_config["a"].kinds}
     if "a" in layer.lime_shared:
         held |= {"shared": layer.lime_shared["a"], "gate": layer.lime_gate["a"]}
-    return {name: value.detach().double().numpy() for name, value in held.items()}
+    return held
 
 
-def defined(layer: LimeLora, found: Arrays) -> tuple[Any, Any]:
+def arrays(layer: LimeLayer, x: torch.Tensor) -> Arrays:
+    """What the definition takes, in float64; token ids one-hot."""
+    given = x if x.is_floating_point() else nn.functional.one_hot(x, layer.in_features)
+    return {name: value.detach().double().numpy() for name, value in (leaves(layer) | {"x": given}).items()}
+
+
+def defined(layer: LimeLayer, found: Arrays) -> tuple[Any, Any]:
     """Output [B, S, H] by the definition, and which tokens are clear of every threshold, [B, S]."""
     config = layer.lime_config["a"]
     base: Any = layer.base_layer
-    weight, bias = base.weight.detach().double().numpy(), base.bias
+    weight, bias = base.weight.detach().double().numpy(), getattr(base, "bias", None)
+    weight = weight if isinstance(base, nn.Linear) else weight.T
     bias = None if bias is None else bias.detach().double().numpy()
+    adapter = {name.lower(): found[name.lower()] for name in layer.shared()}
+    definition: Any = DEFINITIONS[config.base]
+    if config.base != "slicefine":
+        adapter["scale"] = config.scaling
     vectors: Arrays = {kind: found[kind] for kind in config.kinds}
     if "shared" in found:
         vectors["expert"] = vectors["expert"] + found["gate"] * found["shared"]
     outputs, fine = [], []
     for row in found["x"]:
-        out, seen = reference.lime_linear(
-            row, weight, bias, found["a"], found["b"], config.scaling, vectors, config.routing
-        )
+        out, seen = definition(row, weight, bias, vectors=vectors, routing=config.routing, **adapter)
         mean = reference.window_mean(seen, np.zeros((0, config.routing.experts)), config.routing.window)
         outputs.append(out)
         fine.append(clear(mean, config.routing))
@@ -83,10 +108,12 @@ def slope(loss: Callable[[Arrays], float], at: Arrays, name: str, direction: Any
     return (ends[0] - ends[1]) / (2 * STEP)
 
 
-def check(layer: LimeLora, seed: int) -> None:
+def check(layer: LimeLayer, seed: int) -> None:
     """Values and gradients of one layer against the definition."""
     rng = np.random.default_rng([seed, 1])
     x = torch.tensor(rng.standard_normal((ROWS, TOKENS, layer.in_features)), dtype=torch.float32, requires_grad=True)
+    if isinstance(layer.base_layer, nn.Embedding):
+        x = torch.tensor(rng.integers(layer.in_features, size=(ROWS, TOKENS)))
     at = arrays(layer, x)
     wanted, fine = defined(layer, at)
     assert fine.mean() > 0.8
@@ -96,11 +123,8 @@ def check(layer: LimeLora, seed: int) -> None:
 
     pull = rng.standard_normal(wanted.shape) * fine[..., None]  # the loss is <pull, output>
     (found * torch.tensor(pull, dtype=torch.float32)).sum().backward()
-    leaves: dict[str, Any] = {"x": x, "a": layer.lime_A["a"], "b": layer.lime_B["a"]}
-    leaves |= {kind: getattr(layer, f"lime_{kind}")["a"] for kind in layer.lime_config["a"].kinds}
-    if "shared" in at:
-        leaves |= {"shared": layer.lime_shared["a"], "gate": layer.lime_gate["a"]}
-    for name, leaf in leaves.items():
+    moved = {name: leaf for name, leaf in (leaves(layer) | {"x": x}).items() if leaf.requires_grad}
+    for name, leaf in moved.items():
         gradient = leaf.grad.double().numpy()
         direction = rng.standard_normal(gradient.shape)
         expected = slope(lambda where: float((pull * defined(layer, where)[0]).sum()), at, name, direction)
@@ -172,6 +196,7 @@ def test_bfloat16_input_gives_bfloat16_output_and_float32_gradients() -> None:
     out = layer(torch.randn(2, 3, layer.in_features, dtype=torch.bfloat16))
     out.float().sum().backward()
     assert out.dtype == torch.bfloat16
+    assert isinstance(layer, LimeLora)
     assert layer.lime_A["a"].grad.dtype == torch.float32
 
 
@@ -228,9 +253,9 @@ def test_cached_steps_are_the_full_forward(model: Any, prefill: int) -> None:
     tokens = ids(2, 9)
     wanted = logits(model, tokens)
     cache = DynamicCache(config=model.config)
-    parts = [logits(model, tokens[:, :prefill], past_key_values=cache, use_cache=True)]
+    parts = [logits(model, tokens[:, :prefill], cache=cache, use_cache=True)]
     for at in range(prefill, 9):
-        parts.append(logits(model, tokens[:, at : at + 1], past_key_values=cache, use_cache=True))
+        parts.append(logits(model, tokens[:, at : at + 1], cache=cache, use_cache=True))
     close(torch.cat(parts, 1), wanted)
 
 
@@ -243,7 +268,7 @@ def test_cached_steps_of_a_padded_batch(model: Any) -> None:
     places = (mask.cumsum(1) - 1).clamp_min(0)
     cache, parts = DynamicCache(config=model.config), []
     for start, stop in ((0, 6), (6, 7), (7, 10), (10, 11)):
-        fed = {"attention_mask": mask[:, :stop], "position_ids": places[:, start:stop], "past_key_values": cache}
+        fed = {"attention_mask": mask[:, :stop], "position_ids": places[:, start:stop], "cache": cache}
         parts.append(logits(model, padded[:, start:stop], use_cache=True, **fed))
     close(torch.cat(parts, 1)[:, 2:], wanted)
 
@@ -252,9 +277,9 @@ def test_two_caches_at_once_do_not_mix(model: Any) -> None:
     tokens = {seed: ids(1, 6, seed) for seed in (0, 1)}
     caches = {seed: DynamicCache(config=model.config) for seed in (0, 1)}
     for seed in (0, 1):
-        logits(model, tokens[seed][:, :5], past_key_values=caches[seed], use_cache=True)
+        logits(model, tokens[seed][:, :5], cache=caches[seed], use_cache=True)
     for seed in (0, 1):
-        found = logits(model, tokens[seed][:, 5:], past_key_values=caches[seed], use_cache=True)
+        found = logits(model, tokens[seed][:, 5:], cache=caches[seed], use_cache=True)
         close(found[:, 0], logits(model, tokens[seed])[:, 5])
 
 
@@ -324,29 +349,38 @@ def test_selection_of_one_expert_is_free() -> None:
 def test_a_copied_cache_goes_on_by_itself(model: Any) -> None:
     tokens = ids(1, 7)
     cache = DynamicCache(config=model.config)
-    logits(model, tokens[:, :5], past_key_values=cache, use_cache=True)
+    logits(model, tokens[:, :5], cache=cache, use_cache=True)
     twin = deepcopy(cache)
-    logits(model, ids(1, 2, 9), past_key_values=cache, use_cache=True)
-    found = logits(model, tokens[:, 5:], past_key_values=twin, use_cache=True)
+    logits(model, ids(1, 2, 9), cache=cache, use_cache=True)
+    found = logits(model, tokens[:, 5:], cache=twin, use_cache=True)
     close(found, logits(model, tokens)[:, 5:])
 
 
 def test_a_cache_that_the_model_made_itself(model: Any) -> None:
     tokens = ids(1, 7)
     with torch.no_grad():
-        cache = model(input_ids=tokens[:, :5], use_cache=True).past_key_values
-    close(logits(model, tokens[:, 5:], past_key_values=cache, use_cache=True), logits(model, tokens)[:, 5:])
+        cache = model(input_ids=tokens[:, :5], use_cache=True).cache
+    close(logits(model, tokens[:, 5:], cache=cache, use_cache=True), logits(model, tokens)[:, 5:])
+
+
+def test_a_cache_under_its_former_name(model: Any) -> None:
+    tokens = ids(1, 7)
+    cache = DynamicCache(config=model.config)
+    logits(model, tokens[:, :5], cache=cache, use_cache=True)
+    with pytest.warns(FutureWarning, match="Use `cache`"):
+        found = logits(model, tokens[:, 5:], past_key_values=cache, use_cache=True)
+    close(found, logits(model, tokens)[:, 5:])
 
 
 def test_windows_refuse_a_cache_without_evidence() -> None:
     model = wrapped(routing=replace(EXPERTS, window=2))
     cache = DynamicCache(config=model.config)
     with model.disable_adapter():
-        logits(model, ids(1, 5), past_key_values=cache, use_cache=True)
+        logits(model, ids(1, 5), cache=cache, use_cache=True)
     with pytest.raises(ConfigError, match="holds 5 tokens"):
-        logits(model, ids(1, 1), past_key_values=cache, use_cache=True)
+        logits(model, ids(1, 1), cache=cache, use_cache=True)
     cropped = DynamicCache(config=model.config)
-    logits(model, ids(1, 5), past_key_values=cropped, use_cache=True)
+    logits(model, ids(1, 5), cache=cropped, use_cache=True)
     cropped.crop(-1)
     with pytest.raises(ConfigError, match="holds 4 tokens"):
-        logits(model, ids(1, 1), past_key_values=cropped, use_cache=True)
+        logits(model, ids(1, 1), cache=cropped, use_cache=True)

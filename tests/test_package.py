@@ -241,7 +241,7 @@ def test_one_expert_fits_every_router(tmp_path: Path) -> None:
 
 def test_a_skill_that_fits_is_taken_up_to_the_limit(written: package.Skill) -> None:
     check_skill(written, CONTRACT, written.manifest.bounds)
-    assert LIMITS == {"expert": 16, "gain": 8, "shift": 64, "rank": 16}
+    assert LIMITS == {"expert": 16, "gain": 8, "shift": 64, "rank": 16, "prefix": 64}
 
 
 _ONES = np.ones((EXPERTS, 40), np.float32)

@@ -26,11 +26,12 @@ BASE = {
     "errors": set[str](),
     "checks": set[str](),
     "contract": {"errors"},
+    "disk": set[str](),
     "manifest": {"checks", "contract", "errors"},
     "container": {"checks", "contract"},
     "vectors": {"checks", "contract", "errors"},
     "plan": {"container", "contract", "vectors"},
-    "package": {"checks", "container", "contract", "errors", "manifest", "plan", "vectors"},
+    "package": {"checks", "container", "contract", "disk", "errors", "manifest", "plan", "vectors"},
 }
 RUNTIME_MAY = {"errors", "contract", "package"}
 
@@ -150,7 +151,17 @@ def test_version_and_changelog_agree() -> None:
 def test_the_base_install_depends_on_nothing_heavy() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     names = {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in project["dependencies"]}
-    assert names == {"click", "jinja2", "numpy", "onnxruntime", "rich", "safetensors", "tokenizers"}
+    assert names == {
+        "click",
+        "filelock",
+        "jinja2",
+        "numpy",
+        "onnxruntime",
+        "platformdirs",
+        "rich",
+        "safetensors",
+        "tokenizers",
+    }
     optional = project["optional-dependencies"].values()
     everything = [*project["dependencies"], *(requirement for extra in optional for requirement in extra)]
     assert not [requirement for requirement in everything if "smollm2" in requirement]

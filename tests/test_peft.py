@@ -124,7 +124,7 @@ def test_wrapped_again_the_new_layers_see_where_the_skill_is_active() -> None:
 def test_every_fault_of_a_config_is_listed() -> None:
     wrong: dict[str, Any] = {
         "target_modules": [],
-        "base": "dora",
+        "base": "lore",
         "r": 0,
         "alpha": "much",
         "routing": None,
@@ -197,7 +197,7 @@ def test_damaged_checkpoints_are_refused(name: str, change: Any, message: str, t
 
 @pytest.mark.parametrize("target", ["input_layernorm", "mlp"])
 def test_other_modules_than_linear_are_refused(target: str) -> None:
-    with pytest.raises(ConfigError, match=r"LiME adapts torch\.nn\.Linear, not"):
+    with pytest.raises(ConfigError, match=r"LiME adapts torch\.nn\.Linear, torch\.nn\.Embedding and Conv1D, not"):
         get_peft_model(backbone(), LimeConfig(target_modules=[target]))
 
 

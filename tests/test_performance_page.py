@@ -34,8 +34,8 @@ def _documents(folder: Path) -> list[Path]:
     report.groups.append(_group("bank", 32, {"one skill of 1,000": {"one skill of 1": 1.004}}))
     rivals = {
         "ORT-GenAI, no adapter": {"one skill (native)": 0.9},
-        "ORT-GenAI, LoRA": {"one skill (native)": 2.5},
-        "ORT-GenAI, LoRA, the builder's own int4": {"one skill (native)": 1.9},
+        "ORT-GenAI, LoRA, switchable": {"one skill (native)": 2.5},
+        "ORT-GenAI, LoRA, baked in, the builder's own int4": {"one skill (native)": 1.9},
         "PEFT, LoRA, float32": {"one skill (native)": 4.9},
         "PEFT, LoRA, bfloat16": {"one skill (native)": 6.0},
     }

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lime_edge.contract import Mode, Routing
-from lime_edge.routing import balance_losses, evidence, select, window_mean, with_flag
+from lime_edge.routing import balance_losses, evidence, expert_use, select, window_mean, with_flag
 
 from . import reference
 
@@ -148,11 +148,11 @@ def test_balance_losses_are_the_definition_and_skip_padding(experts: int) -> Non
     real = np.arange(6)[None] < np.array([[6], [2], [4]])
     for where in (real, None):
         wanted = reference.balance_losses(prob, np.ones_like(real) if where is None else where)
-        found = balance_losses(torch.tensor(prob), None if where is None else torch.tensor(where))
+        found = balance_losses(expert_use(torch.tensor(prob), None if where is None else torch.tensor(where)))
         np.testing.assert_allclose([float(one) for one in found], wanted, rtol=1e-5, atol=1e-9)
     assert experts == 1 or reference.balance_losses(prob, real) != pytest.approx(wanted, rel=1e-3)
 
 
 def test_balance_losses_are_zero_when_experts_share_evenly() -> None:
-    found = balance_losses(torch.full((2, 3, 4), 0.25))
+    found = balance_losses(expert_use(torch.full((2, 3, 4), 0.25)))
     np.testing.assert_allclose([float(one) for one in found], 0, atol=1e-6)

@@ -166,8 +166,8 @@ def test_a_graph_without_a_bank(copied: Path) -> None:
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as caught:
-        Runtime.load(exported(), device="tpu", threads=0)
-    assert len(caught.value.faults) == 2
+        Runtime.load(exported(), device="tpu", threads=0, spin=-1)
+    assert len(caught.value.faults) == 3
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(DeviceError) as missing:
         Runtime.load(exported(), device="cuda")

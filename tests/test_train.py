@@ -101,7 +101,9 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path, mo
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "cut", plan, balance_every=4)
     assert not (tmp_path / "cut" / "adapter_model.safetensors").exists()
-    (tmp_path / "cut" / "run" / "checkpoint-7").mkdir()  # as if it had been cut off while saving
+    for step, text in (("7", ""), ("8", '{"global_step": ')):  # as if it had been cut off while saving
+        (tmp_path / "cut" / "run" / f"checkpoint-{step}").mkdir()
+        (tmp_path / "cut" / "run" / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
     figures = run(tmp_path / "cut", plan, resume=True, balance_every=4)
     assert figures["steps"] == 8
     assert same(adapter(tmp_path / "cut"), adapter(tmp_path / "whole"))
@@ -244,6 +246,25 @@ def test_a_skill_fits_its_export_and_proves_itself(recipe: dict[str, Any], tmp_p
     assert not list(tmp_path.glob(".*"))
     again = write_skill(tmp_path / "again.lime", manifest, skill.tensors, skill.dtype.lower())  # type: ignore[arg-type]
     assert again.digest == skill.digest  # what was measured is what ships
+
+
+def test_learning_that_was_cut_off_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = dataclasses.replace(PLAN, steps=8, save_every=3)
+    recipe = Recipe("lime", experts=3)
+    given = (tasks() / "skill", trained()[0])
+    whole, _ = learn(*given, tmp_path / "whole.lime", recipe, plan)
+    with monkeypatch.context() as patch:
+        patch.setattr(learning, "Collator", _dies_after(7))
+        with pytest.raises(KeyboardInterrupt):
+            learn(*given, tmp_path / "cut.lime", recipe, plan)
+    cut, figures = learn(*given, tmp_path / "cut.lime", recipe, plan, resume=True)
+    assert figures["steps"] == 8
+    assert cut.digest == whole.digest
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(DataError, match="nothing to resume"):
+        learn(*given, tmp_path / "new.lime", recipe, plan, resume=True)
 
 
 def test_a_skill_is_better_than_the_base_at_what_it_learned(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def save(model: Any, directory: Path, architecture: str = "llama") -> Path:
     config = checkpoint.tuner(model).lime_config
     config.base_model_name_or_path = str(backbone_dir(architecture))
     config.backbone_digest = backbones.digest(backbone_dir(architecture))
-    model.save_pretrained(str(directory))
+    model.save_pretrained(str(directory), save_embedding_layers=False)
     return directory
 
 

@@ -1,0 +1,127 @@
+"""The surgery that lets a skill be a soft prefix: ids behind the vocabulary's are looked up in the bank.
+
+LiME-PromptTuning (arXiv 2604.02338, section 3), whose modulation is finished when a skill is written: what is left of
+it in a graph are n embeddings. Knows nothing of files, and nothing of where in a prompt the virtual tokens stand.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from ..contract import ALIGNMENT, Module
+from ..errors import ExportError
+from .passes import BANK, SKILL_IDS
+
+_LOOKUPS = ("Gather", "GatherBlockQuantized")
+_BEYOND = 2**31  # no bank has that many rows
+
+
+class InsertPrefix(ir.passes.InPlacePass):
+    """Looks virtual tokens up in the bank instead of the embedding.
+
+        input_ids -> embedding -> rest
+    ->  input_ids -> Where(virtual, 0, id) -> embedding -> Where(virtual, bank[skill, id - V], .) -> rest
+
+    V is the size of the vocabulary; ids V .. V + n - 1 are virtual, later ones are as wrong as they were. Of all other
+    tokens every bit stays. Refuses a graph without one embedding, or with another width than the prefix.
+    """
+
+    def __init__(self, prefix: Module, row_size: int, dtype: ir.DataType, stored: ir.DataType) -> None:
+        self._prefix, self._row_size, self._dtype, self._stored = prefix, row_size, dtype, stored
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        graph = model.graph
+        if any(node.name == "/lime.prefix/out" for node in graph):
+            return ir.passes.PassResult(model, modified=False)
+        ids = next((value for value in graph.inputs if value.name == "input_ids"), None)
+        lookups = [node for node in ids.consumers() if node.op_type in _LOOKUPS] if ids is not None else []
+        if ids is None or len(lookups) != 1:
+            raise ExportError(f"the graph looks input_ids up {len(lookups)} times; expected one embedding")
+        embedding = lookups[0]
+        vocabulary, known = _vocabulary(graph), _scaled(embedding.outputs[0])
+        width = known.shape[-1] if known.shape is not None else None
+        if isinstance(width, int) and width != self._prefix.out_features:
+            raise ExportError(f"the graph's embeddings have {width} numbers; the prefix {self._prefix.out_features}")
+        writer = _Writer(graph)
+        at, virtual = self._places(writer, ids, vocabulary)
+        safe = writer("Where", virtual, writer.whole([0]), ids)
+        found = self._found(writer, graph, at)
+        mask = writer("Unsqueeze", virtual, writer.whole([-1]))
+        graph.insert_before(embedding, writer.nodes)
+        embedding.replace_input_with(next(i for i, value in enumerate(embedding.inputs) if value is ids), safe)
+        out = ir.Value(name="/lime.prefix/out/output_0", type=known.type, shape=known.shape)
+        node = ir.Node("", "Where", [mask, found, known], outputs=[out], name="/lime.prefix/out")
+        for user, index in tuple(known.uses()):
+            user.replace_input_with(index, out)
+        node.replace_input_with(2, known)
+        producer = known.producer()
+        assert producer is not None  # an embedding, or its scale
+        graph.insert_after(producer, node)
+        return ir.passes.PassResult(model, modified=True)
+
+    def _places(self, writer: _Writer, ids: ir.Value, vocabulary: int) -> tuple[ir.Value, ir.Value]:
+        """Place in the prefix [B, S] (0 of real tokens), and which tokens are virtual."""
+        at = writer("Sub", ids, writer.whole([vocabulary]))
+        inside = writer("Less", at, writer.whole([self._prefix.rank]))
+        virtual = writer("And", writer("GreaterOrEqual", at, writer.whole([0])), inside)
+        return writer("Where", virtual, at, writer.whole([0])), virtual
+
+    def _found(self, writer: _Writer, graph: ir.Graph, at: ir.Value) -> ir.Value:
+        """Every token's place in its own skill's prefix, [B, S, H]; only these blocks of the bank are read."""
+        row = graph.initializers[SKILL_IDS]  # [B or 1, S or 1]
+        # Gather counts negative indices from the end: such a row is none
+        small = writer("Equal", writer("BitwiseAnd", row, writer.whole([_BEYOND - 1])), row)
+        safe = writer("Where", small, row, writer.whole([_BEYOND]))
+        units = self._prefix.out_features // ALIGNMENT
+        first = writer("Mul", safe, writer.whole([self._row_size // ALIGNMENT]))
+        first = writer("Add", first, writer("Mul", at, writer.whole([units])))
+        every = writer("Add", writer("Unsqueeze", first, writer.whole([-1])), writer.whole(list(range(units))))
+        bank = writer("Reshape", graph.initializers[BANK], writer.whole([-1, ALIGNMENT]))
+        found = writer("Reshape", writer("Gather", bank, every), writer.whole([0, 0, -1]))  # [B, S, H]
+        if self._stored == self._dtype:
+            return found
+        return writer("Cast", found, to=int(self._dtype))
+
+
+class _Writer:
+    """Nodes in a graph's main body, named in order."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self.nodes: list[ir.Node] = []
+
+    def __call__(self, op: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+        name = f"/lime.prefix/{op}_{len(self.nodes)}"
+        output = ir.Value(name=f"{name}/output_0")
+        listed = [ir.AttrInt64(key, value) for key, value in attributes.items()]
+        self.nodes.append(ir.Node("", op, inputs, listed, outputs=[output], name=name))
+        return output
+
+    def whole(self, values: list[int]) -> ir.Value:
+        """An int64 constant [n]."""
+        name = f"lime.prefix.{'_'.join(map(str, values[:2]))}.{len(values)}"
+        if name not in self._graph.initializers:
+            array: npt.NDArray[np.int64] = np.array(values, np.int64)
+            tensor = ir.tensor(array, name=name)
+            value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
+            value.const_value = tensor
+            self._graph.register_initializer(value)
+        return self._graph.initializers[name]
+
+
+def _vocabulary(graph: ir.Graph) -> int:
+    logits = next((value for value in graph.outputs if value.name == "logits"), None)
+    size = logits.shape[-1] if logits is not None and logits.shape is not None else None
+    if not isinstance(size, int):
+        raise ExportError("the size of the vocabulary is not in the graph; expected logits [B, S, V]")
+    return size
+
+
+def _scaled(embedded: ir.Value) -> ir.Value:
+    """The embeddings after the scale that some models put on them, as their embedding modules do."""
+    users = tuple(embedded.consumers())
+    if len(users) == 1 and users[0].op_type == "Mul" and "/embed_tokens/" in (users[0].name or ""):
+        return users[0].outputs[0]
+    return embedded

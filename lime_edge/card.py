@@ -1,0 +1,153 @@
+"""The model card of a skill for the Hugging Face Hub, from its manifest alone. Needs the extra `hub`.
+
+The texts of a manifest are a stranger's: the front matter is written by the Hub's own library, and in the page every
+mark that means something to Markdown or HTML is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from typing import Any
+
+from .extras import need
+from .manifest import Metric
+from .package import Skill
+from .tables import share, short, size
+
+LIBRARY = "lime-edge"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_MARKS = str.maketrans({mark: f"\\{mark}" for mark in string.punctuation})
+#: SPDX expressions, in lower case, that the Hub knows under the same word.
+_LICENCES = """
+afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0
+cdla-sharing-1.0 ecl-2.0 epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 gpl-2.0 gpl-3.0 isc lgpl-2.1 lgpl-3.0 lppl-1.3c mit mpl-2.0
+ms-pl ncsa odbl-1.0 ofl-1.1 osl-3.0 pddl-1.0 postgresql unlicense wtfpl zlib
+"""
+_PAGE = """\
+---
+{front}
+---
+
+# {name}
+
+{description}
+
+A skill for lime-edge ([LiME](https://arxiv.org/abs/2604.02338)): {size} that turn one frozen model, with its shared
+adapter, into a specialist. It holds no code, and works on the model that it was made for and on no other.
+
+    lime-edge pull REFERENCE
+    lime-edge run MODEL PROMPT --skill {slug}
+
+| what | value |
+|---|---|
+{facts}
+{quality}{system}"""
+
+
+def card_of(skill: Skill) -> str:
+    """The text of README.md for a repository that holds the skill."""
+    manifest = skill.manifest
+    facts = {
+        "version": manifest.version,
+        "author": manifest.author or "unknown",
+        "licence": manifest.license,
+        "made": manifest.created,
+        "base model": f"{manifest.backbone_name or 'unnamed'}, {short(manifest.backbone)}",
+        "shared adapter": f"{short(manifest.adapter)}, module table {short(manifest.modules)}",
+        "applies": "always" if manifest.activation == "always" else "from the first token of the answer on",
+        "bounds": ", ".join(f"|{kind}| <= {bound:g}" for kind, bound in manifest.bounds.items()),
+        "golden prompts": str(len(manifest.golden)),
+        "digest": manifest.digest,
+    }
+    return _PAGE.format(
+        front=_front_matter(skill),
+        name=_plain(manifest.name),
+        description=_paragraphs(manifest.description) or "No description.",
+        size=size(skill.size),
+        slug=manifest.name,
+        facts="\n".join(_row(*fact) for fact in facts.items()),
+        quality=_quality(manifest.metrics),
+        system=_system(manifest.prompt["system"]),
+    )
+
+
+def _front_matter(skill: Skill) -> str:
+    with need("hub"):
+        from huggingface_hub import EvalResult, ModelCardData
+    manifest = skill.manifest
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="private",
+            dataset_name=f"{metric['split']} {short(metric['dataset'])}",
+            dataset_split=metric["split"],
+            dataset_args={"sha256": metric["dataset"], "rows": metric["rows"]},
+            metric_type=metric["name"],
+            metric_value=metric["skill"],
+        )
+        for metric in manifest.metrics
+    ]
+    about: dict[str, Any] = {
+        "library_name": LIBRARY,
+        "tags": ["lime", "peft", "skill"],
+        "pipeline_tag": "text-generation",
+        **_licence(manifest.license),
+    }
+    if _REPOSITORY.fullmatch(manifest.backbone_name):
+        about |= {"base_model": manifest.backbone_name, "base_model_relation": "adapter"}
+    if results:
+        names = list(dict.fromkeys(metric["name"] for metric in manifest.metrics))
+        about |= {"model_name": manifest.name, "eval_results": results, "metrics": names}
+    return str(ModelCardData(**about).to_yaml(line_break="\n")).strip()
+
+
+def _licence(expression: str) -> dict[str, str]:
+    """The Hub's words for an SPDX expression."""
+    word = re.sub(r"-(only|or-later)$", "", expression.lower())
+    if expression == "NOASSERTION":
+        return {"license": "unknown"}
+    if word in _LICENCES.split():
+        return {"license": word}
+    return {"license": "other", "license_name": expression}
+
+
+def _quality(metrics: list[Metric]) -> str:
+    if not metrics:
+        return ""
+    rows = [
+        f"| {_plain(m['name'])} | {_plain(m['split'])} {short(m['dataset'])}, {m['rows']} rows, {m['date']} "
+        f"| {share(m['base'])} | {share(m['skill'])} | {share(m['lora']) if 'lora' in m else ''} |"
+        for m in metrics
+    ]
+    head = "\n## Measured by its author\n\n| metric | data | base | skill | LoRA |\n|---|---|---|---|---|\n"
+    return head + "\n".join(rows) + "\n"
+
+
+def _system(text: str | None) -> str:
+    """The system text that the skill brings along, as it is: every line in a block of code."""
+    if text is None:
+        return ""
+    lines = [f"    {_visible(line)}" for line in text.splitlines()]
+    return "\n## Its system text\n\n" + "\n".join(lines) + "\n"
+
+
+def _row(name: str, value: str) -> str:
+    return f"| {name} | {_plain(value)} |"
+
+
+def _paragraphs(text: str) -> str:
+    return "\n".join(_plain(line.strip()) for line in text.splitlines())
+
+
+def _plain(text: str) -> str:
+    """Text without any meaning but its own: Markdown takes a backslash before every mark of ASCII."""
+    return _visible(text).translate(_MARKS)
+
+
+def _visible(text: str) -> str:
+    """Without what is not seen but changes what is: controls, and marks that turn the direction of writing."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)

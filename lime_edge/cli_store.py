@@ -1,0 +1,154 @@
+"""`lime-edge pull`, `push`, `info`, `update`, `rollback`, `remove`, `gc` and `card`: skills as installed things.
+
+The store is $LIME_EDGE_STORE, or lies in the cache. Heavy imports inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .cli_options import json_option, path_type
+from .tables import report, say
+
+if TYPE_CHECKING:
+    from .store import Store
+
+_downgrade = click.option("--allow-downgrade", is_flag=True, help="Also take a version older than the one in use.")
+
+
+@click.command()
+@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@_downgrade
+@json_option
+def pull(references: tuple[str, ...], allow_downgrade: bool, target: str | None) -> None:
+    """Fetch skills and install them.
+
+    REF is a path, file:///PATH, https://HOST/PATH, hf://ORG/REPO/FILE[@REVISION] or oci://HOST/REPO:TAG; with
+    #sha256=HEX at its end, the file must have that SHA-256. All but paths need the extra `hub`.
+    """
+    from .pulling import pull as pulling
+    from .stored import describe_installs
+
+    store, done = _store(), []
+    for reference in references:
+        with _bar(reference) as progress:
+            done.append(pulling(store, reference, None, allow_downgrade, progress=progress))
+    report(*describe_installs(done), target)
+
+
+@click.command()
+@click.argument("skill", metavar="NAME|FILE")
+@click.argument("reference", metavar="REF")
+@click.option("--card", is_flag=True, help="Also write the repository's README.md; hf: only.")
+def push(skill: str, reference: str, card: bool) -> None:
+    """Copy an installed skill, or a file, to REF: a path, file:, hf: or oci: with a tag.
+
+    Its signature goes with it. Prints the reference with the pin that others can hold it to.
+    """
+    from .pulling import push as pushing
+
+    say(f"{pushing(skill, reference, card)}\n")
+
+
+@click.command()
+@click.argument("name", metavar="NAME[@VERSION]")
+@json_option
+def info(name: str, target: str | None) -> None:
+    """Say what an installed skill is, where it came from and which versions there are."""
+    from .stored import describe_installed
+
+    report(*describe_installed(_store(), name), target)
+
+
+@click.command()
+@click.argument("names", metavar="[NAME...]", nargs=-1)
+@_downgrade
+@json_option
+def update(names: tuple[str, ...], allow_downgrade: bool, target: str | None) -> None:
+    """Ask the references that skills were pulled from for newer versions; without NAME, of all skills.
+
+    A pinned reference never changes, and a version that was rolled back is not taken again.
+    """
+    from .pulling import update as updating
+    from .stored import describe_updates
+
+    done = updating(_store(), names, None, allow_downgrade)
+    report(*describe_updates(done), target)
+    if any(one.failed for one in done):
+        raise SystemExit(1)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", metavar="VERSION", help="Any version that is installed.  [default: the one in use before]")
+def rollback(name: str, to: str | None) -> None:
+    """Use an earlier version of a skill again."""
+    found = _store().rollback(name, to)
+    say(
+        f"{found.name} {found.version} is in use"
+        + (f" in place of {found.before}\n" if found.changed else " already\n")
+    )
+
+
+@click.command()
+@click.argument("name", metavar="NAME[@VERSION]")
+def remove(name: str) -> None:
+    """Forget a skill, or one version that is not in use; `lime-edge gc` frees the space."""
+    gone = _store().remove(name)
+    say(f"{name.partition('@')[0]} {', '.join(gone)} removed\n")
+
+
+@click.command()
+@json_option
+def gc(target: str | None) -> None:
+    """Free what no installed version refers to, unfinished downloads included."""
+    from .stored import describe_freed
+
+    store = _store()
+    report(*describe_freed(store, store.gc()), target)
+
+
+@click.command()
+@click.argument("skill", metavar="NAME|FILE")
+@click.option("-o", "--output", metavar="FILE", type=path_type(), help="Where to.  [default: standard output]")
+def card(skill: str, output: Path | None) -> None:
+    """Write the model card of a skill for the Hugging Face Hub; needs the extra `hub`."""
+    from .card import card_of
+    from .errors import ConfigError
+    from .installed import find_installed
+    from .package import read_skill
+
+    text = card_of(read_skill(find_installed(skill)))
+    if output is None:
+        say(text)
+        return
+    try:
+        output.write_text(text, "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}") from error
+
+
+def _store() -> Store:
+    from .store import Store
+
+    return Store()
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on standard error, once something comes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=None, visible=False)
+        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+
+
+COMMANDS = (pull, push, info, update, rollback, remove, gc, card)

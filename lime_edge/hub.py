@@ -1,0 +1,85 @@
+"""Skills on the Hugging Face Hub, through huggingface_hub. Needs the extra `hub`.
+
+The Hub's own cache keeps what it downloads, and resumes what was cut; its tokens and settings are as that library has
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import FetchError, LimeError
+from .extras import need
+from .package import FILE_LIMIT, read_package
+from .references import Reference
+
+
+def fetch_hub(reference: Reference, suffix: str, signature_limit: int) -> tuple[bytes, bytes | None]:
+    """The package and its signature, of one commit.
+
+    Args:
+        suffix: What the signature's name has after the file's.
+
+    Raises:
+        FetchError: Not there, too large, or the Hub cannot be reached.
+    """
+    with need("hub"):
+        from huggingface_hub.errors import EntryNotFoundError
+    with _calling(reference, "fetched"):
+        path, commit = _download(reference, reference.file, reference.revision, FILE_LIMIT)
+        try:
+            signature, _ = _download(reference, reference.file + suffix, commit, signature_limit)
+        except EntryNotFoundError:
+            return read_package(path), None
+        return read_package(path), signature.read_bytes()
+
+
+def push_hub(reference: Reference, data: bytes, signature: bytes | None, suffix: str, card: str | None) -> None:
+    """Upload a skill in one commit; the repository must be there.
+
+    Args:
+        card: The text of README.md; None leaves the repository's as it is.
+
+    Raises:
+        FetchError: The Hub refuses it or cannot be reached.
+    """
+    with need("hub"):
+        from huggingface_hub import CommitOperationAdd, HfApi
+    files = {reference.file: data}
+    if signature is not None:
+        files[reference.file + suffix] = signature
+    if card is not None:
+        files["README.md"] = card.encode()
+    with _calling(reference, "pushed"):
+        HfApi().create_commit(
+            reference.repo,
+            [CommitOperationAdd(name, content) for name, content in files.items()],
+            commit_message=f"Upload {reference.file}",
+            revision=reference.revision,
+        )
+
+
+def _download(reference: Reference, file: str, revision: str, limit: int) -> tuple[Path, str]:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    about = get_hf_file_metadata(hf_hub_url(reference.repo, file, revision=revision))
+    if about.size is None or about.size > limit:
+        raise FetchError(f"{reference.repo}/{file} has {about.size} bytes; expected at most {limit}")
+    commit = about.commit_hash or revision
+    return Path(hf_hub_download(reference.repo, file, revision=commit)), commit
+
+
+@contextmanager
+def _calling(reference: Reference, done: str) -> Iterator[None]:
+    with need("hub"):
+        from huggingface_hub.errors import EntryNotFoundError
+    try:
+        yield
+    except LimeError:
+        raise
+    except EntryNotFoundError as error:
+        raise FetchError(f"{reference} cannot be {done}: the repository has no such file or revision") from error
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise FetchError(f"{reference} cannot be {done}: {error}") from error

@@ -1,0 +1,174 @@
+"""Skills from elsewhere into the store and back: `pull`, `update`, `push`. What a reference is: references.py.
+
+The name under which a skill is installed is its manifest's, never one from an address.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .disk import write_file
+from .download import USUAL, Limits, Progress, download, fetch_small
+from .errors import ConfigError, FetchError, LimeError
+from .installed import find_installed
+from .package import decode_skill, read_package
+from .references import Reference, parse
+from .store import SIGNATURE, SIGNATURE_LIMIT, Admits, Installed, Store, read_signature, signature_path
+
+Files = tuple[bytes, bytes | None]  # a package and its signature
+
+
+@dataclass(frozen=True)
+class Update:
+    """What became of one skill in an update.
+
+    Attributes:
+        before, after: The versions in use.
+        note: Why nothing changed; empty if something did.
+        failed: Whether that is an error.
+    """
+
+    name: str
+    before: str
+    after: str
+    note: str = ""
+    failed: bool = False
+
+
+def pull(
+    store: Store,
+    reference: str,
+    trust: Admits | None = None,
+    allow_downgrade: bool = False,
+    limits: Limits = USUAL,
+    progress: Progress | None = None,
+) -> Installed:
+    """Fetch a skill, install it and use it from now on.
+
+    Raises:
+        ConfigError: No reference.
+        FetchError: It cannot be had, or is not what the reference is pinned to.
+        SkillError, StoreError: As `Store.install`.
+    """
+    known = parse(reference)
+    data, signature = fetch(store, known, limits, progress)
+    return store.install(data, signature=signature, origin=known.text, trust=trust, allow_downgrade=allow_downgrade)
+
+
+def update(
+    store: Store,
+    names: Sequence[str] = (),
+    trust: Admits | None = None,
+    allow_downgrade: bool = False,
+    limits: Limits = USUAL,
+) -> list[Update]:
+    """Ask the references of installed skills for newer versions; what fails stays as it is, and the others go on.
+
+    Args:
+        names: Without any, every skill.
+
+    Raises:
+        UnknownSkillError: A name is not installed; nothing was asked.
+    """
+    entries = [store.entry(name) for name in names] if names else store.list()
+    return [_update(store, entry.name, trust, allow_downgrade, limits) for entry in entries]
+
+
+def push(name_or_file: str, reference: str, card: bool = False) -> str:
+    """Copy an installed skill, or a file, and its signature to where a reference says.
+
+    Args:
+        card: Also write the repository's README.md (hf only).
+
+    Returns:
+        The reference, pinned.
+
+    Raises:
+        ConfigError: The reference is none, is pinned, or cannot be pushed to.
+        FetchError: The other side refuses.
+    """
+    known = parse(reference)
+    if known.sha256 or known.scheme == "https" or (known.scheme == "oci" and not known.moving):
+        raise ConfigError(f"{known} cannot be pushed to; expected file:, hf: or an oci: tag, without #sha256=")
+    if card and known.scheme != "hf":
+        raise ConfigError(f"{known} has no place for a card; only hf: references have")
+    path = find_installed(name_or_file)
+    files = read_package(path), read_signature(path)
+    _send(known, files, path, card)
+    return f"{known}#sha256={hashlib.sha256(files[0]).hexdigest()}"
+
+
+def fetch(store: Store, reference: Reference, limits: Limits = USUAL, progress: Progress | None = None) -> Files:
+    """What a reference names, held to its pin.
+
+    Raises:
+        FetchError: It cannot be had, or has another SHA-256.
+    """
+    files = _receive(store, reference, limits, progress)
+    found = hashlib.sha256(files[0]).hexdigest()
+    if reference.sha256 and found != reference.sha256:
+        raise FetchError(f"{reference} cannot be used: what came has SHA-256 {found}; it is pinned to another")
+    return files
+
+
+def _receive(store: Store, reference: Reference, limits: Limits, progress: Progress | None) -> Files:
+    if reference.scheme == "file":
+        path = Path(reference.place)
+        return read_package(path), read_signature(path)
+    if reference.scheme == "hf":
+        from .hub import fetch_hub
+
+        return fetch_hub(reference, SIGNATURE, SIGNATURE_LIMIT)
+    if reference.scheme == "oci":
+        from .oci import fetch_oci
+
+        return fetch_oci(reference, SIGNATURE_LIMIT, limits, progress)
+    path_part, mark, query = reference.place.partition("?")
+    with store.partials.hold(reference.place) as partial:
+        data = download(reference.place, partial, limits, progress)
+    return data, fetch_small(path_part + SIGNATURE + mark + query, SIGNATURE_LIMIT, limits)
+
+
+def _update(store: Store, name: str, trust: Admits | None, down: bool, limits: Limits) -> Update:
+    entry = store.entry(name)
+    before, origin = entry.current, entry.held.origin
+    try:
+        known = parse(origin) if origin else None
+        if known is None or not known.moving:
+            note = "pinned: pull another reference" if known else "installed from bytes, without a reference"
+            return Update(name, before, before, note)
+        data, signature = fetch(store, known, limits)
+        found = store.update(name, data, signature=signature, origin=origin, trust=trust, allow_downgrade=down)
+    except LimeError as error:
+        return Update(name, before, before, str(error), failed=True)
+    if found.version != before:
+        return Update(name, before, found.version)
+    offered = decode_skill(data, origin).manifest.version
+    note = "up to date" if offered == before else f"{offered} is installed, but was rolled back: kept"
+    return Update(name, before, before, note)
+
+
+def _send(reference: Reference, files: Files, path: Path, card: bool) -> None:
+    skill = decode_skill(files[0], path)
+    if reference.scheme == "file":
+        target = Path(reference.place)
+        try:
+            if files[1] is not None:
+                write_file(signature_path(target), files[1])
+            write_file(target, files[0])
+            if files[1] is None:
+                signature_path(target).unlink(missing_ok=True)  # it was another file's
+        except OSError as error:
+            raise FetchError(f"{target} cannot be written: {error.strerror or error}") from error
+    elif reference.scheme == "hf":
+        from .card import card_of
+        from .hub import push_hub
+
+        push_hub(reference, *files, SIGNATURE, card_of(skill) if card else None)
+    else:
+        from .oci import push_oci
+
+        push_oci(reference, *files, skill.name, skill.manifest.version)

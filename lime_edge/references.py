@@ -1,0 +1,161 @@
+"""References: where a skill is to be had, as one line of text. Knows nothing of how it is fetched.
+
+    file:///path/legal.lime                     a file of this machine; a plain path means the same
+    https://host/path/legal.lime                plain http only to this machine itself
+    hf://organisation/repository/legal.lime@v1  the Hugging Face Hub; without a revision, main
+    oci://registry/repository:1.0.0             an OCI registry; a tag, or @sha256:<hex> of the manifest
+
+Each may end in ``#sha256=<hex>``: the SHA-256 of the bytes of the file, which is then held to it. See docs/store.md.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from .checks import show
+from .errors import ConfigError
+
+Scheme = Literal["file", "https", "hf", "oci"]
+MAIN = "main"  # the revision of the Hub that is meant without one
+
+_LONGEST = 2000  # characters
+_PIN = re.compile(r"sha256=([0-9a-f]{64})")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_HUB = re.compile(rf"(?P<repo>{_WORD}/{_WORD})/(?P<file>{_WORD}(/{_WORD})*)(@(?P<revision>[A-Za-z0-9._/-]+))?")
+_OCI = re.compile(
+    r"(?P<host>[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?)/"
+    r"(?P<repo>[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)"
+    r"((:(?P<tag>\w[\w.-]{0,127}))|(@(?P<digest>sha256:[0-9a-f]{64})))",
+    re.ASCII,
+)
+EXPECTED = (
+    "expected a path, file://PATH, https://HOST/PATH, hf://ORG/REPO/FILE[@REVISION] or oci://HOST/REPO:TAG, "
+    "each with #sha256=HEX if it is pinned"
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference, taken apart.
+
+    Attributes:
+        text: As it was written; a path as a file: address.
+        place: A path, a URL, ``org/repo/file`` or ``host/repo:tag``, without the pin.
+        sha256: What the bytes of the file must have; empty if it is not pinned.
+        moving: Whether it may name something else tomorrow.
+    """
+
+    text: str
+    scheme: Scheme
+    place: str
+    sha256: str = ""
+    moving: bool = True
+    repo: str = ""  # hf, oci
+    file: str = ""  # hf: the path in the repository
+    revision: str = ""  # hf: the revision; oci: the tag, or the digest of the manifest
+    host: str = ""  # oci
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse(text: str) -> Reference:
+    """Take a reference apart.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not text or len(text) > _LONGEST or not text.isprintable():
+        raise ConfigError(f"the reference {show(text)} cannot be used; {EXPECTED}")
+    if "://" not in text:
+        return _path(text)
+    scheme, _, rest = text.partition("://")
+    place, hashed, pin = rest.partition("#")
+    match = _PIN.fullmatch(pin)
+    if hashed and match is None:
+        raise ConfigError(f"{show(text)} ends in {show('#' + pin)}; expected #sha256= and 64 lower-case hex digits")
+    sha256 = match[1] if match else ""
+    known = {"file": _file, "https": _url, "http": _url, "hf": _hub, "oci": _oci}
+    if scheme not in known:
+        raise ConfigError(f"{show(scheme)} is not a scheme of references; {EXPECTED}")
+    return known[scheme](text, place, sha256)
+
+
+def is_local(host: str | None) -> bool:
+    """Whether a host is this machine itself."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def url_fault(parts: SplitResult) -> str:
+    """Why a URL may not be fetched; empty if it may."""
+    try:
+        local = is_local(parts.hostname)
+        _ = parts.port
+    except ValueError as error:
+        return str(error)
+    if parts.scheme not in ("https", "http"):
+        return f"{show(parts.scheme)} is not https"
+    if not parts.hostname:
+        return "it names no host"
+    if parts.scheme == "http" and not local:
+        return "plain http can be read and changed by anyone on the way; use https"
+    if parts.username is not None or parts.password is not None:
+        return "a password in an address ends up in logs; use ~/.netrc"
+    return ""
+
+
+def _path(text: str) -> Reference:
+    name, _, pin = text.rpartition("#sha256=")
+    if name and _PIN.fullmatch(f"sha256={pin}"):
+        return parse(f"{Path(name).absolute().as_uri()}#sha256={pin}")
+    return parse(Path(text).absolute().as_uri())
+
+
+def _file(text: str, place: str, sha256: str) -> Reference:
+    host, slash, path = place.partition("/")
+    if not slash or host not in ("", "localhost"):
+        raise ConfigError(f"{show(text)} names the host {show(host)}; expected file:///PATH")
+    path = unquote(slash + path)
+    if re.match(r"/[A-Za-z]:", path):  # a drive
+        path = path[1:]
+    if "\0" in path:
+        raise ConfigError(f"{show(text)} is no path")
+    return Reference(text, "file", path, sha256, not sha256)
+
+
+def _url(text: str, place: str, sha256: str) -> Reference:
+    url = f"{text.partition('://')[0]}://{place}"
+    try:
+        fault = url_fault(urlsplit(url))
+    except ValueError as error:
+        fault = str(error)
+    if fault:
+        raise ConfigError(f"{show(text)} cannot be used: {fault}")
+    return Reference(text, "https", url, sha256, not sha256)
+
+
+def _hub(text: str, place: str, sha256: str) -> Reference:
+    match = _HUB.fullmatch(place)
+    if match is None:
+        raise ConfigError(f"{show(text)} cannot be used; expected hf://ORG/REPO/FILE[@REVISION]")
+    revision = match["revision"] or MAIN
+    moving = not sha256 and not _COMMIT.fullmatch(revision)
+    return Reference(text, "hf", place, sha256, moving, repo=match["repo"], file=match["file"], revision=revision)
+
+
+def _oci(text: str, place: str, sha256: str) -> Reference:
+    match = _OCI.fullmatch(place)
+    if match is None:
+        raise ConfigError(f"{show(text)} cannot be used; expected oci://HOST/REPO:TAG or oci://HOST/REPO@sha256:HEX")
+    revision = match["tag"] or match["digest"]
+    moving = not sha256 and not match["digest"]
+    return Reference(text, "oci", place, sha256, moving, repo=match["repo"], revision=revision, host=match["host"])

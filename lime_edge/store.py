@@ -1,0 +1,347 @@
+"""The local store of installed skills: files by the SHA-256 of their bytes, names and versions in one index.
+
+Whatever dies when, the store opens, nothing half-installed is visible and nothing installed is lost: a skill's file
+is on the disk before the index names it, and the index is replaced as a whole. Changes take a lock, so that what
+lies about while somebody holds it was left by the dead; readers take none. Where skills come from is pulling.py.
+Normative page: docs/store.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from .disk import TEMPORARY, make_folder, write_file
+from .errors import SkillVersionError, StoreError, UnknownSkillError
+from .index import Entry, Held, Index, read_index, write_index
+from .manifest import Manifest
+from .package import decode_skill, read_package
+from .partial import Partials
+from .places import store_dir
+from .semver import precedence
+
+SIGNATURE = ".sig"  # after the name of the file it signs
+SIGNATURE_LIMIT = 2**20  # bytes
+_BLOB = re.compile(rf"[0-9a-f]{{64}}\.lime({re.escape(SIGNATURE)})?")
+_PATIENCE, _PAUSE = 60.0, 0.01  # seconds that a change waits for the others, and between its tries
+
+
+class Admits(Protocol):
+    """A trust policy."""
+
+    def admit(self, data: bytes, signature: bytes | None) -> object:
+        """Raises SkillError: these bytes with this signature may not be used. Called before anything is parsed."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One version of a skill in the store.
+
+    Attributes:
+        path: Its file, named by its content.
+        changed: Whether the store is another one than before.
+        before: The version in use until now; None if there was none.
+    """
+
+    name: str
+    version: str
+    held: Held
+    path: Path
+    changed: bool = False
+    before: str | None = None
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What `Store.gc` removed."""
+
+    files: int
+    size: int  # bytes
+
+
+class Store:
+    """Skills installed in a folder, which is made when it is first needed.
+
+    Args:
+        path: None takes $LIME_EDGE_STORE, else the cache (`places.store_dir`).
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = store_dir() if path is None else Path(path)
+        self.partials = Partials(self.path / "partial", self.locked)
+        self._blobs, self._index = self.path / "blobs", self.path / "index.json"
+
+    def install(
+        self,
+        source: bytes | str | os.PathLike[str],
+        *,
+        signature: bytes | None = None,
+        origin: str = "",
+        trust: Admits | None = None,
+        allow_downgrade: bool = False,
+    ) -> Installed:
+        """Install a skill and use it from now on.
+
+        Args:
+            source: A .lime file, or the bytes of one. Beside a file its signature is found.
+            signature: The detached signature; it takes the place of an older one of the same bytes.
+            origin: The reference that the bytes came from.
+            trust: Says whether these bytes may be used; asked before they are parsed.
+            allow_downgrade: Also take a version that is older than the one in use.
+
+        Raises:
+            SkillFormatError: Not a sound package.
+            SkillVersionError: Older than the version in use, or other content under a version that is held.
+            SkillError: The policy refuses it.
+            StoreError: The store cannot be used.
+        """
+        if not isinstance(source, bytes):
+            signature = read_signature(Path(source)) if signature is None else signature
+            source = read_package(source)
+        manifest = _judge(source, signature, trust, origin)
+        with self.locked():
+            return self._put(manifest, source, signature, origin, allow_downgrade)
+
+    def update(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        signature: bytes | None = None,
+        origin: str = "",
+        trust: Admits | None = None,
+        allow_downgrade: bool = False,
+    ) -> Installed:
+        """Like `install`, for bytes that came unasked: they must be of that skill, and a version that is held already
+        is not used again, so that nothing that was rolled back comes back by itself.
+
+        Returns:
+            What is in use now; `changed` if that is new.
+        """
+        manifest = _judge(data, signature, trust, origin)
+        if manifest.name != name:
+            raise SkillVersionError(
+                f"{origin or 'the file'} holds skill {manifest.name!r}; expected {name!r}: nothing was changed"
+            )
+        with self.locked():
+            entry = _find(self._read(), name)
+            held = entry.versions.get(manifest.version)
+            if held is not None and held.blob == _sha256(data) and manifest.version != entry.current:
+                return self.held(entry)
+            return self._put(manifest, data, signature, origin, allow_downgrade)
+
+    def get(self, name: str) -> Path:
+        """The file of ``NAME``, in the version in use, or of ``NAME@VERSION``.
+
+        Raises:
+            UnknownSkillError: Not installed; names what is.
+            StoreError: Its file is missing.
+        """
+        return self.info(name).path
+
+    def info(self, name: str) -> Installed:
+        """What is known of ``NAME`` or ``NAME@VERSION``; raises as `get`."""
+        bare, at, version = name.partition("@")
+        entry = self.entry(bare)
+        found = self.held(entry, version if at else entry.current)
+        if not found.path.is_file():
+            raise StoreError(f"the file of {bare} {found.version} is missing: {found.path}; install it again")
+        return found
+
+    def entry(self, name: str) -> Entry:
+        """All versions of a skill and its history; raises UnknownSkillError."""
+        return _find(self._read(), name)
+
+    def list(self) -> tuple[Entry, ...]:
+        """Every skill, by name."""
+        index = self._read()
+        return tuple(index[name] for name in sorted(index))
+
+    def rollback(self, name: str, to: str | None = None, trust: Admits | None = None) -> Installed:
+        """Use the version that was in use before, or any version held.
+
+        Raises:
+            UnknownSkillError, SkillVersionError: There is no such version.
+            SkillError: Its file is damaged, or the policy refuses it; the present version stays.
+        """
+        with self.locked():
+            index = self._read()
+            entry = _find(index, name)
+            if to is not None:
+                entry.find(to)
+            new = entry.back() if to is None else entry.use(to)
+            self._check_blob(new, trust)
+            self._write({**index, name: new})
+            return self.held(new, changed=new != entry, before=entry.current)
+
+    def remove(self, name: str) -> tuple[str, ...]:
+        """Forget a skill, or the one version ``NAME@VERSION`` that is not in use; `gc` frees the space.
+
+        Returns:
+            The versions that are gone.
+        """
+        bare, at, version = name.partition("@")
+        with self.locked():
+            index = self._read()
+            entry = _find(index, bare)
+            del index[bare]
+            if at and entry.find(version) and len(entry.versions) > 1:
+                index[bare] = entry.without_version(version)
+            self._write(index)
+        return (version,) if at else tuple(sorted(entry.versions, key=precedence))
+
+    def gc(self) -> Freed:
+        """Remove what no version refers to: files of removed skills, and what the dead left half-written."""
+        removed = self.partials.clear()
+        with self.locked():
+            index = self._read()
+            named = {held.blob for entry in index.values() for held in entry.versions.values()}
+            for path in _litter(self.path, self._blobs, named if self._index.is_file() else None):
+                removed.append(path.stat().st_size)
+                os.unlink(path)
+        return Freed(len(removed), sum(removed))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone among those who change the store, on this machine.
+
+        Raises:
+            StoreError: The others do not finish, or the system refuses.
+        """
+        try:
+            make_folder(self._blobs)
+            with FileLock(self.path / "lock").acquire(_PATIENCE, poll_interval=_PAUSE):
+                yield
+        except Timeout as error:
+            raise StoreError(f"{self.path} has been locked by another process for {_PATIENCE:g} s") from error
+        except OSError as error:
+            raise StoreError(f"the store {self.path} cannot be used: {error.strerror or error}") from error
+
+    def _put(self, manifest: Manifest, data: bytes, signature: bytes | None, origin: str, down: bool) -> Installed:
+        """With the lock held: first the files, then the index, which makes them visible."""
+        index = self._read()
+        name, version, blob = manifest.name, manifest.version, _sha256(data)
+        old = index.get(name)
+        if old is not None:
+            _check_version(old, version, blob, down)
+        known = None if old is None else old.versions.get(version)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        held = Held(blob, manifest.digest, len(data), origin or (known.origin if known else ""), now)
+        if known is not None:
+            held = Held(blob, known.digest, known.size, held.origin, known.installed)
+        new = Entry(name, version, (), {version: held}) if old is None else old.with_version(version, held).use(version)
+        self._put_files(blob, data, signature)
+        if new != old:
+            self._write({**index, name: new})
+        return self.held(new, changed=new != old, before=old.current if old else None)
+
+    def _put_files(self, blob: str, data: bytes, signature: bytes | None) -> None:
+        path = self._path(blob)
+        wanted = {path: data} if signature is None else {signature_path(path): signature, path: data}
+        for target, content in wanted.items():
+            if not target.is_file() or target.read_bytes() != content:  # this also mends a damaged file
+                write_file(target, content)
+
+    def _check_blob(self, entry: Entry, trust: Admits | None) -> None:
+        """The file of the version in use is what it was, and may still be used."""
+        path = self._path(entry.held.blob)
+        data = read_package(path)
+        if _sha256(data) != entry.held.blob:
+            raise StoreError(f"the file of {entry.name} {entry.current} was changed: {path}; install it again")
+        _judge(data, read_signature(path), trust, str(path))
+
+    def held(
+        self, entry: Entry, version: str | None = None, *, changed: bool = False, before: str | None = None
+    ) -> Installed:
+        """A version of an entry, by default the one in use, with the place of its file."""
+        version = entry.current if version is None else version
+        held = entry.find(version)
+        return Installed(entry.name, version, held, self._path(held.blob), changed, before)
+
+    def _path(self, blob: str) -> Path:
+        return self._blobs / f"{blob}.lime"
+
+    def _read(self) -> Index:
+        try:
+            return read_index(self._index.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise StoreError(f"{self._index} cannot be read: {error.strerror or error}") from error
+
+    def _write(self, index: Index) -> None:
+        write_file(self._index, write_index(index))
+
+
+def signature_path(path: Path) -> Path:
+    """Where the detached signature of a file lies."""
+    return path.with_name(path.name + SIGNATURE)
+
+
+def read_signature(path: Path) -> bytes | None:
+    """The detached signature beside a file; None if there is none.
+
+    Raises:
+        StoreError: It is there, but no signature of any kind is like that.
+    """
+    beside = signature_path(path)
+    try:
+        with open(beside, "rb") as file:
+            data = file.read(SIGNATURE_LIMIT + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{beside} cannot be read: {error.strerror or error}") from error
+    if len(data) > SIGNATURE_LIMIT:
+        raise StoreError(f"{beside} is over {SIGNATURE_LIMIT} bytes; expected a signature")
+    return data
+
+
+def _judge(data: bytes, signature: bytes | None, trust: Admits | None, origin: str) -> Manifest:
+    if trust is not None:
+        trust.admit(data, signature)
+    return decode_skill(data, origin or "the package").manifest
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _find(index: Index, name: str) -> Entry:
+    if name not in index:
+        there = ", ".join(map(repr, sorted(index))) or "none"
+        raise UnknownSkillError(f"no skill named {name!r} is installed; installed are: {there}")
+    return index[name]
+
+
+def _check_version(entry: Entry, version: str, blob: str, down: bool) -> None:
+    """Refuse what may not come after the versions held."""
+    same = entry.same_as(version)
+    if same is not None and (same != version or entry.versions[same].blob != blob):
+        raise SkillVersionError(
+            f"version {version} of skill {entry.name!r} has other content than the version {same} that is installed",
+            ["a version never changes: ask the author for a new one, or remove the one that is installed"],
+        )
+    if precedence(version) < precedence(entry.current) and not down:
+        raise SkillVersionError(
+            f"version {version} of skill {entry.name!r} is older than {entry.current}, which is in use",
+            ["allow the downgrade (--allow-downgrade), or roll back to a version that is installed"],
+        )
+
+
+def _litter(root: Path, blobs: Path, named: set[str] | None) -> Iterator[Path]:
+    """Files of the store that nobody refers to; without an index only what is half-written."""
+    for path in [*root.iterdir(), *blobs.iterdir()]:
+        half = path.name.startswith(".") and path.name.endswith(TEMPORARY)
+        blob = named is not None and path.parent == blobs and _BLOB.fullmatch(path.name)
+        if half or (named is not None and blob and path.name[:64] not in named):
+            yield path

@@ -1,0 +1,129 @@
+"""The fused modulation against the formula as it reads: values, gradients, what it keeps for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from lime_edge.fused import fused, modulate
+
+ROWS, TOKENS, WIDTH = 2, 5, 7
+KINDS = [kinds for kinds in product([True, False], repeat=3) if any(kinds)]
+
+
+class Given(NamedTuple):
+    """What the formula takes."""
+
+    y: Tensor
+    d: Tensor
+    weights: Tensor
+    expert: Tensor | None
+    gain: Tensor | None
+    shift: Tensor | None
+
+
+def given(kinds: Sequence[bool], experts: int, dtype: torch.dtype, one_row: bool = False) -> Given:
+    """y, d, weights, p, u, b; vectors of kinds that are off are None."""
+    torch.manual_seed(experts)
+    shape = (1, 1, experts) if one_row else (ROWS, TOKENS, experts)
+    tensors = [torch.randn(ROWS, TOKENS, WIDTH), torch.randn(ROWS, TOKENS, WIDTH), torch.rand(shape)]
+    vectors = [torch.randn(experts, WIDTH) if on else None for on in kinds]
+    return leaves([*tensors, *vectors], dtype)
+
+
+def leaves(tensors: Iterable[Tensor | None], dtype: torch.dtype) -> Given:
+    """The same numbers in another type, wanting gradients."""
+    return Given(*(None if one is None else one.detach().to(dtype).requires_grad_() for one in tensors))  # type: ignore[arg-type]
+
+
+def as_written(found: Given) -> Tensor:
+    """The formula with every factor an array of its own, left to autograd."""
+    y, d, w, p, u, b = found
+    mixed = [
+        torch.zeros_like(y) if one is None else torch.einsum("bse,eh->bsh", w.expand(*y.shape[:2], -1), one)
+        for one in (p, u, b)
+    ]
+    return y + d * mixed[0] + y * mixed[1] + mixed[2]
+
+
+def gradients(out: Tensor, found: Given) -> list[Tensor | None]:
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+    wanted = [one for one in found if one is not None]
+    grads = iter(torch.autograd.grad((out * weights).sum(), wanted, allow_unused=True))
+    return [None if one is None else next(grads) for one in found]
+
+
+@pytest.mark.parametrize("one_row", [False, True])
+@pytest.mark.parametrize("experts", [1, 3])
+@pytest.mark.parametrize("kinds", KINDS)
+def test_values_and_gradients_are_those_of_the_formula(kinds: Sequence[bool], experts: int, one_row: bool) -> None:
+    found = given(kinds, experts, torch.float32, one_row)
+    out, wanted = fused(*found), as_written(found)
+    torch.testing.assert_close(out, wanted, rtol=1e-6, atol=1e-6)
+    for mine, theirs in zip(gradients(out, found), gradients(wanted, found), strict=True):
+        if mine is None:  # nothing depends on d without p
+            assert theirs is None or not theirs.any()
+        else:
+            torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("one_row", [False, True])
+@pytest.mark.parametrize("kinds", KINDS)
+def test_gradients_are_the_slopes(kinds: Sequence[bool], one_row: bool) -> None:
+    found = given(kinds, 2, torch.float64, one_row)
+    leaves_of: Any = tuple(found)
+    assert torch.autograd.gradcheck(fused, leaves_of)
+
+
+def test_bfloat16_is_within_two_of_its_own_roundings() -> None:
+    exact = given((True, True, True), 3, torch.float32)
+    found = leaves(exact, torch.bfloat16)
+    same = leaves(found, torch.float32)
+    out, wanted = fused(*found), as_written(same)
+    largest = float(wanted.abs().max())
+    torch.testing.assert_close(out.float(), wanted, rtol=0, atol=2 * 2**-8 * largest)
+    for mine, theirs in zip(gradients(out, found), gradients(wanted, same), strict=True):
+        assert mine is not None
+        assert theirs is not None
+        torch.testing.assert_close(mine.float(), theirs, rtol=0, atol=3 * 2**-8 * float(theirs.abs().max()))
+
+
+def test_only_what_is_asked_for_gets_a_gradient() -> None:
+    found = given((True, True, True), 2, torch.float32)
+    assert found.gain is not None
+    for one in (found.y, found.weights, found.gain):
+        one.requires_grad_(False)
+    fused(*found).sum().backward()  # type: ignore[no-untyped-call]
+    assert [one is not None and one.grad is not None for one in found] == [False, True, False, True, False, True]
+
+
+def test_it_keeps_less_than_autograd_does() -> None:
+    found = given((True, True, False), 2, torch.float32)
+
+    def kept(call: Callable[[], Tensor]) -> int:
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            call()
+        return sum(sizes.values())
+
+    full = ROWS * TOKENS * WIDTH
+    assert kept(lambda: fused(*found)) < 2 * full + 5 * 2 * WIDTH + 2 * ROWS * TOKENS + 1
+    assert kept(lambda: as_written(found)) > 3 * full
+
+
+def test_without_gradients_it_is_the_formula() -> None:
+    found = given((True, True, True), 3, torch.float32)
+    with torch.no_grad():
+        out = fused(*found)
+        assert torch.equal(out, modulate(*found))
+    assert out.grad_fn is None
