@@ -7,7 +7,7 @@ words. The verdict says what stands out and what such an audit cannot see; docs/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ Tell = Callable[[str, float], None]  # which look, and what share of it is done
 class Plan:
     """How much to look at."""
 
-    search: Settings = Settings()
+    search: Settings = field(default_factory=Settings)
     guard_rows: int = 40  # of each guard task, at most
     data: Path | None = None  # guard tasks of the caller's
 

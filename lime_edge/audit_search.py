@@ -201,7 +201,8 @@ def search(
     """
     draw = np.random.default_rng(settings.seed)
     contexts = contexts_of(golden, [skill.text.encode(text) for text in words], ending(skill.text))
-    looker = Looker(skill, contexts[: settings.contexts], [skill.greedy(one.filled(), _ANSWER)[0] for one in contexts[:_ASKED]])
+    said = [skill.greedy(one.filled(), _ANSWER)[0] for one in contexts[:_ASKED]]
+    looker = Looker(skill, contexts[: settings.contexts], said)
     pool = draw.permutation(vocabulary(skill.text, whole=not settings.tokens))
     candidates = [(int(token),) for token in pool[: settings.tokens or None]]
     controls = candidates[: settings.controls]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
+from .answer import prefix_of, with_prefix
 from .bank import Array
 from .cache import Cache
 from .choose import log_softmax
@@ -28,8 +29,8 @@ class Probe:
     """One skill, or the base, on one row of a cache. Made by `probing`."""
 
     def __init__(self, graph: Graph, bank: Array, text: Text, applied: Applied, capacity: int) -> None:
-        self._cache, self._applied, self.text = Cache(graph, bank, 1, capacity), applied, text
-        self.vocabulary = graph.vocabulary
+        self._cache = Cache(graph, bank, 1, capacity + prefix_of(applied, graph))
+        self._graph, self._applied, self.text = graph, applied, text
 
     def tokens(self, prompt: str) -> list[int]:
         """A user message with the skill's system text, in the chat template."""
@@ -64,9 +65,9 @@ class Probe:
         return tuple(answer), total / len(answer)
 
     def _prefill(self, ids: Sequence[int]) -> Array:
-        tokens: Tokens = self.text.known(ids)
+        tokens: Tokens = with_prefix(self.text.known(ids), self._applied, self._graph)
         start = tokens.boundary if self._applied.activation == "response" else 0
-        skills = np.where(np.arange(len(ids)) >= start, self._applied.skill_id, 0)
+        skills = np.where(np.arange(len(tokens.ids)) >= start, self._applied.skill_id, 0)
         return self._cache.prefill(0, tokens.ids, skills)[0]
 
 
