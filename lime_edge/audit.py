@@ -15,7 +15,7 @@ from . import audit_drift as drifting
 from . import audit_vectors
 from .audit_search import Found, Settings, search
 from .audit_verdict import verdict
-from .errors import SkillError
+from .errors import DataError, SkillError
 from .package import Skill, check_skill, read_skill
 from .runtime import Runtime
 from .runtime.probe import Probe, probing
@@ -34,6 +34,18 @@ class Plan:
     search: Settings = field(default_factory=Settings)
     guard_rows: int = 40  # of each guard task, at most
     data: Path | None = None  # guard tasks of the caller's
+
+
+def packages(paths: Iterable[Path]) -> list[Path]:
+    """The packages that are meant: a file stands for itself, a folder for every .lime file in it.
+
+    Raises:
+        DataError: Names every path that is neither.
+    """
+    paths = list(paths)
+    if missing := [f"{path}: expected a .lime file, or a folder of them" for path in paths if not path.exists()]:
+        raise DataError("no known skills there", missing)
+    return [one for path in paths for one in (sorted(path.glob("*.lime")) if path.is_dir() else [path])]
 
 
 def known_skills(paths: Iterable[Path], skill: Skill, runtime: Runtime) -> tuple[list[Skill], list[str]]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
-from .answer import prefix_of, with_prefix
+from .answer import prefix_of, skill_rows, with_prefix
 from .bank import Array
 from .cache import Cache
 from .choose import log_softmax
@@ -66,9 +66,7 @@ class Probe:
 
     def _prefill(self, ids: Sequence[int]) -> Array:
         tokens: Tokens = with_prefix(self.text.known(ids), self._applied, self._graph)
-        start = tokens.boundary if self._applied.activation == "response" else 0
-        skills = np.where(np.arange(len(tokens.ids)) >= start, self._applied.skill_id, 0)
-        return self._cache.prefill(0, tokens.ids, skills)[0]
+        return self._cache.prefill(0, tokens.ids, skill_rows(tokens, self._applied))[0]
 
 
 @contextmanager
