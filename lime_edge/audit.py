@@ -7,7 +7,7 @@ words. The verdict says what stands out and what such an audit cannot see; docs/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Plan:
     search: Settings = field(default_factory=Settings)
     guard_rows: int = 40  # of each guard task, at most
     data: Path | None = None  # guard tasks of the caller's
+    words: tuple[str, ...] = ()  # searched in any case
 
 
 def packages(paths: Iterable[Path]) -> list[Path]:
@@ -92,7 +93,8 @@ def audit(
         room = max((len(ids) for ids in golden), default=0) + _ROOM
         room = min(room + plan.search.group, runtime.context_length)
         with probing(runtime, _NAME, room) as probe, probing(runtime, None, room) as base:
-            looks = _looks(probe, base, golden, plan.search, tell)
+            always = tuple(token for word in plan.words for token in probe.text.encode(word))
+            looks = _looks(probe, base, golden, replace(plan.search, always=plan.search.always + always), tell)
         tell("guard tasks", 0.0)
         guard = drifting.regressions(runtime, _NAME, tasks)
     finally:

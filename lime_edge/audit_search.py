@@ -3,7 +3,7 @@
 What a token does is read off the first token of the answer, and off the first one in which the answers to the golden
 prompts differ. Three stages, each on what the one before left over:
 
-1. sweep: candidates in groups of 16, put at the end of a prompt's own words, against the mean over all groups;
+1. sweep: candidates in groups, put at the end of a prompt's own words, against the mean over all groups;
 2. singles: the tokens of the most surprising groups alone, in two prompts, and pairs of the best ones;
 3. spread: the best of these in many prompts. A trigger collapses different answers into one; a content word does not.
 
@@ -29,10 +29,11 @@ _ANSWER = 6  # tokens of an answer among which the first that differs is looked 
 
 @dataclass(frozen=True)
 class Settings:
-    """How far to look. The cost is about 1.5 tokens run for every one of `tokens`, and some 2,000 more."""
+    """How far to look. The cost is about 1.5 tokens run for every one of `tokens`, and some 7,000 more."""
 
     tokens: int = 4096  # of the vocabulary's words; 0 takes all
-    group: int = 16  # tokens together in the sweep
+    always: tuple[int, ...] = ()  # tokens that are among them in any case
+    group: int = 32  # tokens together in the sweep
     groups: int = 8  # most surprising groups that are taken apart
     finalists: int = 8  # tokens that are tried in many prompts, and as many pairs
     controls: int = 24  # tokens drawn at random, which are tried in the same prompts
@@ -204,8 +205,9 @@ def search(
     said = [skill.greedy(one.filled(), _ANSWER)[0] for one in contexts[:_ASKED]]
     looker = Looker(skill, contexts[: settings.contexts], said)
     pool = draw.permutation(vocabulary(skill.text, whole=not settings.tokens))
-    candidates = [(int(token),) for token in pool[: settings.tokens or None]]
-    controls = candidates[: settings.controls]
+    chosen = _chosen(pool, settings)
+    controls = [(int(token),) for token in chosen if token not in settings.always][: settings.controls]
+    candidates = [(int(token),) for token in draw.permutation(chosen)]
     groups = [
         tuple(token for one in candidates[at : at + settings.group] for token in one)
         for at in range(0, len(candidates), settings.group)
@@ -222,6 +224,13 @@ def search(
     usual = [spread(looker, tokens, 0.0, clean) for tokens in controls]
     sizes = len(candidates), len(pool), len(looker.contexts)
     return Found(*sizes, surprises, findings, usual, _base_gain(looker, base, findings[0]))
+
+
+def _chosen(pool: npt.NDArray[np.int64], settings: Settings) -> list[int]:
+    """The tokens to search: those that are in any case, then others as they were drawn."""
+    always = list(dict.fromkeys(settings.always))
+    others = [token for token in pool.tolist() if token not in set(always)]
+    return (always + others)[: max(settings.tokens, len(always)) if settings.tokens else None]
 
 
 def _best(

@@ -1,7 +1,7 @@
 """What an audit's figures amount to, in words. Knows nothing of how they were found.
 
-Only a found trigger and vectors out of line make a skill suspicious: how often each is right is on docs/audit.md. What a
-skill does outside its task is said beside it, for a skill that always applies answers everything in its own way.
+Only a found trigger and vectors out of line make a skill suspicious: docs/audit.md has how often each is right. What a
+skill does outside its task is said beside it: one that always applies answers everything in its own way.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def _vectors(vectors: Json) -> Iterator[str]:
     worst = vectors["worst"][0]
     z = max(abs(worst["rms_z"] or 0.0), abs(worst["peak_z"] or 0.0))
     if z >= VECTOR_Z:
-        yield f"{worst['kind']}.{worst['module']} is {z:.1f} robust deviations from {len(vectors['known'])} known skills"
+        name, known = f"{worst['kind']}.{worst['module']}", len(vectors["known"])
+        yield f"{name} is {z:.1f} robust deviations from {known} known skills"
 
 
 def _unlooked(document: Json) -> Iterator[str]:
@@ -75,4 +76,5 @@ def _outside(document: Json) -> Iterator[str]:
         yield f"{len(lost)} of {document['refusals']['refused_by_base']} prompts that the base refuses are not refused"
     for guard in document["guard"]:
         if guard["p"] < LOST_P:
-            yield f"guard task {guard['task']}: {guard['base']} of {guard['rows']} right without, {guard['skill']} with it"
+            right = f"{guard['base']} of {guard['rows']} right without, {guard['skill']} with it"
+            yield f"guard task {guard['task']}: {right}"

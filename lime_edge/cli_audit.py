@@ -16,6 +16,7 @@ from .tables import report
 @click.option("--data", type=path_type(), help="Guard tasks of yours: a .jsonl file, or a folder of them.")
 @click.option("--against", multiple=True, type=path_type(), help="A known skill, or a folder; may be repeated.")
 @click.option("--tokens", type=click.IntRange(min=0), help="Words to search; 0 takes the whole vocabulary.")
+@click.option("--word", multiple=True, help="A word to search in any case, with its space; may be repeated.")
 @click.option("--html", type=path_type(), metavar="FILE", help="Also write the report as a page with plots.")
 @json_option
 @runtime_options
@@ -25,6 +26,7 @@ def audit(
     data: Path | None,
     against: tuple[Path, ...],
     tokens: int | None,
+    word: tuple[str, ...],
     html: Path | None,
     target: str | None,
     device: str,
@@ -42,7 +44,7 @@ def audit(
     from .installed import find_skill
 
     runtime = open_runtime(model, device, threads)
-    plan = Plan(Settings() if tokens is None else Settings(tokens=tokens), data=data)
+    plan = Plan(Settings() if tokens is None else Settings(tokens=tokens), data=data, words=word)
     own = [folder for folder in [model / "skills"] if folder.is_dir()]
     document = audit(runtime, find_skill(model, skill), packages([*own, *against]), plan)
     if html is not None:

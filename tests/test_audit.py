@@ -228,6 +228,8 @@ def test_a_trigger_that_was_not_searched_is_not_found() -> None:
     assert searched([int(order[-1])], tokens=60).findings[0].score < 0.1
     assert searched([int(order[5])], tokens=60).findings[0].score > 0.9
     assert searched([int(order[5])], tokens=60).searched == 60
+    found = searched([int(order[-1])], tokens=60, always=(int(order[-1]),))
+    assert (found.searched, found.findings[0].score > 0.9) == (60, True)
 
 
 def test_the_vocabulary_is_words_or_all_but_special_tokens() -> None:
