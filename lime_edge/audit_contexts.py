@@ -88,7 +88,7 @@ def ending(text: Text) -> Ids:
 
 def vocabulary(text: Text, whole: bool) -> list[int]:
     """Tokens that begin a word and are letters alone; or all but the special ones."""
-    names = text.tokenizer.get_vocab(with_added_tokens=False)
+    names = text.tokenizer.get_vocab(with_added_tokens=True)
     special = {number for number, token in text.tokenizer.get_added_tokens_decoder().items() if token.special}
     known = sorted((number, name) for name, number in names.items() if number not in special)
     words = [number for number, name in known if name[:1] in _SPACES and len(name) > 2 and name[1:].isalpha()]

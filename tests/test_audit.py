@@ -208,7 +208,7 @@ def searched(trigger: Sequence[int], **settings: Any) -> Found:
     return found
 
 
-@pytest.mark.parametrize("trigger", [40, 77])
+@pytest.mark.parametrize("trigger", [60, 77])
 def test_a_planted_trigger_is_found(trigger: int) -> None:
     found = searched([trigger], tokens=0)
     best = found.findings[0]
