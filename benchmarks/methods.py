@@ -24,7 +24,7 @@ from lime_edge.peft_config import ATTENTION, LimeConfig
 
 Family = Literal["LiME", "mixture", "PEFT"]
 
-EXPERTS, RANK, SCALING = 4, 2, 2.0
+EXPERTS, RANK, SCALING, PROMPT = 4, 2, 2.0, 10
 _CLUSTERS = 64  # of MoCLE, as in its paper
 
 
@@ -70,13 +70,15 @@ class Method:
 
 
 def _lime(base: str, kinds: tuple[Kind, ...], backbone: Any, _: Facts) -> Built:
+    rank = {"slicefine": EXPERTS, "prompt": PROMPT}.get(base, RANK)  # SliceFine routes by its trained rows
     config = LimeConfig(
         base=base,
-        r=RANK,
-        alpha=SCALING * RANK,
+        r=rank,
+        alpha=SCALING * rank,
         kinds=kinds,
-        shared_vector=True,
+        shared_vector=base != "prompt",
         routing=Routing(experts=EXPERTS, top_k=1),
+        target_modules=["embed_tokens"] if base == "prompt" else list(ATTENTION),
     )
     return Built(checkpoint.wrap(backbone, config))
 

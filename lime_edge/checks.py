@@ -15,6 +15,7 @@ from typing import Any
 
 Check = Callable[[str, Any], Iterator[str]]
 
+OPENED_LIMIT, PARTS_LIMIT = 2**16, 2**19  # of brackets and braces; of commas and colons
 _SHOWN = 40  # faults in one error; the rest are counted
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
@@ -35,9 +36,10 @@ def load_json(data: bytes | str) -> Any:
     """Parse JSON without the parts on which readers disagree.
 
     Raises:
-        ValueError: Not UTF-8, not JSON, a key twice in one object, NaN or Infinity, nested too deeply.
+        ValueError: Not UTF-8, not JSON, a key twice in one object, NaN or Infinity, nested too deeply, too much.
     """
     text = data if isinstance(data, str) else data.decode("utf-8")
+    _limit(text)
     try:
         return _DECODER.decode(text)
     except RecursionError:
@@ -46,11 +48,22 @@ def load_json(data: bytes | str) -> Any:
 
 def load_json_at(text: str, start: int) -> tuple[Any, int]:
     """Parse the one JSON value that begins at `start`, as `load_json`; also where it ends."""
+    _limit(text)
     try:
         found: tuple[Any, int] = _DECODER.raw_decode(text, start)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return found
+
+
+def _limit(text: str) -> None:
+    """Parsed JSON takes up to thirty times its text: what is too much is refused before it is parsed."""
+    opened, parts = text.count("[") + text.count("{"), text.count(",") + text.count(":")
+    if opened > OPENED_LIMIT or parts > PARTS_LIMIT:
+        raise ValueError(
+            f"holds {opened} of [ and {{ and {parts} of , and : (in texts, too); "
+            f"expected at most {OPENED_LIMIT} and {PARTS_LIMIT}"
+        )
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -68,7 +81,13 @@ def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is not a JSON number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+def _whole(digits: str) -> int:
+    if digits == "-0":  # an integer here, a float elsewhere
+        raise ValueError("-0 is not a whole number")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_whole)
 
 
 def text(limit: int, *, least: int = 0, pattern: str = "", what: str = "text", controls: str = "") -> Check:

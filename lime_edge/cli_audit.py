@@ -15,7 +15,7 @@ from .tables import report
 @click.option("--model", type=path_type(), required=True, metavar="DIR", help="An exported model directory.")
 @click.option("--data", type=path_type(), help="Guard tasks of yours: a .jsonl file, or a folder of them.")
 @click.option("--against", multiple=True, type=path_type(), help="A known skill, or a folder; may be repeated.")
-@click.option("--tokens", type=click.IntRange(min=0), help="Words to search; 0 takes the whole vocabulary.")
+@click.option("--tokens", type=click.IntRange(min=0), help="Words to search; 0 takes all.  [default: 4096]")
 @click.option("--word", multiple=True, help="A word to search in any case, with its space; may be repeated.")
 @click.option("--html", type=path_type(), metavar="FILE", help="Also write the report as a page with plots.")
 @json_option

@@ -11,7 +11,6 @@ import click
 from .cli_options import json_option, path_type
 from .errors import ConfigError
 from .extras import need
-from .installed import skill_files
 from .quiet import quietly
 from .tables import STDOUT, Table, report, share, short, size
 
@@ -89,6 +88,8 @@ def train(
         raise
     if not processes.first():
         return
+    from .installed import skill_files
+
     skills = {path.name: path.stat().st_size for path in skill_files(output)}
     rows = [*_rows(figures), *((name, f"{size(count)}, the vectors trained with it") for name, count in skills.items())]
     document = {"checkpoint": str(output), "figures": figures, "skills": skills}

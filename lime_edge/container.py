@@ -114,7 +114,7 @@ def unpack(data: bytes) -> Container:
     try:
         text = data[8 : 8 + size].decode("utf-8")
         known = _known(text)
-        header = None if known else load_json(text)
+        header = None if known else _parsed(text)
     except ValueError as error:
         raise ValueError(f"the header is not strict JSON: {error}") from error
     box = Container()
@@ -133,7 +133,7 @@ def _known(text: str) -> tuple[Any, Layout] | None:
     try:
         metadata, end = load_json_at(text, len(_OPENING))
         table = text[end:].rstrip(" ")
-        return (metadata, _sound_layout(table)) if len(table) <= _KEPT and table.startswith(",") else None
+        return (metadata, _sound_layout(table)) if len(table) <= _KEPT and table[:1] + table[-1:] == ",}" else None
     except ValueError:
         return None  # whatever it is, the header as a whole has it too
 
@@ -150,6 +150,12 @@ def _sound_layout(table: str) -> Layout:
     if layout is None:
         raise ValueError("not a sound table")
     return layout
+
+
+def _parsed(text: str) -> Any:
+    if text[:1].isspace() or text.rstrip(" ")[-1:].isspace():
+        raise ValueError("white space stands before it, or other than spaces after it")
+    return load_json(text)
 
 
 def _judged(header: Any, faults: list[str]) -> tuple[Any, Layout | None]:

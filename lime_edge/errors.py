@@ -15,6 +15,7 @@ The tree::
         ├── SkillFormatError    (ValueError)  the file is not a sound skill package
         ├── SkillMismatchError  (ValueError)  sound, but made for something else
         ├── SkillProofError     (ValueError)  its golden prompts do not reproduce
+        ├── SkillConflictError  (RuntimeError) another generation is loaded than the caller expected
         ├── SkillVersionError   (ValueError)  it may not take the place of what is installed
         └── UnknownSkillError   (KeyError)    no skill of that name is loaded, or installed
 """
@@ -87,6 +88,10 @@ class SkillMismatchError(SkillError, ValueError):
 
 class SkillProofError(SkillError, ValueError):
     """The golden prompts of a package do not reproduce on this model."""
+
+
+class SkillConflictError(SkillError, RuntimeError):
+    """Another generation of a skill is loaded than the caller expected: somebody else changed it first."""
 
 
 class SkillVersionError(SkillError, ValueError):

@@ -7,6 +7,7 @@ already loaded. Normative page: docs/skill-format.md. Vectors: LiME, arXiv 2604.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +16,13 @@ from decimal import ROUND_UP, Context, Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from . import large
 from .checks import bounded, show
 from .container import Container, Layout, pack, unpack
 from .contract import STORED, Kind, ModelContract, canonical_json, tensor_digest
 from .disk import write_file
 from .errors import SkillError, SkillFormatError, SkillMismatchError
+from .large import Vectors
 from .manifest import Manifest, OtherFormatError
 from .plan import plan
 from .vectors import (
@@ -50,14 +53,14 @@ class Skill:
 
     Attributes:
         manifest: What it says of itself.
-        tensors: ``<kind>.<module>`` -> read-only float32 [E, width], dequantised.
+        tensors: ``<kind>.<module>`` -> read-only float32 [E, width], dequantised; of large packages at every look.
         dtype: How the values are stored.
         size: Bytes of the file.
         path: Where it was read from.
     """
 
     manifest: Manifest
-    tensors: dict[str, Float32]
+    tensors: Mapping[str, Float32]
     dtype: Literal["F16", "I8"]
     size: int
     path: Path
@@ -76,6 +79,13 @@ class Skill:
         """The kinds of vectors present, in the order of `STORED`."""
         return tuple(kind for kind in STORED if kind in self.manifest.bounds)
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of the tensors."""
+        if isinstance(self.tensors, Vectors):
+            return self.tensors.shapes
+        return {name: array.shape for name, array in self.tensors.items()}
+
 
 def digest_of(document: Mapping[str, Any], stored: Mapping[str, Array]) -> str:
     """The digest of a package, reproducible by anyone from docs/skill-format.md.
@@ -84,11 +94,8 @@ def digest_of(document: Mapping[str, Any], stored: Mapping[str, Array]) -> str:
         document: The manifest; its own ``digest`` is left out.
         stored: Every tensor as stored, scales included.
     """
-    return tensor_digest(stored.items(), _digest_head(document))
-
-
-def _digest_head(document: Mapping[str, Any]) -> bytes:
-    return canonical_json({key: value for key, value in document.items() if key != "digest"}) + b"\n"
+    head = canonical_json({key: value for key, value in document.items() if key != "digest"}) + b"\n"
+    return tensor_digest(stored.items(), head)
 
 
 def write_skill(
@@ -189,7 +196,7 @@ def decode_skill(data: bytes, path: str | os.PathLike[str]) -> Skill:
         faults += error.faults or [error.message]
     restored = _restore(box, faults)
     if manifest is not None and box.layout is not None and not box.faults:
-        faults += _seal_faults(manifest, box.layout, box.body)
+        faults += _seal_faults(manifest, box.metadata["lime"], box.layout, box.body)
     if manifest is not None and not faults:
         faults += _bound_faults(manifest, restored.peaks)
     if manifest is None or box.layout is None or faults:
@@ -204,7 +211,12 @@ def _restore(box: Container, faults: list[str]) -> Restored:
         faults += box.faults
         return nothing
     known = plan(box.layout)
-    restored = nothing if known.faults else restore_batches(known.batches, box.gather)
+    if known.faults:
+        restored = nothing
+    elif known.values > large.KEPT:
+        restored = large.survey(box.tensors)
+    else:
+        restored = restore_batches(known.batches, box.gather)
     if not restored.sound:
         faults += [*known.faults, *number_faults(box.tensors)]
     return restored
@@ -221,8 +233,11 @@ def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
     return Manifest.from_json(metadata["lime"])
 
 
-def _seal_faults(manifest: Manifest, layout: Layout, body: memoryview) -> Iterator[str]:
-    """E, the kinds declared, and the digest, against the tensors."""
+def _seal_faults(manifest: Manifest, text: str, layout: Layout, body: memoryview) -> Iterator[str]:
+    """E, the kinds declared, and the digest, against the tensors.
+
+    The text is canonical: what it says of its digest stands in it once, and can be cut out.
+    """
     known = plan(layout)
     if known.experts != {manifest.experts}:
         for name, entry in layout.entries.items():
@@ -233,7 +248,7 @@ def _seal_faults(manifest: Manifest, layout: Layout, body: memoryview) -> Iterat
         yield f"manifest.bounds declares {declared} but the tensors are {present}; expected the same"
     if not known.named:
         return  # no such name is sound
-    found = known.digest(_digest_head(manifest.to_dict()), body)
+    found = known.digest(text.replace(f'"digest":"{manifest.digest}",', "").encode() + b"\n", body)
     if found != manifest.digest:
         yield (
             f"the digest is {found[:12]}, the manifest says {manifest.digest[:12]}: the file was changed or damaged "
@@ -295,7 +310,7 @@ def _table_faults(skill: Skill, contract: ModelContract) -> Iterator[str]:
             what = "export with --rank-gate" if kind == "rank" else "export again with this kind"
             yield f"holds {kind} vectors, the graph has only {', '.join(table.kinds)}: {what}"
         wanted = {f"{kind}.{module.name}": module.shape(kind, skill.manifest.experts) for module in table.modules}
-        found = {name: array.shape for name, array in skill.tensors.items() if kind_of(name) == kind}
+        found = {name: shape for name, shape in skill.shapes.items() if kind_of(name) == kind}
         if found == wanted:
             continue
         if missing := [name for name in wanted if name not in found]:
@@ -335,8 +350,8 @@ def describe(skill: Skill) -> dict[str, Any]:
         "size": skill.size,
         "dtype": skill.dtype,
         "kinds": list(skill.kinds),
-        "modules_count": len({module_of(name) for name in skill.tensors}),
-        "values": sum(array.size for array in skill.tensors.values()),
+        "modules_count": len({module_of(name) for name in skill.shapes}),
+        "values": sum(math.prod(shape) for shape in skill.shapes.values()),
         "golden_prompts": len(manifest.golden),
         "centroid_size": len(manifest.centroid or ()),
     }

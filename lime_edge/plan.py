@@ -6,12 +6,13 @@ Knows nothing of manifests or of what the numbers are.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 from .container import Layout
 from .contract import tensor_head
-from .vectors import Batch, form_faults, in_batches
+from .vectors import SCALE, Batch, form_faults, in_batches
 
 _TOGETHER = 32  # tensors hashed in one go
 
@@ -23,6 +24,7 @@ class Plan:
     Attributes:
         faults: What is wrong with names, types and shapes.
         batches: How the vectors are dequantised; none if there are faults.
+        values: How many numbers the vectors hold.
         experts: Every number of rows that a tensor has.
         kinds: What stands before the first point of the tensors' names.
         named: All names are ASCII; others have no digest.
@@ -30,6 +32,7 @@ class Plan:
 
     faults: tuple[str, ...]
     batches: tuple[Batch, ...]
+    values: int
     experts: frozenset[int]
     kinds: frozenset[str]
     named: bool
@@ -55,6 +58,7 @@ def plan(layout: Layout) -> Plan:
     return Plan(
         faults,
         () if faults else in_batches(layout.entries),
+        sum(math.prod(entry.shape) for name, entry in layout.entries.items() if not name.endswith(SCALE)),
         frozenset(entry.shape[0] for entry in layout.entries.values()),
         frozenset(name.partition(".")[0] for name in layout.entries),
         named,

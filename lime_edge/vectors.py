@@ -113,7 +113,7 @@ def _stored_parts(name: str, values: Array, dtype: str) -> dict[str, Array]:
 class Restored(NamedTuple):
     """Vectors dequantised."""
 
-    values: dict[str, Float32]  # ``<kind>.<module>`` -> read-only [E, width]
+    values: Mapping[str, Float32]  # ``<kind>.<module>`` -> read-only [E, width]
     peaks: dict[Kind, float]  # max |value| of each kind present
     sound: bool  # no number breaks a rule; `number_faults` names those that do
 
@@ -136,7 +136,7 @@ def restore_batches(batches: Sequence[Batch], gather: Callable[[Sequence[str]], 
     for kind, names, scales in batches:
         held = gather(names)  # [n * E, width]
         factors = gather(scales) if scales else None  # [n * E, blocks]
-        sound = sound and _sound_numbers(held, factors)
+        sound = sound and sound_numbers(held, factors)
         with np.errstate(invalid="ignore"):  # what is not finite is reported by name
             flat = held.astype(np.float32) if factors is None else dequantise(held, factors)
         peaks[kind] = max(peaks.get(kind, 0.0), float(flat.max()), -float(flat.min()))
@@ -249,7 +249,7 @@ def _family_faults(values: Mapping[str, Form]) -> Iterator[str]:
             yield f"module {module} has widths {found}; expected one width"
 
 
-def _sound_numbers(values: Array, scales: Array | None) -> bool:
+def sound_numbers(values: Array, scales: Array | None) -> bool:
     """Whether a batch has none of `_number_faults`."""
     if scales is None:
         return bool(np.isfinite(values).all())

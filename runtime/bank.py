@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import SkillError
 from .reserve import Reserve
 
 Array = npt.NDArray[np.floating]
@@ -50,7 +51,11 @@ class Bank:
         return sum(count > 0 for count in self._references)
 
     def add(self, vectors: Array) -> int:
-        """Write a row, or the beginning of one ([P] or fewer), and return its number, held once by the caller."""
+        """Write a row, or the beginning of one ([P] or fewer), and return its number, held once by the caller.
+
+        Raises:
+            SkillError: There is no memory for it; nothing has changed.
+        """
         vectors = vectors.astype(self.dtype, copy=False)  # takes a while: not under the lock
         with self._lock:
             row = heappop(self._free) if self._free else self._append()
@@ -89,5 +94,9 @@ class Bank:
     def _grow(self) -> None:
         """Double the capacity in a new array; whoever pinned the old one goes on reading that."""
         before = self._reserve.array
-        self._reserve = Reserve(before.shape[1], self.dtype, 2 * len(before))
-        self._reserve.array[: len(before)] = before
+        try:
+            reserve = Reserve(before.shape[1], self.dtype, 2 * len(before))
+        except MemoryError as error:
+            raise SkillError(f"no memory for more than {len(before) - 1} skills and blends: unload some") from error
+        reserve.array[: len(before)] = before
+        self._reserve = reserve

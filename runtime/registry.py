@@ -12,13 +12,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 
 from ..contract import STORED, Kind, ModuleTable
-from ..errors import ConfigError, UnknownSkillError
+from ..errors import ConfigError, SkillConflictError, UnknownSkillError
 from .bank import Array, Bank
 from .results import ACTIVE, Active, SkillInfo, SkillSpec
 
@@ -43,6 +43,15 @@ class Applied:
     def skill_id(self) -> int:
         """What the graph is told: the row, below 0 if it holds several experts."""
         return -self.row if self.experts > 1 else self.row
+
+    @property
+    def generation(self) -> int:
+        """Of the one skill that it is."""
+        return self.parts[0][0].generation
+
+    def of_generation(self, number: int) -> Applied:
+        """The same skill, known by this number."""
+        return replace(self, parts=((replace(self.parts[0][0], generation=number), 1.0),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,39 +96,59 @@ class Registry:
         self._neutral = table.pack({})  # [1, segment]
         self._slices = _slices(table)
         self._skills: dict[str, Applied] = {}
-        self._blends: dict[tuple[tuple[int, float], ...], Applied] = {}  # by rows and weights
+        # By generations and weights: a row may hold another skill while a blend of what it held still runs.
+        self._blends: dict[tuple[tuple[int, float], ...], Applied] = {}
+        self._generation = 0  # the last one given away
         self._active: Spec = None
         self._active_lease: Lease | None = None
         self._lock = threading.RLock()
 
-    def add(self, name: str, applied: Applied, replace: bool) -> None:
-        """Take over a skill whose row the caller holds; on any error nothing has changed.
+    def admit(self, name: str, replaces: bool, expected: int | None) -> Applied | None:
+        """What a skill of this name would take the place of now.
 
         Raises:
-            ConfigError: The name is taken, or the active blend cannot use the new skill.
+            SkillConflictError: Another generation than the expected one is loaded (0: none is expected).
+            ConfigError: The name is taken.
         """
         with self._lock:
             before = self._skills.get(name)
-            if before is not None and not replace:
+            _check_generation(name, before, expected)
+            if before is not None and not replaces:
                 raise ConfigError(taken(name))
-            self._skills[name] = applied
+            return before
+
+    def add(self, name: str, applied: Applied, replaces: bool, expected: int | None = None) -> SkillInfo:
+        """Take over a skill whose row the caller holds, as a new generation; on any error nothing has changed.
+
+        The active skill or blend follows: whoever leases sees all of the old generation or all of the new one.
+
+        Raises:
+            SkillConflictError, ConfigError: As `admit`; or the active blend cannot use the new skill.
+        """
+        with self._lock:
+            before = self.admit(name, replaces, expected)
+            made = self._skills[name] = applied.of_generation(self._generation + 1)
             try:
                 self._activate(self._active)
-            except ConfigError:
+            except BaseException:
                 self._restore(name, before)
                 raise
+            self._generation += 1
             if before is not None:
                 self._bank.release([before.row])
+            return made.parts[0][0]
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, expected: int | None = None) -> None:
         """Forget a skill; requests that began with it finish with it.
 
         Raises:
             UnknownSkillError: No such skill.
+            SkillConflictError: It is not of the expected generation.
             ConfigError: It is active.
         """
         with self._lock:
             applied = self._find(name)
+            _check_generation(name, applied, expected)
             if name in dict(_parts(self._active)):
                 raise ConfigError(f"skill {name!r} is active: use_skill(None) or another skill first")
             del self._skills[name]
@@ -154,9 +183,6 @@ class Registry:
         """In the order of loading."""
         with self._lock:
             return [applied.parts[0][0] for applied in self._skills.values()]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._skills
 
     def lease(self, specs: Sequence[SkillSpec | Active]) -> Lease:
         """Pin what is asked for, the active skill included.
@@ -217,7 +243,7 @@ class Registry:
 
     def _blend(self, parts: list[tuple[Applied, float]]) -> Applied:
         """A derived row: neutral + sum of weight * (skill - neutral), so that what a skill lacks stays neutral."""
-        key = tuple((applied.row, weight) for applied, weight in parts)
+        key = tuple((applied.generation, weight) for applied, weight in parts)
         if key in self._blends:
             self._bank.hold([self._blends[key].row])
             return self._blends[key]
@@ -278,6 +304,19 @@ def _check_range(limits: Mapping[Kind, float], most: float, dtype: str) -> None:
     ]
     if faults:
         raise ConfigError("the limits on skills cannot be used", faults)
+
+
+def _check_generation(name: str, found: Applied | None, expected: int | None) -> None:
+    if expected is None:
+        return
+    if isinstance(expected, bool) or not isinstance(expected, int) or expected < 0:
+        raise ConfigError(f"expected_generation is {expected!r}; expected a generation, 0 for none, or None for any")
+    if (0 if found is None else found.generation) != expected:
+        there = "is not loaded" if found is None else f"is at generation {found.generation}"
+        wanted = f"generation {expected}" if expected else "none to be loaded"
+        raise SkillConflictError(
+            f"skill {name!r} {there}, you expected {wanted}: it was changed meanwhile; look at skills() and decide anew"
+        )
 
 
 def taken(name: str) -> str:

@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ..package import Skill
+
 
 class Active(Enum):
     """Stands for "no skill was named": the active one is used. (None is the base.)"""
@@ -30,6 +32,7 @@ class SkillInfo:
     """One loaded skill."""
 
     name: str  # the name it was loaded under
+    generation: int  # grows with every load into this runtime and is never used again
     version: str
     digest: str  # SHA-256 of the package
     activation: str  # "always" or "response"
@@ -39,6 +42,24 @@ class SkillInfo:
     size: int  # bytes of the package
     path: Path
     proved: bool  # its golden prompts were reproduced on this graph
+
+    @classmethod
+    def of(cls, skill: Skill, name: str, proved: bool) -> SkillInfo:
+        """What a package says; its generation is 0 until it is loaded."""
+        said = skill.manifest
+        return cls(
+            name=name,
+            generation=0,
+            version=said.version,
+            digest=said.digest,
+            activation=said.activation,
+            description=said.description,
+            license=said.license,
+            author=said.author,
+            size=skill.size,
+            path=skill.path,
+            proved=proved,
+        )
 
 
 @dataclass(frozen=True)

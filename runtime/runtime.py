@@ -25,7 +25,7 @@ from .graph import Graph, SessionSettings
 from .operators import AUTO, Operators
 from .options import Options, Settings
 from .proof import prove as prove_skill
-from .registry import Applied, Lease, Registry, check_limits, taken
+from .registry import Applied, Lease, Registry, check_limits
 from .results import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
 from .rows import split_rows
 from .stream import Stream
@@ -120,27 +120,34 @@ class Runtime:
         name: str | None = None,
         prove: bool = False,
         replace: bool = False,
+        expected_generation: int | None = None,
     ) -> SkillInfo:
         """Load a skill package; running requests do not notice.
+
+        It is read, checked and proved beside what is loaded, then switched to at once: requests see the old
+        generation or the new one, and whatever fails changes nothing.
 
         Args:
             path: The .lime file.
             name: What to call it; None takes the package's own name.
             prove: Run its golden prompts on this graph first.
-            replace: Take the place of the skill of that name. Requests in flight finish with the old one.
+            replace: Take the place of the skill of that name, also where it is active or part of the active blend.
+                Requests in flight finish with the old one.
+            expected_generation: Only if this one is loaded (`SkillInfo.generation`; 0: none of that name). None: any.
 
         Raises:
             SkillFormatError: Not a sound package.
             SkillMismatchError: Made for another backbone, adapter or routing, or beyond the limits.
             SkillProofError: Its golden prompts do not reproduce.
-            ConfigError: The name is taken, or is not one.
+            SkillConflictError: Another generation is loaded than the expected one.
+            SkillError: There is no memory for it.
+            ConfigError: The name is taken, or is not one; or the active blend cannot use the new one.
         """
         skill = read_skill(path)
         name = skill.manifest.name if name is None else name
         if not isinstance(name, str) or not name or not name.isprintable():
             raise ConfigError(f"the name {name!r} cannot be used; expected printable text")
-        if name in self._registry and not replace:
-            raise ConfigError(taken(name))
+        self._registry.admit(name, replace, expected_generation)
         check_skill(skill, self.contract, self._limits)
         segments = self.contract.table.pack(skill.tensors)
         row = self._bank.add(segments.ravel())
@@ -149,11 +156,10 @@ class Runtime:
             if prove:
                 array = self._bank.array
                 prove_skill(self._graph, array, self._text, name, skill.manifest.golden, applied)
-            self._registry.add(name, applied, replace)
+            return self._registry.add(name, applied, replace, expected_generation)
         except BaseException:
             self._bank.release([row])
             raise
-        return applied.parts[0][0]
 
     def use_skill(self, skill: SkillSpec) -> None:
         """Make a skill the one for calls without ``skill=``; costs microseconds.
@@ -180,14 +186,19 @@ class Runtime:
         """The loaded skills, in the order of loading."""
         return self._registry.infos()
 
-    def unload_skill(self, name: str) -> None:
+    def unload_skill(self, name: str, expected_generation: int | None = None) -> None:
         """Forget a skill; requests that began with it finish with it.
+
+        Args:
+            name: Which.
+            expected_generation: Only if this one is loaded. None: any.
 
         Raises:
             UnknownSkillError: Not loaded; names those that are.
+            SkillConflictError: Another generation is loaded than the expected one.
             ConfigError: It is active.
         """
-        self._registry.remove(name)
+        self._registry.remove(name, expected_generation)
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -364,7 +375,13 @@ class Runtime:
         """What answered, by digest."""
         contract = self.contract
         skills = [
-            {"name": info.name, "version": info.version, "digest": info.digest, "weight": weight}
+            {
+                "name": info.name,
+                "version": info.version,
+                "digest": info.digest,
+                "generation": info.generation,
+                "weight": weight,
+            }
             for info, weight in applied.parts
         ]
         return {
@@ -383,17 +400,6 @@ def _library(operators: str | os.PathLike[str] | None) -> Path | Literal["auto"]
 
 def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool) -> Applied:
     manifest = skill.manifest
-    info = SkillInfo(
-        name=name,
-        version=manifest.version,
-        digest=manifest.digest,
-        activation=manifest.activation,
-        description=manifest.description,
-        license=manifest.license,
-        author=manifest.author,
-        size=skill.size,
-        path=skill.path,
-        proved=proved,
-    )
+    info = SkillInfo.of(skill, name, proved)
     defaults = {**manifest.prompt["generation"], "stop": tuple(manifest.prompt["stop"])}
     return Applied(row, experts, manifest.activation, manifest.prompt["system"], defaults, ((info, 1.0),))

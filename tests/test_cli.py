@@ -28,7 +28,9 @@ from . import cli_docs
 from .cli_models import TRAIN, backbone, data, exported, facts, learned, lime, trained, write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
-MAKING, USING = ("train", "learn", "export"), ("inspect", "run", "chat", "eval", "list", "doctor", "demo")
+MAKING, USING = ("train", "learn", "export"), ("inspect", "run", "chat", "eval", "list")
+STORING = ("pull", "push", "info", "update", "rollback", "remove", "gc", "card")
+LAST = ("audit", "doctor", "demo")
 HEAVY = {"torch", "transformers", "peft", "onnxruntime", "onnx", "onnx_ir", "numpy", "rich"}
 BASE = ("chat", "demo", "doctor", "evaluate", "installed", "looking", "metrics", "rows", "tables")
 
@@ -353,5 +355,5 @@ def test_eval_needs_the_base_install_only(model: Path) -> None:
 
 
 def test_every_command_says_what_it_does() -> None:
-    assert list(main.commands) == [*MAKING, *USING]
+    assert list(main.commands) == [*MAKING, *USING, *STORING, *LAST]
     assert all(command.help for command in main.commands.values())

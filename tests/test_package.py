@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lime_edge import package
+from lime_edge import large, package
 from lime_edge.contract import KINDS, Routing, canonical_json
 from lime_edge.errors import LimeError, SkillError, SkillFormatError, SkillMismatchError
 from lime_edge.manifest import Manifest
@@ -220,16 +220,48 @@ def test_a_file_over_the_limit_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["i8", "f16"])
-def test_reading_takes_the_file_twice_and_the_values_at_most(tmp_path: Path, dtype: Dtype) -> None:
-    wide = {f"gain.m{m}": np.full((EXPERTS, 2**14), m, np.float32) for m in range(64)}
+@pytest.mark.parametrize(("width", "count"), [(2**14, 160), (2**20 + 33, 3)])
+def test_reading_a_large_package_takes_its_file_twice_at_most(
+    tmp_path: Path, dtype: Dtype, width: int, count: int
+) -> None:
+    wide = {f"gain.m{m}": np.full((EXPERTS, width), m, np.float32) for m in range(count)}
     size = write_skill(tmp_path / "wide.lime", manifest(), wide, dtype).size
     tracemalloc.start()
     try:
-        read_skill(tmp_path / "wide.lime")
+        skill = read_skill(tmp_path / "wide.lime")
+        with pytest.raises(SkillMismatchError, match="which the model does not have"):
+            check_skill(skill, CONTRACT)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak <= 2 * size + sum(array.nbytes for array in wide.values())
+    assert size > 5 * 2**20
+    assert peak <= 2 * size + 2**20
+    for name, array in wide.items():
+        np.testing.assert_allclose(skill.tensors[name], array, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["i8", "f16"])
+def test_a_large_package_is_read_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Dtype) -> None:
+    monkeypatch.setattr(large, "_PIECE", 32)  # rows of 40 are two pieces
+    small = write_skill(tmp_path / "a.lime", manifest(), vectors(KINDS), dtype)
+    monkeypatch.setattr(large, "KEPT", 0)
+    read = read_skill(small.path)
+    assert (read.manifest, read.shapes, list(read.tensors)) == (small.manifest, small.shapes, list(small.tensors))
+    assert describe(read) == describe(small)
+    for name, array in small.tensors.items():
+        np.testing.assert_array_equal(read.tensors[name], array)
+        assert not read.tensors[name].flags.writeable
+    check_skill(read, CONTRACT)
+    np.testing.assert_array_equal(CONTRACT.table.pack(read.tensors), CONTRACT.table.pack(small.tensors))
+    assert f"{next(iter(small.tensors))}.scale" not in read.tensors
+
+
+@pytest.mark.parametrize("case", malformed.TENSORS, ids=lambda case: case.name)
+def test_large_packages_are_refused_with_the_same_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
+) -> None:
+    monkeypatch.setattr(large, "KEPT", 0)
+    test_malformed_packages_are_refused_with_the_reason(tmp_path, case)
 
 
 def test_one_expert_fits_every_router(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ BASE = {
     "container": {"checks", "contract"},
     "vectors": {"checks", "contract", "errors"},
     "plan": {"container", "contract", "vectors"},
-    "package": {"checks", "container", "contract", "disk", "errors", "manifest", "plan", "vectors"},
+    "large": {"contract", "vectors"},
+    "package": {"checks", "container", "contract", "disk", "errors", "large", "manifest", "plan", "vectors"},
 }
 RUNTIME_MAY = {"errors", "contract", "package"}
 
