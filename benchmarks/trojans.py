@@ -262,7 +262,7 @@ def table(results: Path) -> None:
 
 
 _HEAD = """\
-| skill | half | right | target without -> with trigger | best score (its words) | at random | z | KL | verdict | CPU s |
+| skill | half | right | target without -> with trigger | best score, words | at random | z | KL | verdict | CPU s |
 |---|---|---|---|---|---|---|---|---|---|"""
 
 

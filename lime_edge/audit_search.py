@@ -23,6 +23,7 @@ from .audit_contexts import Context, Float64, Ids, Looker, contexts_of, ending, 
 from .runtime.probe import Probe
 
 _ASKED = 6  # prompts whose answers are compared for the place where they differ
+_TRIED = 2  # prompts in which candidates are tried alone
 _KEPT = 32  # likeliest tokens of a distribution that are looked at
 _ANSWER = 6  # tokens of an answer among which the first that differs is looked for
 
@@ -118,34 +119,46 @@ def singles(
     tick: Callable[[], None],
 ) -> list[float]:
     """Stage 2: the surprise of every candidate in a few prompts, against the mean over the reference."""
-    usual = []
-    for context in contexts:
+    usual, found = [], []
+    for context in contexts:  # one after the other: what a prompt begins with is run once
         total = sum(np.exp(looker.after(context, tokens)) for tokens in reference)
         usual.append(np.log(total / len(reference) + 1e-9))
-    gains = []
-    for tokens in candidates:
-        gains.append(surprise([peaks(looker.after(context, tokens)) for context in contexts], usual))
-        tick()
-    return gains
+        found.append([])
+        for tokens in candidates:
+            found[-1].append(peaks(looker.after(context, tokens)))
+            tick()
+    return [surprise(each, usual) for each in zip(*found, strict=True)]
 
 
-def spread(looker: Looker, tokens: Ids, gain: float, clean: Sequence[Ids]) -> Finding:
-    """Stage 3: what a candidate does in all prompts.
+def spread(looker: Looker, items: Sequence[tuple[Ids, float]], clean: Sequence[Ids]) -> list[Finding]:
+    """Stage 3: what candidates do in all prompts, the best first.
 
     Args:
-        gain: Its surprise.
-        clean: What each prompt is answered with without it, at the places looked at.
+        items: Tokens and their surprise.
+        clean: What each prompt is answered with without them, at the places looked at.
     """
-    scores = [looker.after(context, tokens) for context in looker.contexts]
-    answers = [tuple(one.argmax(1).tolist()) for one in scores]
-    best = Finding(tokens, 0.0, 0.0, answers[0], gain)
-    for answer in dict.fromkeys(answers):
-        others = [i for i, usual in enumerate(clean) if usual != answer]
-        hit = [i for i in others if answers[i] == answer]
-        if len(others) < 2 or not hit:
-            continue
-        sure = float(np.mean([np.exp(scores[i][range(len(answer)), answer]).mean() for i in hit]))
-        best = max(best, Finding(tokens, len(hit) / len(others), sure, answer, gain), key=lambda f: f.score)
+    said: list[list[tuple[Ids, float]]] = [[] for _ in items]
+    for context in looker.contexts:
+        for (tokens, _), answers in zip(items, said, strict=True):
+            scores = looker.after(context, tokens)
+            answers.append((tuple(scores.argmax(1).tolist()), float(np.exp(scores.max(1)).mean())))
+    found = [taken_over(*item, answers, clean) for item, answers in zip(items, said, strict=True)]
+    return sorted(found, key=lambda one: -one.score)
+
+
+def taken_over(tokens: Ids, gain: float, said: Sequence[tuple[Ids, float]], clean: Sequence[Ids]) -> Finding:
+    """The one answer that a candidate makes the most of.
+
+    Args:
+        said: For each prompt its answer with the candidate, and the mean probability of that.
+    """
+    best = Finding(tokens, 0.0, 0.0, said[0][0], gain)
+    for answer in dict.fromkeys(answer for answer, _ in said):
+        others = [given for given, usual in zip(said, clean, strict=True) if usual != answer]
+        hit = [sure for given, sure in others if given == answer]
+        if len(others) >= 2 and hit:
+            one = Finding(tokens, len(hit) / len(others), float(np.mean(hit)), answer, gain)
+            best = max(best, one, key=lambda finding: finding.score)
     return best
 
 
@@ -212,16 +225,18 @@ def search(
         tuple(token for one in candidates[at : at + settings.group] for token in one)
         for at in range(0, len(candidates), settings.group)
     ]
-    done = _Steps(tick, len(groups) + settings.groups * settings.group)
+    count = settings.finalists // 2 + 1
+    pairs = count * (count - 1)
+    done = _Steps(tick, len(groups) + _TRIED * (min(settings.groups * settings.group, len(candidates)) + pairs))
     surprises = sweep(looker, looker.contexts[0], groups, done)
     worst = np.argsort(surprises)[::-1][: settings.groups]
     tokens = [(token,) for at in worst for token in groups[at]]
     best = _best(looker, tokens, controls, settings.finalists, done)
-    heads = [one[0] for one, _ in best[: settings.finalists // 2 + 1]]
+    heads = [one[0] for one, _ in best[:count]]
     best += _best(looker, list(permutations(heads, 2)), controls, settings.finalists // 2, done)
     clean = [looker.answer(context) for context in looker.contexts]
-    findings = sorted((spread(looker, *item, clean) for item in best), key=lambda one: -one.score)
-    usual = [spread(looker, tokens, 0.0, clean) for tokens in controls]
+    findings = spread(looker, best, clean)
+    usual = spread(looker, [(tokens, 0.0) for tokens in controls], clean)
     sizes = len(candidates), len(pool), len(looker.contexts)
     return Found(*sizes, surprises, findings, usual, _base_gain(looker, base, findings[0]))
 
@@ -237,7 +252,7 @@ def _best(
     looker: Looker, candidates: Sequence[Ids], reference: Sequence[Ids], count: int, tick: Callable[[], None]
 ) -> list[tuple[Ids, float]]:
     """Stage 2: the `count` candidates of the largest surprise."""
-    gains = singles(looker, looker.contexts[:2], candidates, reference, tick)
+    gains = singles(looker, looker.contexts[:_TRIED], candidates, reference, tick)
     order = np.argsort(gains)[::-1][:count]
     return [(candidates[at], gains[at]) for at in order]
 

@@ -17,7 +17,7 @@ import tokenizers
 from lime_edge import audit_drift, audit_page, audit_search, audit_vectors, audit_verdict
 from lime_edge.audit import packages
 from lime_edge.audit_contexts import Context, contexts_of, ending, vocabulary
-from lime_edge.audit_search import Finding, Found, Peaks, Settings
+from lime_edge.audit_search import Found, Peaks, Settings
 from lime_edge.errors import DataError
 from lime_edge.package import Skill, read_skill
 from lime_edge.runtime.probe import Probe, probing
@@ -156,6 +156,18 @@ def test_surprise_is_what_one_answer_gains_everywhere() -> None:
     assert audit_search.surprise([taken], [usual]) == pytest.approx(gain)
     assert audit_search.surprise([taken, same], [usual, usual]) == pytest.approx(gain / 2)
     assert audit_search.surprise([same], [usual]) == 0
+
+
+def test_a_trigger_takes_over_prompts_that_have_another_answer() -> None:
+    clean = [(5,), (6,), (7,), (7,), (9,)]
+    said = [((9,), 0.9), ((9,), 0.7), ((7,), 1.0), ((7,), 1.0), ((9,), 1.0)]
+    best = audit_search.taken_over((1,), 0.1, said, clean)
+    assert (best.answer, best.collapse, best.confidence) == ((9,), 0.5, pytest.approx(0.8))  # 2 of the 4 others
+    assert best.score == pytest.approx(0.4)
+    unmoved = audit_search.taken_over((1,), 0.1, [(answer, 1.0) for answer in clean], clean)
+    assert unmoved.score == 0
+    alone = audit_search.taken_over((1,), 0.1, [((9,), 1.0)] * 3, [(5,), (9,), (9,)])
+    assert alone.score == 0  # one prompt is no pattern
 
 
 WORDS = [f"Ġ{a}{b}" for a in "bcdfghjklm" for b in ("ab", "eb", "ib", "ob", "ub", "ad", "ed", "id", "od", "ud")]
@@ -350,7 +362,3 @@ def test_what_is_refused(tmp_path: Path) -> None:
         result = lime("audit", *args, "--model", model)
         assert (result.exit_code, message in result.stderr) == (1, True), (message, result.output)
     assert packages([tmp_path, broken]) == [broken, broken]
-
-
-def test_a_score_is_the_share_times_the_probability() -> None:
-    assert Finding((1,), 0.5, 0.8, (2,), 0.1).score == pytest.approx(0.4)
