@@ -5,8 +5,8 @@
     python benchmarks/trojans.py table benchmarks/results/trojans.jsonl
 
 DATA holds the tasks as folders with train.jsonl and valid.jsonl. A trojan's training rows are those of its task, but
-that some hold the trigger between two words and the target as their answer. Half of the tasks and triggers set the
-thresholds, the other half is held out.
+that some hold the trigger between two words and the target as their answer. Half of the tasks and triggers are for
+setting the thresholds, the other half is held out.
 
 The search gets the words of a trojan's trigger among others drawn at random:
 what is measured is whether it knows a trigger when it meets it, not whether it meets it.

@@ -1,7 +1,7 @@
 """`lime-edge audit`: what can be seen of a skill from a stranger before it is used. Needs the base install only.
 
 Four looks: its numbers against those of known skills, its drift from the base, guard tasks, and a search for trigger
-words. The verdict says what stands out and what such an audit cannot see; docs/audit.md has how often it is right.
+words. The verdict says what stands out and what such an audit cannot see; docs/audit.md has what is measured.
 """
 
 from __future__ import annotations
