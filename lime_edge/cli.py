@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from . import __version__, cli_audit, cli_look, cli_make, cli_store, cli_use
+from . import __version__, cli_audit, cli_look, cli_make, cli_store, cli_trust, cli_use
 from .errors import LimeError
 
 _STOPPED = 130  # what shells give a program that Ctrl-C ended
@@ -59,5 +59,7 @@ for _command in (
     cli_audit.audit,
     cli_look.doctor,
     cli_use.demo,
+    cli_trust.sign,
+    cli_trust.verify,
 ):
     main.add_command(_command)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_options import json_option, path_type
+from .cli_options import json_option, path_type, trust_option
 from .tables import report
 
 
@@ -22,13 +22,17 @@ def inspect(path: Path, target: str | None) -> None:
 
 @click.command("list")
 @click.argument("directory", metavar="[DIR]", type=path_type(), required=False)
+@trust_option
 @json_option
-def list_skills(directory: Path | None, target: str | None) -> None:
+def list_skills(directory: Path | None, trust: Path | None, target: str | None) -> None:
     """List installed skills, or with DIR those of a model directory or a folder of .lime files."""
     if directory is not None:
         from .looking import describe_skills
+        from .trust import as_policy
 
-        report(*describe_skills(directory), target)
+        report(*describe_skills(directory, as_policy(trust)), target)
+    elif trust is not None:
+        raise click.UsageError("--trust needs DIR: what is in the store was judged when it was installed")
     else:
         from .store import Store
         from .stored import describe_store

@@ -52,6 +52,13 @@ def runtime_options(function: F) -> F:
     return click.option("--device", type=device, default="auto", show_default=True, help="Where to run.")(function)
 
 
+def trust_option(function: F) -> F:
+    """--trust POLICY."""
+    return click.option(
+        "--trust", metavar="POLICY", type=path_type(), help="Take only skills that this trust policy admits."
+    )(function)
+
+
 _SETTINGS = (
     ("--max-new-tokens", int, "Longest answer, in tokens."),
     ("--temperature", float, "0 always takes the likeliest token; higher is more varied."),

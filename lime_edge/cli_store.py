@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import json_option, path_type
+from .cli_options import json_option, path_type, trust_option
 from .tables import report, say
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ _downgrade = click.option("--allow-downgrade", is_flag=True, help="Also take a v
 @click.command()
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @_downgrade
+@trust_option
 @json_option
-def pull(references: tuple[str, ...], allow_downgrade: bool, target: str | None) -> None:
+def pull(references: tuple[str, ...], allow_downgrade: bool, trust: Path | None, target: str | None) -> None:
     """Fetch skills and install them.
 
     REF is a path, file:///PATH, https://HOST/PATH, hf://ORG/REPO/FILE[@REVISION] or oci://HOST/REPO:TAG; with
@@ -33,11 +34,12 @@ def pull(references: tuple[str, ...], allow_downgrade: bool, target: str | None)
     """
     from .pulling import pull as pulling
     from .stored import describe_installs
+    from .trust import as_policy
 
-    store, done = _store(), []
+    store, done, policy = _store(), [], as_policy(trust)
     for reference in references:
         with _bar(reference) as progress:
-            done.append(pulling(store, reference, None, allow_downgrade, progress=progress))
+            done.append(pulling(store, reference, policy, allow_downgrade, progress=progress))
     report(*describe_installs(done), target)
 
 
@@ -68,16 +70,18 @@ def info(name: str, target: str | None) -> None:
 @click.command()
 @click.argument("names", metavar="[NAME...]", nargs=-1)
 @_downgrade
+@trust_option
 @json_option
-def update(names: tuple[str, ...], allow_downgrade: bool, target: str | None) -> None:
+def update(names: tuple[str, ...], allow_downgrade: bool, trust: Path | None, target: str | None) -> None:
     """Ask the references that skills were pulled from for newer versions; without NAME, of all skills.
 
     A pinned reference never changes, and a version that was rolled back is not taken again.
     """
     from .pulling import update as updating
     from .stored import describe_updates
+    from .trust import as_policy
 
-    done = updating(_store(), names, None, allow_downgrade)
+    done = updating(_store(), names, as_policy(trust), allow_downgrade)
     report(*describe_updates(done), target)
     if any(one.failed for one in done):
         raise SystemExit(1)
@@ -86,9 +90,12 @@ def update(names: tuple[str, ...], allow_downgrade: bool, target: str | None) ->
 @click.command()
 @click.argument("name")
 @click.option("--to", metavar="VERSION", help="Any version that is installed.  [default: the one in use before]")
-def rollback(name: str, to: str | None) -> None:
+@trust_option
+def rollback(name: str, to: str | None, trust: Path | None) -> None:
     """Use an earlier version of a skill again."""
-    found = _store().rollback(name, to)
+    from .trust import as_policy
+
+    found = _store().rollback(name, to, as_policy(trust))
     say(
         f"{found.name} {found.version} is in use"
         + (f" in place of {found.before}\n" if found.changed else " already\n")

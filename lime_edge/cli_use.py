@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_options import generation_options, json_option, model_argument, path_type, runtime_options
+from .cli_options import (
+    generation_options,
+    json_option,
+    model_argument,
+    path_type,
+    runtime_options,
+    trust_option,
+)
 from .tables import report, say
 
 if TYPE_CHECKING:
@@ -17,11 +24,11 @@ if TYPE_CHECKING:
 _STDIN = "-"
 
 
-def open_runtime(directory: Path, device: str, threads: int | None) -> Runtime:
+def open_runtime(directory: Path, device: str, threads: int | None, trust: Path | None) -> Runtime:
     """The exported model in `directory`."""
     from .runtime import Runtime
 
-    return Runtime.load(directory, device, threads)
+    return Runtime.load(directory, device, threads, trust=trust)
 
 
 def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> str | None:
@@ -42,6 +49,7 @@ def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> s
 @click.option("--stream", is_flag=True, help="Print the answer while it is made.")
 @click.option("--timings", is_flag=True, help="Then print tokens and seconds to standard error.")
 @generation_options
+@trust_option
 @runtime_options
 def run(
     directory: Path,
@@ -49,13 +57,14 @@ def run(
     skill: str | None,
     stream: bool,
     timings: bool,
+    trust: Path | None,
     device: str,
     threads: int | None,
     stop: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Answer one prompt; PROMPT - reads standard input."""
-    runtime = open_runtime(directory, device, threads)
+    runtime = open_runtime(directory, device, threads, trust)
     name = load_named(runtime, directory, skill)
     text = sys.stdin.read() if prompt == _STDIN else prompt
     pieces = runtime.stream(text, name, stop=stop or None, **settings)
@@ -78,14 +87,21 @@ def run(
 @model_argument
 @click.option("--skill", metavar="NAME|FILE", help="The skill to begin with.  [default: the base]")
 @generation_options
+@trust_option
 @runtime_options
 def chat(
-    directory: Path, skill: str | None, device: str, threads: int | None, stop: tuple[str, ...], **settings: Any
+    directory: Path,
+    skill: str | None,
+    trust: Path | None,
+    device: str,
+    threads: int | None,
+    stop: tuple[str, ...],
+    **settings: Any,
 ) -> None:
     """Talk to the model; /skill NAME, /skill none and /skill list switch in between."""
     from .chat import Chat
 
-    talk = Chat(open_runtime(directory, device, threads), directory, {**settings, "stop": stop or None})
+    talk = Chat(open_runtime(directory, device, threads, trust), directory, {**settings, "stop": stop or None})
     if skill is not None:
         talk.use(skill)
     talk.loop()
@@ -99,6 +115,7 @@ def chat(
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=96, show_default=True, help="Longest answer, in tokens."
 )
+@trust_option
 @runtime_options
 @json_option
 def evaluate(
@@ -107,6 +124,7 @@ def evaluate(
     skills: tuple[str, ...],
     rows: int | None,
     max_new_tokens: int,
+    trust: Path | None,
     device: str,
     threads: int | None,
     target: str | None,
@@ -119,7 +137,7 @@ def evaluate(
     from . import evaluate as evaluating
 
     examples = evaluating.examples(data, rows)
-    runtime = open_runtime(directory, device, threads)
+    runtime = open_runtime(directory, device, threads, trust)
     names = [load_named(runtime, directory, skill) for skill in dict.fromkeys(skills)]
     results = [evaluating.measure(runtime, examples, name, max_new_tokens) for name in (None, *names)]
     report(*evaluating.summary(runtime, data, examples, results), target)

@@ -34,6 +34,7 @@ EXTRAS = {
         "optimum": "",
         "tqdm": "",
     },
+    "sign": {"cryptography": "", "model-signing": "model_signing", "pyopenssl": "OpenSSL"},
 }
 BASE = ("onnxruntime", "numpy", "tokenizers", "safetensors", "jinja2", "click", "rich")
 #: Flags of the processor that decide how fast int4 and bf16 run, as Linux and macOS call them.

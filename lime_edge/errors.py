@@ -9,12 +9,14 @@ The tree::
     ├── ModelError          (ValueError)    an exported model directory cannot be used
     ├── DeviceError         (RuntimeError)  the device asked for is not there
     ├── MissingExtraError   (ImportError)   an optional dependency is not installed
+    ├── PolicyError         (ValueError)    a trust policy or a key of it cannot be used
     ├── StoreError          (RuntimeError)  the store of installed skills cannot be used
     ├── FetchError          (RuntimeError)  what a reference names cannot be had, or not pushed
     └── SkillError
         ├── SkillFormatError    (ValueError)  the file is not a sound skill package
         ├── SkillMismatchError  (ValueError)  sound, but made for something else
         ├── SkillProofError     (ValueError)  its golden prompts do not reproduce
+        ├── SkillTrustError     (ValueError)  its signature is missing or wrong, or the trust policy refuses it
         ├── SkillConflictError  (RuntimeError) another generation is loaded than the caller expected
         ├── SkillVersionError   (ValueError)  it may not take the place of what is installed
         └── UnknownSkillError   (KeyError)    no skill of that name is loaded, or installed
@@ -66,6 +68,10 @@ class MissingExtraError(LimeError, ImportError):
     """A feature needs an optional dependency; the message holds the pip command."""
 
 
+class PolicyError(LimeError, ValueError):
+    """A trust policy, or a key for signatures, is missing, damaged, or contradicts itself."""
+
+
 class StoreError(LimeError, RuntimeError):
     """The store of installed skills is damaged, locked, or not to be written."""
 
@@ -88,6 +94,10 @@ class SkillMismatchError(SkillError, ValueError):
 
 class SkillProofError(SkillError, ValueError):
     """The golden prompts of a package do not reproduce on this model."""
+
+
+class SkillTrustError(SkillError, ValueError):
+    """The signature is missing or wrong, or the trust policy refuses the skill."""
 
 
 class SkillConflictError(SkillError, RuntimeError):

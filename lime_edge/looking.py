@@ -16,6 +16,7 @@ from .errors import ConfigError, ModelError, SkillError
 from .installed import skill_files
 from .package import Skill, describe, read_skill
 from .tables import Table, share, short, size
+from .trust import TrustPolicy, read_admitted
 
 Report = tuple[dict[str, Any], list[Table]]
 CONTRACT, ADAPTER = "lime.json", "adapter_config.json"
@@ -141,15 +142,15 @@ def describe_checkpoint(directory: Path) -> Report:
     return document, [Table(f"checkpoint {directory}", facts)]
 
 
-def describe_skills(directory: Path) -> Report:
-    """Every package of a directory in a line, the damaged ones with the reason.
+def describe_skills(directory: Path, trust: TrustPolicy | None = None) -> Report:
+    """Every package of a directory in a line, the damaged and refused ones with the reason.
 
     Raises:
         ConfigError: There is no such directory.
     """
     if not directory.is_dir():
         raise ConfigError(f"{directory} is not a directory; expected an exported model or a folder of .lime files")
-    found = [_listed(path) for path in skill_files(directory)]
+    found = [_listed(path, trust) for path in skill_files(directory)]
     columns = ("skill", "version", "size", "measured, base -> skill", "description")
     if not found:
         return {"skills": []}, [Table("", [(f"no skills in {directory}", "")])]
@@ -167,9 +168,9 @@ def _facts(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _listed(path: Path) -> tuple[dict[str, Any], list[str]]:
+def _listed(path: Path, trust: TrustPolicy | None) -> tuple[dict[str, Any], list[str]]:
     try:
-        skill = read_skill(path)
+        skill = read_admitted(path, trust).skill
     except SkillError as error:
         return {"file": str(path), "error": str(error)}, [path.stem, "", "", "", f"cannot be used: {error}"]
     manifest = skill.manifest

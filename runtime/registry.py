@@ -18,7 +18,8 @@ from typing import Any, Self
 import numpy as np
 
 from ..contract import STORED, Kind, ModuleTable
-from ..errors import ConfigError, SkillConflictError, UnknownSkillError
+from ..errors import ConfigError, SkillConflictError, SkillVersionError, UnknownSkillError
+from ..semver import precedence
 from .bank import Array, Bank
 from .results import ACTIVE, Active, SkillInfo, SkillSpec
 
@@ -52,6 +53,15 @@ class Applied:
     def of_generation(self, number: int) -> Applied:
         """The same skill, known by this number."""
         return replace(self, parts=((replace(self.parts[0][0], generation=number), 1.0),))
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Whose place a skill may take: by default nobody's."""
+
+    replaces: bool = False  # that of the skill of its name
+    expected: int | None = None  # only of this generation; 0: of none
+    upwards: bool = False  # of no newer version
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,30 +113,33 @@ class Registry:
         self._active_lease: Lease | None = None
         self._lock = threading.RLock()
 
-    def admit(self, name: str, replaces: bool, expected: int | None) -> Applied | None:
-        """What a skill of this name would take the place of now.
+    def admit(self, name: str, version: str, placing: Placing) -> Applied | None:
+        """What a skill of this name and version would take the place of now.
 
         Raises:
-            SkillConflictError: Another generation than the expected one is loaded (0: none is expected).
+            SkillConflictError: Another generation than the expected one is loaded.
             ConfigError: The name is taken.
+            SkillVersionError: It is older than what is loaded.
         """
         with self._lock:
             before = self._skills.get(name)
-            _check_generation(name, before, expected)
-            if before is not None and not replaces:
+            _check_generation(name, before, placing.expected)
+            if before is not None and not placing.replaces:
                 raise ConfigError(taken(name))
+            if before is not None and placing.upwards:
+                _check_version(name, before.parts[0][0].version, version)
             return before
 
-    def add(self, name: str, applied: Applied, replaces: bool, expected: int | None = None) -> SkillInfo:
+    def add(self, name: str, applied: Applied, placing: Placing) -> SkillInfo:
         """Take over a skill whose row the caller holds, as a new generation; on any error nothing has changed.
 
         The active skill or blend follows: whoever leases sees all of the old generation or all of the new one.
 
         Raises:
-            SkillConflictError, ConfigError: As `admit`; or the active blend cannot use the new skill.
+            SkillConflictError, SkillVersionError, ConfigError: As `admit`; or the active blend cannot use the skill.
         """
         with self._lock:
-            before = self.admit(name, replaces, expected)
+            before = self.admit(name, applied.parts[0][0].version, placing)
             made = self._skills[name] = applied.of_generation(self._generation + 1)
             try:
                 self._activate(self._active)
@@ -316,6 +329,13 @@ def _check_generation(name: str, found: Applied | None, expected: int | None) ->
         wanted = f"generation {expected}" if expected else "none to be loaded"
         raise SkillConflictError(
             f"skill {name!r} {there}, you expected {wanted}: it was changed meanwhile; look at skills() and decide anew"
+        )
+
+
+def _check_version(name: str, loaded: str, other: str) -> None:
+    if precedence(other) < precedence(loaded):
+        raise SkillVersionError(
+            f"skill {name!r} is loaded in version {loaded}, {other} is older: pass allow_downgrade=True if you mean it"
         )
 
 

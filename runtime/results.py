@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..package import Skill
+from ..trust import Signer
 
 
 class Active(Enum):
@@ -42,9 +43,10 @@ class SkillInfo:
     size: int  # bytes of the package
     path: Path
     proved: bool  # its golden prompts were reproduced on this graph
+    signer: Signer | None = None  # whose signature the trust policy took
 
     @classmethod
-    def of(cls, skill: Skill, name: str, proved: bool) -> SkillInfo:
+    def of(cls, skill: Skill, name: str, proved: bool, signer: Signer | None = None) -> SkillInfo:
         """What a package says; its generation is 0 until it is loaded."""
         said = skill.manifest
         return cls(
@@ -59,6 +61,7 @@ class SkillInfo:
             size=skill.size,
             path=skill.path,
             proved=proved,
+            signer=signer,
         )
 
 

@@ -11,12 +11,14 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
 from ..contract import Kind, ModelContract
 from ..errors import ConfigError
-from ..package import LIMITS, Skill, check_skill, read_skill
+from ..package import LIMITS, Skill, check_skill
+from ..trust import Signer, TrustPolicy, as_policy, read_admitted
 from .answer import Answer, Request, open_answers, run, with_prefix
 from .bank import Bank
 from .choose import encode_choices, probabilities, score_prompts
@@ -25,7 +27,7 @@ from .graph import Graph, SessionSettings
 from .operators import AUTO, Operators
 from .options import Options, Settings
 from .proof import prove as prove_skill
-from .registry import Applied, Lease, Registry, check_limits
+from .registry import Applied, Lease, Placing, Registry, check_limits
 from .results import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
 from .rows import split_rows
 from .stream import Stream
@@ -40,8 +42,10 @@ class Runtime:
     Made by `Runtime.load`.
     """
 
-    def __init__(self, graph: Graph, text: Text, limits: Mapping[Kind, float]) -> None:
-        self._graph, self._text, self._limits = graph, text, {**LIMITS, **limits}
+    def __init__(
+        self, graph: Graph, text: Text, limits: Mapping[Kind, float], trust: TrustPolicy | None = None
+    ) -> None:
+        self._graph, self._text, self._limits, self._trust = graph, text, {**LIMITS, **limits}, trust
         table = graph.directory.contract.table
         self._bank = Bank(table.row_size, graph.bank_dtype)
         self._registry = Registry(self._bank, table, self._limits)
@@ -57,6 +61,7 @@ class Runtime:
         spin: int | None = None,
         operators: str | os.PathLike[str] | None = "auto",
         mapped: str | os.PathLike[str] | None = None,
+        trust: TrustPolicy | str | os.PathLike[str] | None = None,
     ) -> Runtime:
         """Open what `lime-edge export` wrote.
 
@@ -78,19 +83,23 @@ class Runtime:
             mapped: A folder for a copy of the model in the order that this processor wants, made at the first
                 start (twice the model's size) and trusted from then on: two fifths of the private memory, and starts
                 take less. Made anew when model, onnxruntime or processor are others.
+            trust: The policy, or its file, that every skill is held to (docs/trust.md): whose signatures are taken,
+                for which skills and versions. None takes any sound package that fits.
 
         Raises:
             ModelError: Names every file that is missing or changed, or what the graph lacks.
             DeviceError: The device is not there; the message says which are.
             ConfigError: An argument is out of range, or the library that it names cannot be used.
+            PolicyError: Names every fault of the trust policy.
         """
         copy = None if mapped is None else Path(mapped).absolute()
         settings = SessionSettings(device, threads, spin, _library(operators), copy)
         check_limits(max_value or {})
+        policy = as_policy(trust)
         found = read_directory(Path(directory), verify)
         with ThreadPoolExecutor(1) as pool:
             text = pool.submit(Text, found.path, found.eos_ids)  # takes half as long as the session
-            return cls(Graph(found, settings), text.result(), max_value or {})
+            return cls(Graph(found, settings), text.result(), max_value or {}, policy)
 
     @property
     def device(self) -> str:
@@ -120,6 +129,7 @@ class Runtime:
         name: str | None = None,
         prove: bool = False,
         replace: bool = False,
+        allow_downgrade: bool = False,
         expected_generation: int | None = None,
     ) -> SkillInfo:
         """Load a skill package; running requests do not notice.
@@ -133,9 +143,12 @@ class Runtime:
             prove: Run its golden prompts on this graph first.
             replace: Take the place of the skill of that name, also where it is active or part of the active blend.
                 Requests in flight finish with the old one.
+            allow_downgrade: With a trust policy, let `replace` also go back to an older version.
             expected_generation: Only if this one is loaded (`SkillInfo.generation`; 0: none of that name). None: any.
 
         Raises:
+            SkillTrustError: The trust policy refuses it, or its signature does not hold.
+            SkillVersionError: With a trust policy: older than what it would replace.
             SkillFormatError: Not a sound package.
             SkillMismatchError: Made for another backbone, adapter or routing, or beyond the limits.
             SkillProofError: Its golden prompts do not reproduce.
@@ -143,20 +156,22 @@ class Runtime:
             SkillError: There is no memory for it.
             ConfigError: The name is taken, or is not one; or the active blend cannot use the new one.
         """
-        skill = read_skill(path)
+        admitted = read_admitted(path, self._trust)
+        skill = admitted.skill
         name = skill.manifest.name if name is None else name
         if not isinstance(name, str) or not name or not name.isprintable():
             raise ConfigError(f"the name {name!r} cannot be used; expected printable text")
-        self._registry.admit(name, replace, expected_generation)
+        placing = Placing(replace, expected_generation, upwards=self._trust is not None and not allow_downgrade)
+        self._registry.admit(name, skill.manifest.version, placing)
         check_skill(skill, self.contract, self._limits)
         segments = self.contract.table.pack(skill.tensors)
         row = self._bank.add(segments.ravel())
-        applied = _applied(skill, name, row, len(segments), prove)
+        applied = _applied(skill, name, row, len(segments), prove, admitted.signer)
         try:
             if prove:
                 array = self._bank.array
                 prove_skill(self._graph, array, self._text, name, skill.manifest.golden, applied)
-            return self._registry.add(name, applied, replace, expected_generation)
+            return self._registry.add(name, applied, placing)
         except BaseException:
             self._bank.release([row])
             raise
@@ -380,6 +395,7 @@ class Runtime:
                 "version": info.version,
                 "digest": info.digest,
                 "generation": info.generation,
+                "signer": None if info.signer is None else asdict(info.signer),
                 "weight": weight,
             }
             for info, weight in applied.parts
@@ -398,8 +414,8 @@ def _library(operators: str | os.PathLike[str] | None) -> Path | Literal["auto"]
     return AUTO if operators == AUTO else None if operators is None else Path(operators)
 
 
-def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool) -> Applied:
+def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool, signer: Signer | None) -> Applied:
     manifest = skill.manifest
-    info = SkillInfo.of(skill, name, proved)
+    info = SkillInfo.of(skill, name, proved, signer)
     defaults = {**manifest.prompt["generation"], "stop": tuple(manifest.prompt["stop"])}
     return Applied(row, experts, manifest.activation, manifest.prompt["system"], defaults, ((info, 1.0),))

@@ -91,7 +91,8 @@ class Harness:
             FindingError: What must not be.
         """
         self.path.write_bytes(data)
-        return self.watched(len(data), lambda: read_skill(self.path))
+        found: Skill | None = self.watched(len(data), lambda: read_skill(self.path))
+        return found
 
     def watched(self, size: int, load: Any) -> Any:
         """What `load` gives, or None where it refuses; watched all the while."""
@@ -137,7 +138,7 @@ class Harness:
 
 
 def seeds(folder: Path) -> list[bytes]:
-    """Sound packages of every form: int8 and F16, one expert and two, all kinds, a prefix; one with the least that can be said."""
+    """Sound packages of every form: int8 and F16, one expert and two, all kinds, a prefix; one that says little."""
     one = manifest(routing=manifest().routing.__class__(experts=1), centroid=None, golden=[], metrics=[])
     made: list[tuple[Any, Any, Any]] = [
         (one, {"prefix.embed_tokens": vectors(("gain",), experts=1)[f"gain.{MODULES[0]}"]}, "i8"),
@@ -151,7 +152,7 @@ def seeds(folder: Path) -> list[bytes]:
 
 
 def fuzz_reader(count: int, seed: int, folder: Path, found: Sequence[bytes] = (), seconds: float = 1e9) -> Tally:
-    """Mutants of sound packages through the reader, until there were `count` or the seconds are over.
+    """Mutants of sound packages through the reader, as many as the seconds allow.
 
     Raises:
         FindingError: With the seed and number of the input, whose file stays in the folder.

@@ -21,7 +21,8 @@ with atheris.instrument_imports(include=["lime_edge"]):
 
 from .corpus import CORPUS
 from .fuzz import Harness, seeds
-from .mutants import apart, framed, sealed
+from .malformed import framed
+from .mutants import apart, sealed
 
 MEGABYTES = 1024  # of the whole process
 SECONDS = 10  # for one input

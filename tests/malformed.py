@@ -336,7 +336,7 @@ def _only(skill: Skill, kind: Kind, keep: str) -> Skill:
 def _with_rank(skill: Skill) -> Skill:
     extra = restore(store(vectors(("rank",)), "i8")).values
     bounds = skill.manifest.bounds | {"rank": 1.0}
-    return replace(skill, manifest=replace(skill.manifest, bounds=bounds), tensors=skill.tensors | extra)
+    return replace(skill, manifest=replace(skill.manifest, bounds=bounds), tensors={**skill.tensors, **extra})
 
 
 _Q0, _Q1 = TABLE.modules

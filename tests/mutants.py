@@ -170,7 +170,7 @@ def _as_json(edit: Callable[[Random, dict[str, Any], str], None]) -> Edit:
             pad, spaced = b" " * random.randrange(9), random.random() < 0.2
             text = json.dumps(document, ensure_ascii=random.random() < 0.3, separators=None if spaced else (",", ":"))
             return text.encode("utf-8", "surrogatepass") + pad, parts[1]
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        except (ArithmeticError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
             return parts
 
     return apply

@@ -226,7 +226,7 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "kept").write_bytes(bytes(1000))
     monkeypatch.setitem(doctor.EXTRAS["train"], "not-there", "")
     found = facts("doctor")
-    assert found["missing"] == {"train": ["not-there"], "export": ["not-there"]}
+    assert found["missing"] == {"train": ["not-there"], "export": ["not-there"], "sign": []}
     assert found["cache"] == {"directory": str(tmp_path), "bytes": 1000}
     assert "CPUExecutionProvider" in found["providers"]
     assert "pip install 'lime-edge[train]'" in lime("doctor").stdout.replace("\n", " ")

@@ -78,5 +78,6 @@ def test_a_link_to_a_package_is_followed(tmp_path: Path) -> None:
 def test_the_command_writes_to_an_empty_folder_only(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
     found = CliRunner().invoke(main, [str(tmp_path)])
-    assert found.exit_code == 1 and "is not empty" in found.output
+    assert found.exit_code == 1
+    assert "is not empty" in found.output
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

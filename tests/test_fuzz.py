@@ -20,7 +20,8 @@ from .malformed import sound
 def test_mutants_in_the_reader(tmp_path: Path) -> None:
     tally = fuzz_reader(400, 1, tmp_path)
     assert tally.inputs == 400
-    assert tally.taken >= 5 and tally.refused["SkillFormatError"] >= 300  # it gets behind the door, and back
+    assert tally.taken >= 5
+    assert tally.refused["SkillFormatError"] >= 300
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,8 @@ def live() -> tuple[Runtime, list[Path]]:
 def test_mutants_in_a_runtime(tmp_path: Path, live: tuple[Runtime, list[Path]]) -> None:
     tally = fuzz_runtime(200, 1, tmp_path, *live)
     assert tally.inputs == 200
-    assert tally.taken >= 2 and tally.refused.total() >= 150
+    assert tally.taken >= 2
+    assert tally.refused.total() >= 150
 
 
 def _raise(*_: Any) -> Iterator[str]:

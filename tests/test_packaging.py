@@ -33,8 +33,14 @@ BASE = {
     "plan": {"container", "contract", "vectors"},
     "large": {"contract", "vectors"},
     "package": {"checks", "container", "contract", "disk", "errors", "large", "manifest", "plan", "vectors"},
+    "extras": {"errors"},
+    "semver": set[str](),
+    "keys": {"errors", "extras"},
+    "bundle": {"checks", "errors", "keys", "manifest"},
+    "policy": {"checks", "errors", "keys", "manifest"},
+    "trust": {"bundle", "checks", "errors", "keys", "manifest", "package", "policy", "semver"},
 }
-RUNTIME_MAY = {"errors", "contract", "package"}
+RUNTIME_MAY = {"errors", "contract", "package", "semver", "trust"}
 
 
 def _sources() -> dict[str, Path]:
@@ -85,7 +91,7 @@ def test_the_walk_sees_imports() -> None:
     assert any(importer.startswith("lime_edge.runtime.") and name == "lime_edge.contract" for importer, name in ARROWS)
 
 
-def test_runtime_knows_only_errors_contract_and_package() -> None:
+def test_runtime_knows_only_errors_contract_package_and_trust() -> None:
     others = {
         (importer, name)
         for importer, name in ARROWS

@@ -77,7 +77,16 @@ def test_what_is_known_of_a_skill(made: Runtime) -> None:
     assert [one.name for one in made.skills()] == ["legal", "brief", "mine"]
     receipt = made.generate("x", "mine", max_new_tokens=1).receipt
     assert receipt == {
-        "skills": [{"name": "mine", "version": "1.0.0", "digest": info.digest, "generation": 3, "weight": 1.0}],
+        "skills": [
+            {
+                "name": "mine",
+                "version": "1.0.0",
+                "digest": info.digest,
+                "generation": 3,
+                "signer": None,
+                "weight": 1.0,
+            }
+        ],
         "activation": "always",
         "backbone": made.contract.backbone_digest,
         "adapter": made.contract.adapter_digest,

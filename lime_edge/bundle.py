@@ -1,0 +1,177 @@
+"""What lies in a detached signature: a Sigstore bundle around one signed statement, as OpenSSF Model Signing writes it.
+
+The bundle comes from a stranger. It names the key that made it by a fingerprint, which only chooses among the keys
+that the caller trusts; it never brings one. The statement is parsed after its signature was verified, in the strictest
+reading: one subject, one resource, SHA-256, one file. What else Model Signing can express (directories, shards, other
+hashes, links, paths left out, its forms before 1.0) is refused by name, so that nothing of it can pass for a file.
+Knows nothing of policies or skills. Normative page: docs/trust.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .checks import Check, bounded, load_json, one_of, record, sequence, show, text
+from .errors import SkillTrustError
+from .keys import PublicKey
+from .manifest import DIGEST
+
+BUNDLE_LIMIT = 64 * 2**10  # bytes of a signature file; one takes 1.5 KB
+
+MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+_WHOLE = "."  # what Model Signing calls the one file of a model that is a file
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A signature and what it was made over; none of it is believed yet.
+
+    Attributes:
+        key_id: Fingerprint of the key that is said to have made it.
+        payload: The statement, unparsed.
+        signature: Of the payload, DER.
+    """
+
+    key_id: str
+    payload: bytes
+    signature: bytes
+
+    @classmethod
+    def parse(cls, data: bytes) -> Bundle:
+        """Take a signature file apart.
+
+        Raises:
+            SkillTrustError: Names everything that is wrong with it.
+        """
+        try:
+            if len(data) > BUNDLE_LIMIT:
+                raise ValueError(f"it has {len(data)} bytes, at most {BUNDLE_LIMIT} are read")
+            document = load_json(data)
+        except ValueError as error:
+            raise SkillTrustError("the signature is not one of Model Signing", [f"not a bundle: {error}"]) from error
+        if faults := [*_bundle_faults(document)]:
+            raise SkillTrustError("the signature is not one of Model Signing in key mode", bounded(faults))
+        envelope = document["dsseEnvelope"]
+        return cls(
+            document["verificationMaterial"]["publicKey"]["hint"],
+            base64.b64decode(envelope["payload"]),
+            base64.b64decode(envelope["signatures"][0]["sig"]),
+        )
+
+    def faults(self, key: PublicKey, data: bytes, file: str | None) -> list[str]:
+        """Why this signature does not hold for a file; empty if it does.
+
+        Args:
+            key: A key that the caller trusts.
+            data: The file's bytes.
+            file: What the file is called, to be held against the name that was signed; None where it has no name.
+        """
+        if self.key_id != key.id:
+            return [f"the signature names the key {self.key_id[:12]}, not {key.id[:12]}"]
+        if not key.verifies(self.signature, _signed_bytes(self.payload)):
+            return [f"the signature was not made by the key {key.id[:12]} that it names, or was changed since"]
+        try:
+            statement = load_json(self.payload)
+        except ValueError as error:
+            return [f"the signed statement is not strict JSON: {error}"]
+        return [*_STATEMENT("statement", statement)] or [*_file_faults(statement, data, file)]
+
+
+def _bundle_faults(document: Any) -> Iterator[str]:
+    """Other kinds of bundles by their own name, before the keys that they lack."""
+    if isinstance(document, dict):
+        if "messageSignature" in document:
+            yield "it signs a message (cosign sign-blob), not a model: sign with `lime-edge sign`"
+            return
+        material = document.get("verificationMaterial")
+        for kind in ("certificate", "x509CertificateChain"):
+            if isinstance(material, dict) and kind in material:
+                yield f"it is signed with a certificate ({kind}); only keys are taken: sign with `lime-edge sign`"
+                return
+    yield from _BUNDLE("bundle", document)
+
+
+def _signed_bytes(payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding, version 1."""
+    return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
+
+
+def _file_faults(statement: Any, data: bytes, file: str | None) -> Iterator[str]:
+    """A statement of the right form, held against the file."""
+    (subject,), (resource,) = statement["subject"], statement["predicate"]["resources"]
+    # The subject's digest is over the digests of all resources, one after another.
+    if hashlib.sha256(bytes.fromhex(resource["digest"])).hexdigest() != subject["digest"]["sha256"]:
+        yield "the signed statement contradicts itself: its digest is not that of its resources"
+    found = hashlib.sha256(data).hexdigest()
+    if found != resource["digest"]:
+        yield (
+            f"the signature is over a file with SHA-256 {resource['digest'][:12]}, this one has {found[:12]}: it was "
+            "changed or packed anew after it was signed, or the signature belongs to another file"
+        )
+    # A file that is called by its own content, as in a store, says nothing by its name.
+    if file not in (None, subject["name"], f"{found}.lime"):
+        yield f"it was signed as {show(subject['name'])}, the file is called {show(file)}: give it its name back"
+
+
+def _base64(limit: int) -> Check:
+    def check(where: str, value: Any) -> Iterator[str]:
+        try:
+            if not isinstance(value, str) or not 0 < len(base64.b64decode(value, validate=True)) <= limit:
+                raise ValueError(value)
+        except ValueError:
+            yield f"{where} is {show(value)}; expected base64 of 1 to {limit} bytes"
+
+    return check
+
+
+def _ignored(where: str, value: Any) -> Iterator[str]:
+    """Paths left out mean nothing for one file, and must not mean that file."""
+    yield from _PATHS(where, value)
+    if isinstance(value, list) and any(isinstance(path, str) and path.strip("./\\") == "" for path in value):
+        yield f"{where} leaves out the signed file itself"
+
+
+def _links(where: str, value: Any) -> Iterator[str]:
+    if not isinstance(value, bool):
+        yield f"{where} is {show(value)}; expected true or false"
+
+
+_PATHS = sequence(text(200), 64)
+_BUNDLE = record(
+    {
+        "mediaType": one_of(MEDIA_TYPE),
+        "verificationMaterial": record({"publicKey": record({"hint": DIGEST})}, {"tlogEntries": sequence(text(0), 0)}),
+        "dsseEnvelope": record(
+            {
+                "payload": _base64(BUNDLE_LIMIT),
+                "payloadType": one_of(PAYLOAD_TYPE),
+                "signatures": sequence(record({"sig": _base64(200)}, {"keyid": text(200)}), 1, least=1),
+            }
+        ),
+    }
+)
+_STATEMENT = record(
+    {
+        "_type": one_of(STATEMENT_TYPE),
+        "subject": sequence(record({"name": text(255, least=1), "digest": record({"sha256": DIGEST})}), 1, least=1),
+        "predicateType": one_of(PREDICATE_TYPE),
+        "predicate": record(
+            {
+                "resources": sequence(
+                    record({"name": one_of(_WHOLE), "algorithm": one_of("sha256"), "digest": DIGEST}), 1, least=1
+                ),
+                "serialization": record(
+                    {"method": one_of("files"), "hash_type": one_of("sha256"), "allow_symlinks": _links},
+                    {"ignore_paths": _ignored},
+                ),
+            }
+        ),
+    }
+)

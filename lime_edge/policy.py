@@ -1,0 +1,186 @@
+"""The trust policy as a file: TOML by an operator's hand, read strictly, every fault at once.
+
+Whom it trusts and until when. What follows from that for one skill is trust.py. Knows nothing of bundles.
+Normative page: docs/trust.md.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+from .checks import Check, bounded, record, sequence, show, text, whole
+from .errors import PolicyError
+from .keys import KEY_LIMIT, PublicKey, read_bounded, read_key
+from .manifest import DIGEST, NAME, VERSION
+
+FORMAT = 1
+POLICY_LIMIT = 2**20  # bytes
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """When something holds: from `start` until just before `end`; None is without limit."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Somebody who may ship skills.
+
+    Attributes:
+        name: What people call them.
+        skills: Patterns of the names that they may ship: ``*`` stands for any text, ``?`` for one character.
+        keys: Their keys, each with the time in which it is taken.
+    """
+
+    name: str
+    skills: tuple[str, ...]
+    keys: tuple[tuple[PublicKey, Window], ...]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a policy file says."""
+
+    require_signatures: bool
+    validity: Window = Window()
+    publishers: tuple[Publisher, ...] = ()
+    minimum: Mapping[str, str] = field(default_factory=dict)  # by name of the skill
+    revoked_skills: frozenset[str] = frozenset()  # digests
+    revoked_keys: frozenset[str] = frozenset()  # fingerprints
+
+
+def read_terms(path: str | os.PathLike[str]) -> Terms:
+    """Read a policy file and the key files that it names, relative to its own folder.
+
+    Raises:
+        PolicyError: Names every fault.
+        MissingExtraError: It trusts keys, and `cryptography` is not installed.
+    """
+    try:
+        document = tomllib.loads(read_bounded(path, POLICY_LIMIT).decode("utf-8"))
+    except OSError as error:
+        raise PolicyError(f"the trust policy {path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise PolicyError(f"the trust policy {path} is not TOML: {error}") from error
+    version = document.get("format", FORMAT)
+    if isinstance(version, int) and version != FORMAT:
+        raise PolicyError(f"the trust policy {path} has format {version}; this lime-edge reads {FORMAT}: update it")
+    faults = [*_POLICY("policy", document)]
+    terms = None if faults else _terms(document, Path(path).parent, faults)
+    if terms is None or faults:
+        raise PolicyError(f"the trust policy {path} cannot be used", bounded(faults))
+    return terms
+
+
+def _terms(document: Mapping[str, Any], folder: Path, faults: list[str]) -> Terms:
+    """A document of the right form; what contradicts itself is added to the faults."""
+    publishers = tuple(_publisher(entry, folder, faults) for entry in document.get("publishers", ()))
+    faults += _twice("publisher", [one.name for one in publishers])
+    faults += _twice("key", [key.id for one in publishers for key, _ in one.keys])
+    if document["require_signatures"] and not publishers:
+        faults.append("policy.require_signatures is true, but there is no publisher who could sign")
+    revoked = document.get("revoked", {})
+    return Terms(
+        document["require_signatures"],
+        _window(document, "", "expires"),
+        publishers,
+        document.get("minimum", {}),
+        frozenset(revoked.get("skills", ())),
+        frozenset(revoked.get("keys", ())),
+    )
+
+
+def _publisher(entry: Mapping[str, Any], folder: Path, faults: list[str]) -> Publisher:
+    keys = []
+    for number, known in enumerate(entry["keys"]):
+        where, window = f"publisher {entry['name']!r}, key {number}", _window(known, "from", "until")
+        if ("file" in known) == ("pem" in known):
+            faults.append(f"{where}: expected either file or pem")
+            continue
+        if window.start and window.end and window.start >= window.end:
+            faults.append(f"{where}: until {known['until']} is before from {known['from']}")
+        try:
+            key = read_key(folder / known["file"]) if "file" in known else PublicKey.from_pem(known["pem"].encode())
+            keys.append((key, window))
+        except PolicyError as error:
+            faults.append(f"{where}: {error.message}")
+    return Publisher(entry["name"], tuple(entry["skills"]), tuple(keys))
+
+
+def _twice(what: str, names: list[str]) -> Iterator[str]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield f"the {what} {show(name)} is there {count} times; expected once"
+
+
+def _window(table: Mapping[str, Any], start: str, end: str) -> Window:
+    """Days count from their first moment to their last, in UTC."""
+    first, last = _midnight(table.get(start)), _midnight(table.get(end))
+    if last is not None and not isinstance(table[end], datetime):
+        last = min(last, datetime.max.replace(tzinfo=UTC) - _DAY) + _DAY
+    return Window(first, last)
+
+
+def _midnight(value: date | datetime | None) -> datetime | None:
+    """The moment at which a day begins; a moment as it is."""
+    return value if value is None or isinstance(value, datetime) else datetime.combine(value, time(), UTC)
+
+
+def _moment(where: str, value: Any) -> Iterator[str]:
+    if not isinstance(value, date) or (isinstance(value, datetime) and value.tzinfo is None):
+        yield f"{where} is {show(value)}; expected a date, 2027-01-31, or a time with its zone, without quotes"
+
+
+def _flag(where: str, value: Any) -> Iterator[str]:
+    if not isinstance(value, bool):
+        yield f"{where} is {show(value)}; expected true or false"
+
+
+def _minimum(where: str, value: Any) -> Iterator[str]:
+    """Names of skills with versions, each in the form that a manifest has."""
+    if not isinstance(value, dict):
+        yield f"{where} is {show(value)}; expected versions by name of the skill"
+        return
+    for name, version in value.items():
+        yield from NAME(f"{where}: name", name)
+        yield from VERSION(f"{where}.{show(name)}", version)
+
+
+_DIGESTS = sequence(DIGEST, 100_000)
+_KEY: Check = record(
+    {},
+    {
+        "file": text(1000, least=1),
+        "pem": text(KEY_LIMIT, least=1, controls="\n\r\t"),
+        "from": _moment,
+        "until": _moment,
+    },
+)
+_PATTERN = text(64, least=1, pattern=r"[a-z0-9._*?-]+", what="a name or pattern")
+_PUBLISHER = record(
+    {
+        "name": text(200, least=1),
+        "skills": sequence(_PATTERN, 1000, least=1),
+        "keys": sequence(_KEY, 100, least=1),
+    }
+)
+_POLICY = record(
+    {"format": whole(FORMAT, FORMAT), "require_signatures": _flag},
+    {
+        "expires": _moment,
+        "publishers": sequence(_PUBLISHER, 1000),
+        "minimum": _minimum,
+        "revoked": record({}, {"skills": _DIGESTS, "keys": _DIGESTS}),
+    },
+)

@@ -1,0 +1,193 @@
+"""`lime-edge verify`: what can be said of one package, verdict by verdict. For keys it needs `cryptography`.
+
+A verdict is yes or no, nothing in between; what was not asked for is not judged. Soundness is judged whatever the
+signature says, so that one sees what is wrong; golden prompts are run only where everything before them holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .bundle import Bundle
+from .errors import SkillError, SkillMismatchError, SkillTrustError
+from .keys import PublicKey, read_key
+from .looking import Report, read_contract
+from .package import Skill, check_skill, decode_skill, read_package
+from .tables import Table
+from .trust import TrustPolicy, read_signature, signature_path
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+_WORDS = {True: "yes", False: "NO", None: "not asked"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One answer.
+
+    Attributes:
+        about: What was asked.
+        holds: The answer; None where it was not judged.
+        said: In a few words.
+        faults: Everything that speaks against it.
+    """
+
+    about: str
+    holds: bool | None
+    said: str
+    faults: tuple[str, ...] = ()
+
+    @classmethod
+    def refused(cls, about: str, error: SkillError) -> Verdict:
+        return cls(about, False, error.message, error.faults)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be judged; None leaves a question out.
+
+    Attributes:
+        skill: The package.
+        signature: Its detached signature, where it does not lie beside it.
+        judge: Key that has to have signed it, or policy that has to admit it.
+        model: Exported model that it has to fit, and to work on.
+    """
+
+    skill: Path
+    signature: Path | None = None
+    judge: PublicKey | TrustPolicy | None = None
+    model: Path | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Every verdict, over bytes that were read once.
+
+    Attributes:
+        sha256: Of the file.
+    """
+
+    asked: Asked
+    sha256: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def hold(self) -> bool:
+        """Whether everything does that was asked."""
+        return not any(verdict.holds is False for verdict in self.verdicts)
+
+    def describe(self) -> Report:
+        """For programs and for people."""
+        document = {
+            "file": str(self.asked.skill),
+            "sha256": self.sha256,
+            "holds": self.hold,
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+        }
+        rows = [
+            (one.about, _WORDS[one.holds], "\n".join([one.said, *(f"- {fault}" for fault in one.faults)]))
+            for one in self.verdicts
+        ]
+        return document, [Table(str(self.asked.skill), rows, ("verdict", "holds", "why"))]
+
+
+def judge(key: Path | None, trust: Path | None) -> PublicKey | TrustPolicy | None:
+    """A key or a policy from its file.
+
+    Raises:
+        PolicyError: It cannot be used.
+    """
+    return read_key(key) if key is not None else TrustPolicy.read(trust) if trust is not None else None
+
+
+def verify(asked: Asked) -> Findings:
+    """Judge one package.
+
+    Raises:
+        SkillFormatError: There is no such file.
+        ModelError: There is no such model.
+    """
+    data = read_package(asked.skill)
+    soundness, skill = _soundness(data, asked.skill)
+    verdicts = [soundness, _signature(data, skill, asked)]
+    if asked.model is not None:
+        verdicts.append(_binding(skill, asked.model))
+        verdicts.append(_golden(skill, asked.skill, asked.model, verdicts))
+    return Findings(asked, hashlib.sha256(data).hexdigest(), tuple(verdicts))
+
+
+def _soundness(data: bytes, path: Path) -> tuple[Verdict, Skill | None]:
+    try:
+        skill = decode_skill(data, path)
+    except SkillError as error:
+        return Verdict.refused("package", error), None
+    bounds = ", ".join(f"|{kind}| <= {bound:g}" for kind, bound in skill.manifest.bounds.items())
+    said = f"{skill.name} {skill.manifest.version}, sound; digest {skill.digest[:12]}, {bounds}"
+    return Verdict("package", True, said), skill
+
+
+def _signature(data: bytes, skill: Skill | None, asked: Asked) -> Verdict:
+    about, path = "signature", signature_path(asked.skill) if asked.signature is None else asked.signature
+    try:
+        signature = read_signature(path)
+        if isinstance(asked.judge, PublicKey):
+            return Verdict(about, True, _by_key(asked.judge, data, signature, asked.skill, path))
+        if asked.judge is not None:
+            return Verdict(about, True, _by_policy(asked.judge, data, signature, asked.skill, skill))
+    except SkillTrustError as error:
+        return Verdict.refused(about, error)
+    there = "there is none" if signature is None else f"{path} was not verified: give --key or --trust"
+    return Verdict(about, None, there)
+
+
+def _by_key(key: PublicKey, data: bytes, signature: bytes | None, skill: Path, path: Path) -> str:
+    if signature is None:
+        raise SkillTrustError("not signed", [f"there is no signature {path}"])
+    if faults := Bundle.parse(signature).faults(key, data, skill.name):
+        raise SkillTrustError("the signature does not hold", faults)
+    return f"signed with the key {key.id}"
+
+
+def _by_policy(policy: TrustPolicy, data: bytes, signature: bytes | None, path: Path, skill: Skill | None) -> str:
+    signer = policy.vouch(data, signature, path)
+    if skill is not None:
+        policy.permit(skill.manifest, signer)
+    if signer is None:
+        return "the policy admits it without a signature"
+    return f"the policy admits it: signed by {signer.publisher} with the key {signer.key}"
+
+
+def _binding(skill: Skill | None, model: Path) -> Verdict:
+    contract = read_contract(model)
+    if skill is None:
+        return Verdict("binding", False, "not sound, so made for nothing")
+    try:
+        check_skill(skill, contract)
+    except SkillMismatchError as error:
+        return Verdict.refused("binding", error)
+    name = f"{contract.backbone_name} ({contract.precision})"
+    return Verdict("binding", True, f"exact: backbone, shared adapter, module table and routing are those of {name}")
+
+
+def _golden(skill: Skill | None, path: Path, model: Path, before: Sequence[Verdict]) -> Verdict:
+    about = "golden prompts"
+    if skill is None or any(verdict.holds is False for verdict in before):
+        return Verdict(about, False, "not run: what is said above comes first")
+    from .runtime import Runtime
+
+    try:
+        return Verdict(about, True, _prove(Runtime.load(model), path, skill))
+    except SkillError as error:
+        return Verdict.refused(about, error)
+
+
+def _prove(runtime: Runtime, path: Path, skill: Skill) -> str:
+    info = runtime.load_skill(path, prove=True)
+    if info.digest != skill.digest:
+        raise SkillTrustError(f"{path} was changed while it was verified; try again")
+    return f"all {len(skill.manifest.golden)} reproduce here, on {runtime.device}"
