@@ -43,7 +43,7 @@ def audit(
     from .cli_use import open_runtime
     from .installed import find_skill
 
-    runtime = open_runtime(model, device, threads)
+    runtime = open_runtime(model, device, threads, None)  # whoever signed it: a stranger's is what is looked at
     plan = Plan(Settings() if tokens is None else Settings(tokens=tokens), data=data, words=word)
     own = [folder for folder in [model / "skills"] if folder.is_dir()]
     document = audit(runtime, find_skill(model, skill), packages([*own, *against]), plan)
