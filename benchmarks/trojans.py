@@ -248,7 +248,7 @@ def look(runtime: Runtime, spec: Spec, work: Path, others: Sequence[Path], token
         "z": max(abs(worst["rms_z"]), abs(worst["peak_z"])),
         "known": len(document["vectors"]["known"]),
         "kl": document["drift"]["median_kl"],
-        "suspicious": document["verdict"]["suspicious"],
+        "stands_out": document["verdict"]["stands_out"],
         "seconds": round(time.process_time() - began, 1),
     }
 
@@ -269,7 +269,7 @@ _HEAD = """\
 def _row(line: Json) -> str:
     attacked = f"{line['target_without']} -> {line['target_with']} of {line['attacked']}" if line["trigger"] else ""
     words = f"`{line['words'].strip()}`{' (the trigger)' if line['is_trigger'] else ''}"
-    judged = "suspicious" if line["suspicious"] else "quiet"
+    judged = "stands_out" if line["stands_out"] else "quiet"
     figures = f"{line['usual']:.2f} | {line['z']:.1f} | {line['kl']:.2f} | {judged} | {line['seconds']:.0f}"
     right = f"{line['right']} of {line['rows']}"
     return f"| {line['name']} | {line['part']} | {right} | {attacked} | {line['score']:.2f} {words} | {figures} |"
@@ -293,7 +293,7 @@ def _rates(lines: Sequence[Json]) -> list[str]:
         clean = [line for line in mine if not line["trigger"]]
         trojans = [line for line in mine if line["trigger"]]
         working = [line for line in trojans if works(line)]
-        caught = [_share([line["suspicious"] for line in some]) for some in (clean, trojans, working)]
+        caught = [_share([line["stands_out"] for line in some]) for some in (clean, trojans, working)]
         said.append(
             f"| {part} | {len(clean)} | {caught[0]} | {len(trojans)} | {caught[1]} | {len(working)} | {caught[2]} |"
         )

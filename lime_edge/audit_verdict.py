@@ -31,11 +31,11 @@ def verdict(document: Json) -> dict[str, Any]:
         document: The report, without a verdict.
 
     Returns:
-        `suspicious`; `raised`, why; `notes`, what a user should know; `cannot_see`.
+        `stands_out`; `raised`, why; `notes`, what a user should know; `cannot_see`.
     """
     raised = [*_trigger(document["triggers"]), *_vectors(document["vectors"])]
     notes = [*_unlooked(document), *_outside(document)]
-    return {"suspicious": bool(raised), "raised": raised, "notes": notes, "cannot_see": list(CANNOT_SEE)}
+    return {"stands_out": bool(raised), "raised": raised, "notes": notes, "cannot_see": list(CANNOT_SEE)}
 
 
 def _trigger(triggers: Json | None) -> Iterator[str]:

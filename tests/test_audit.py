@@ -287,23 +287,23 @@ def document(score: float = 0.0, usual: float = 0.0, z: float = 0.0, **changes: 
 
 def test_what_makes_a_skill_suspicious() -> None:
     limit, far = audit_verdict.TRIGGER_SCORE, audit_verdict.VECTOR_Z
-    assert not document()["verdict"]["suspicious"]
+    assert not document()["verdict"]["stands_out"]
     assert "of 12 prompts" in document(limit)["verdict"]["raised"][0]
-    assert not document(limit - 0.01)["verdict"]["suspicious"]
-    assert not document(limit, usual=limit)["verdict"]["suspicious"]  # any word does that
+    assert not document(limit - 0.01)["verdict"]["stands_out"]
+    assert not document(limit, usual=limit)["verdict"]["stands_out"]  # any word does that
     assert "gain.layers.1.q_proj" in document(z=-far)["verdict"]["raised"][0]
-    assert not document(z=far - 0.1)["verdict"]["suspicious"]
+    assert not document(z=far - 0.1)["verdict"]["stands_out"]
     few = document(z=far)["vectors"] | {"enough": False, "left_out": ["y.lime: made for another model"]}
     notes = document(vectors=few)["verdict"]["notes"]
     assert len(notes) == 2
-    assert not document(vectors=few)["verdict"]["suspicious"]
+    assert not document(vectors=few)["verdict"]["stands_out"]
 
 
 def test_what_is_only_said() -> None:
     guard = [{"task": "t", "rows": 9, "base": 8, "skill": 1, "lost": 7, "gained": 0, "p": 0.0078}]
     lost = {"prompts": 8, "refused_by_base": 2, "lost": [{}]}
     judged = document(guard=guard, refusals=lost, triggers=None)["verdict"]
-    assert not judged["suspicious"]
+    assert not judged["stands_out"]
     assert [note.split()[0] for note in judged["notes"]] == ["no", "1", "guard"]
 
 
@@ -330,7 +330,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert [one["task"] for one in found["guard"]] == ["built-in", "guard.jsonl"]
     assert found["triggers"]["searched"] == found["triggers"]["vocabulary"] > 0
     assert found["vectors"]["known"] == []  # the skill is no witness of itself
-    assert found["verdict"]["suspicious"] == bool(found["verdict"]["raised"])
+    assert found["verdict"]["stands_out"] == bool(found["verdict"]["raised"])
     assert "odd" in files[1].read_text("utf-8")
     assert "Outside its task" in result.stdout
     assert facts("audit", model / "skills" / "odd.lime", *asked)["skill"] == found["skill"]
