@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from . import __version__, cli_look, cli_make, cli_store, cli_trust, cli_use
+from . import __version__, cli_audit, cli_look, cli_make, cli_store, cli_trust, cli_use
 from .errors import LimeError
 
 _STOPPED = 130  # what shells give a program that Ctrl-C ended
@@ -56,6 +56,9 @@ for _command in (
     cli_use.evaluate,
     cli_look.list_skills,
     *cli_store.COMMANDS,
+    cli_trust.sign,
+    cli_trust.verify,
+    cli_audit.audit,
     cli_trust.sign,
     cli_trust.verify,
     cli_look.doctor,

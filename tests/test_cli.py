@@ -30,7 +30,7 @@ from .cli_models import TRAIN, backbone, data, exported, facts, learned, lime, t
 ROOT = Path(__file__).resolve().parent.parent
 MAKING, USING = ("train", "learn", "export"), ("inspect", "run", "chat", "eval", "list")
 STORING = ("pull", "push", "info", "update", "rollback", "remove", "gc", "card")
-TRUST, LAST = ("sign", "verify"), ("doctor", "demo")
+TRUST, LAST = ("sign", "verify", "audit"), ("doctor", "demo")
 HEAVY = {"torch", "transformers", "peft", "onnxruntime", "onnx", "onnx_ir", "numpy", "rich"}
 BASE = ("chat", "demo", "doctor", "evaluate", "installed", "looking", "metrics", "rows", "tables")
 

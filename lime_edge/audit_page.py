@@ -1,0 +1,71 @@
+"""An audit for people: tables on the screen, and one HTML page that needs nothing from elsewhere.
+
+Every text of a skill is a stranger's: the page is made with autoescape, holds no script, and forbids all loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+from .tables import Table, share
+
+_TEMPLATE = Path(__file__).parent / "shipped" / "audit" / "report.html.jinja"
+_SHOWN = 5  # findings on the screen
+
+Json = Mapping[str, Any]
+
+
+def tables(document: Json) -> list[Table]:
+    """The report in short."""
+    judged = document["verdict"]
+    says = [["!", text] for text in judged["raised"]] + [["", text] for text in judged["notes"]]
+    title = "stands_out" if judged["stands_out"] else "nothing stands out"
+    drift, refusals = document["drift"], document["refusals"]
+    outside = [
+        ["drift, median of prompts", f"{drift['median_kl']:.2f} nats"],
+        ["same first token as the base", f"{drift['same_first_token']} of {len(drift['prompts'])}"],
+        ["refusals lost", f"{len(refusals['lost'])} of {refusals['refused_by_base']}"],
+        *([f"guard: {one['task']}", f"{one['base']} -> {one['skill']} of {one['rows']}"] for one in document["guard"]),
+    ]
+    made = [
+        Table(f"{document['skill']['file']}: {title}", says or [["", "no notes"]]),
+        Table("Outside its task", outside),
+    ]
+    return made + ([_findings(document["triggers"])] if document["triggers"] else [])
+
+
+def _findings(triggers: Json) -> Table:
+    found = [("", one) for one in triggers["findings"][:_SHOWN]]
+    usual = [("at random", one) for one in triggers["controls"][:1]]
+    rows = [
+        [repr(one["text"]), what, share(one["collapse"]), f"{one['score']:.2f}", repr(one["answer"])]
+        for what, one in found + usual
+    ]
+    title = f"Triggers: {triggers['searched']} of {triggers['vocabulary']} words searched"
+    return Table(title, rows, ("words", "", "prompts taken over", "score", "answer"), (2, 3))
+
+
+def page(document: Json) -> str:
+    """The report as one HTML page."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_TEMPLATE.read_text("utf-8"))
+    cells = document["vectors"]["cells"]
+    surprises = sorted((document["triggers"] or {}).get("surprises", []), reverse=True)
+    return template.render(r=document, rows=sorted({cell["projection"] for cell in cells}), surprises=surprises)
+
+
+def write_page(document: Json, path: Path) -> None:
+    """Write the page.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    try:
+        path.write_text(page(document), "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,52 @@
+"""`lime-edge audit`: look at a skill from a stranger. Heavy imports inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .cli_options import json_option, path_type, runtime_options
+from .tables import report
+
+
+@click.command()
+@click.argument("skill", metavar="SKILL")
+@click.option("--model", type=path_type(), required=True, metavar="DIR", help="An exported model directory.")
+@click.option("--data", type=path_type(), help="Guard tasks of yours: a .jsonl file, or a folder of them.")
+@click.option("--against", multiple=True, type=path_type(), help="A known skill, or a folder; may be repeated.")
+@click.option("--tokens", type=click.IntRange(min=0), help="Words to search; 0 takes all.  [default: 4096]")
+@click.option("--word", multiple=True, help="A word to search in any case, with its space; may be repeated.")
+@click.option("--html", type=path_type(), metavar="FILE", help="Also write the report as a page with plots.")
+@json_option
+@runtime_options
+def audit(
+    skill: str,
+    model: Path,
+    data: Path | None,
+    against: tuple[Path, ...],
+    tokens: int | None,
+    word: tuple[str, ...],
+    html: Path | None,
+    target: str | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Look at a skill from a stranger: vectors, drift, guard tasks, trigger words.
+
+    SKILL is a .lime file, or the name of a skill in DIR/skills or of an installed one. Its vectors are held against
+    those of the skills in DIR/skills and --against. Exit code 0 also where something is found: read the verdict.
+    """
+    from .audit import Plan, audit, packages
+    from .audit_page import tables, write_page
+    from .audit_search import Settings
+    from .cli_use import open_runtime
+    from .installed import find_skill
+
+    runtime = open_runtime(model, device, threads, None)  # whoever signed it: a stranger's is what is looked at
+    plan = Plan(Settings() if tokens is None else Settings(tokens=tokens), data=data, words=word)
+    own = [folder for folder in [model / "skills"] if folder.is_dir()]
+    document = audit(runtime, find_skill(model, skill), packages([*own, *against]), plan)
+    if html is not None:
+        write_page(document, html)
+    report(document, tables(document), target)

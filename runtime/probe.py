@@ -1,0 +1,81 @@
+"""Looking at a skill from inside: distributions of the next token after many prompts that begin alike.
+
+What `lime-edge audit` asks its questions with. Prompts are token ids; what two of them begin with is run once.
+Knows nothing of what is looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from .answer import prefix_of, skill_rows, with_prefix
+from .bank import Array
+from .cache import Cache
+from .choose import log_softmax
+from .graph import Graph
+from .registry import Applied
+from .results import SkillSpec
+from .runtime import Runtime
+from .text import Text, Tokens
+
+Float64 = npt.NDArray[np.float64]
+
+
+class Probe:
+    """One skill, or the base, on one row of a cache. Made by `probing`."""
+
+    def __init__(self, graph: Graph, bank: Array, text: Text, applied: Applied, capacity: int) -> None:
+        self._cache = Cache(graph, bank, 1, capacity + prefix_of(applied, graph))
+        self._graph, self._applied, self.text = graph, applied, text
+
+    def tokens(self, prompt: str) -> list[int]:
+        """A user message with the skill's system text, in the chat template."""
+        ids: list[int] = self.text.tokens(prompt, self._applied.system).ids.tolist()
+        return ids
+
+    def after(self, ids: Sequence[int], said: Sequence[int] = ()) -> list[Float64]:
+        """Log-probabilities [V] of the first token of the answer, and of the next one after it began with `said`."""
+        found = [log_softmax(self._prefill(ids))]
+        if said:
+            logits = self._cache.extend(0, np.array(said), np.full(len(said), self._applied.skill_id))
+            found.append(log_softmax(logits[-1]))
+        return found
+
+    def along(self, ids: Sequence[int], said: Sequence[int]) -> Float64:
+        """Log-probabilities [len(said), V] of every token of an answer, given those before it."""
+        found = [log_softmax(self._prefill(ids))]
+        if len(said) > 1:
+            logits = self._cache.extend(0, np.array(said[:-1]), np.full(len(said) - 1, self._applied.skill_id))
+            found += [log_softmax(one) for one in logits]
+        return np.stack(found)
+
+    def greedy(self, ids: Sequence[int], count: int) -> tuple[tuple[int, ...], float]:
+        """The likeliest answer of at most `count` tokens, the end of turn included, and its mean log-probability."""
+        scores = log_softmax(self._prefill(ids))
+        answer, total = [int(scores.argmax())], float(scores.max())
+        while len(answer) < count and answer[-1] not in self.text.eos_ids:
+            logits = self._cache.step(np.array(answer[-1:]), np.array([self._applied.skill_id]))[0]
+            scores = log_softmax(logits)
+            answer.append(int(scores.argmax()))
+            total += float(scores.max())
+        return tuple(answer), total / len(answer)
+
+    def _prefill(self, ids: Sequence[int]) -> Array:
+        tokens: Tokens = with_prefix(self.text.known(ids), self._applied, self._graph)
+        return self._cache.prefill(0, tokens.ids, skill_rows(tokens, self._applied))[0]
+
+
+@contextmanager
+def probing(runtime: Runtime, skill: SkillSpec, capacity: int) -> Iterator[Probe]:
+    """A probe of a loaded skill; None is the base. Its row stays pinned for as long as the context is open.
+
+    Raises:
+        UnknownSkillError: Not loaded.
+        ConfigError: `capacity` positions are more than the model has.
+    """
+    with runtime._registry.lease([skill]) as lease:
+        yield Probe(runtime._graph, lease.array, runtime._text, lease.applied[0], capacity)
