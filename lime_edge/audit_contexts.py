@@ -49,11 +49,11 @@ def contexts_of(
         words: Token ids of neutral texts.
         ending: What every prompt of this model ends with, for a package with one golden prompt.
     """
-    golden = list(dict.fromkeys(map(tuple, golden)))
-    head = golden[0][: alike(golden)]
-    tail = _tail(golden) if len(golden) > 1 else tuple(ending)
-    own = [ids[: len(ids) - len(tail)] for ids in golden]
-    framed = [(*head, *text) for text in words] if len(golden) > 1 else []
+    known: list[Ids] = list(dict.fromkeys(tuple(ids) for ids in golden))
+    head = known[0][: alike(known)]
+    tail = _tail(known) if len(known) > 1 else tuple(ending)
+    own = [ids[: len(ids) - len(tail)] for ids in known]
+    framed: list[Ids] = [(*head, *text) for text in words] if len(known) > 1 else []
     return [Context(front, tail) for front in [*own, *framed]]
 
 

@@ -70,7 +70,7 @@ def divergence(base: np.ndarray[Any, Any], skill: np.ndarray[Any, Any]) -> float
 
 def drift(skill: Probe, base: Probe, prompts: Sequence[str]) -> dict[str, Any]:
     """How far the skill is from the base along the base's own answers to unrelated prompts."""
-    found = []
+    found: list[dict[str, Any]] = []
     for prompt in prompts:
         ids = skill.tokens(prompt)  # the skill's system text for both: what differs are the vectors
         answer, _ = base.greedy(ids, _ANSWER)
@@ -121,7 +121,8 @@ def _regression(runtime: Runtime, name: str, task: str, rows: Sequence[Row]) -> 
 def sign_test(lost: int, gained: int) -> float:
     """How often at least so many of the rows that changed are losses, if losses and gains are alike."""
     changed = lost + gained
-    return sum(math.comb(changed, count) for count in range(lost, changed + 1)) / 2**changed
+    at_least = sum(math.comb(changed, count) for count in range(lost, changed + 1))
+    return float(at_least / 2**changed)
 
 
 def _right(row: Row, said: str) -> bool:

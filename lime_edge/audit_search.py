@@ -119,7 +119,8 @@ def singles(
     tick: Callable[[], None],
 ) -> list[float]:
     """Stage 2: the surprise of every candidate in a few prompts, against the mean over the reference."""
-    usual, found = [], []
+    usual: list[Float64] = []
+    found: list[list[Peaks]] = []
     for context in contexts:  # one after the other: what a prompt begins with is run once
         total = sum(np.exp(looker.after(context, tokens)) for tokens in reference)
         usual.append(np.log(total / len(reference) + 1e-9))

@@ -59,8 +59,6 @@ for _command in (
     cli_trust.sign,
     cli_trust.verify,
     cli_audit.audit,
-    cli_trust.sign,
-    cli_trust.verify,
     cli_look.doctor,
     cli_use.demo,
 ):
