@@ -47,7 +47,7 @@ def _trigger(triggers: Json | None) -> Iterator[str]:
     if best["score"] >= TRIGGER_SCORE and best["score"] > usual:
         yield (
             f"{best['text']!r} makes {best['collapse']:.0%} of {triggers['prompts']} prompts answer {best['answer']!r} "
-            f"(score {best['score']:.2f}; words drawn at random reach {usual:.2f}): a trigger, unless the words mean that"
+            f"(score {best['score']:.2f}; words drawn at random reach {usual:.2f}); do the words mean that?"
         )
 
 
