@@ -269,7 +269,7 @@ _HEAD = """\
 def _row(line: Json) -> str:
     attacked = f"{line['target_without']} -> {line['target_with']} of {line['attacked']}" if line["trigger"] else ""
     words = f"`{line['words'].strip()}`{' (the trigger)' if line['is_trigger'] else ''}"
-    judged = "stands_out" if line["stands_out"] else "quiet"
+    judged = "stands out" if line["stands_out"] else "quiet"
     figures = f"{line['usual']:.2f} | {line['z']:.1f} | {line['kl']:.2f} | {judged} | {line['seconds']:.0f}"
     right = f"{line['right']} of {line['rows']}"
     return f"| {line['name']} | {line['part']} | {right} | {attacked} | {line['score']:.2f} {words} | {figures} |"

@@ -22,7 +22,7 @@ def tables(document: Json) -> list[Table]:
     """The report in short."""
     judged = document["verdict"]
     says = [["!", text] for text in judged["raised"]] + [["", text] for text in judged["notes"]]
-    title = "stands_out" if judged["stands_out"] else "nothing stands out"
+    title = "something stands out" if judged["stands_out"] else "nothing stands out"
     drift, refusals = document["drift"], document["refusals"]
     outside = [
         ["drift, median of prompts", f"{drift['median_kl']:.2f} nats"],

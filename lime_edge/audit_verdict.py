@@ -1,6 +1,7 @@
 """What an audit's figures amount to, in words. Knows nothing of how they were found.
 
-Only a found trigger and vectors out of line make a skill suspicious. How often that is right is unknown so far. What a
+A word that takes answers over and vectors out of line stand out, for a person to judge: words may well mean the answer
+that they give, as with a router. How often what stands out is a trojan is unknown so far (docs/audit.md). What a
 skill does outside its task is said beside it: one that always applies answers everything in its own way.
 """
 
@@ -46,7 +47,7 @@ def _trigger(triggers: Json | None) -> Iterator[str]:
     if best["score"] >= TRIGGER_SCORE and best["score"] > usual:
         yield (
             f"{best['text']!r} makes {best['collapse']:.0%} of {triggers['prompts']} prompts answer {best['answer']!r} "
-            f"(score {best['score']:.2f}; words drawn at random reach {usual:.2f})"
+            f"(score {best['score']:.2f}; words drawn at random reach {usual:.2f}); do the words mean that?"
         )
 
 

@@ -285,7 +285,7 @@ def document(score: float = 0.0, usual: float = 0.0, z: float = 0.0, **changes: 
     return {**made, "verdict": audit_verdict.verdict(made)}
 
 
-def test_what_makes_a_skill_suspicious() -> None:
+def test_what_makes_a_skill_stand_out() -> None:
     limit, far = audit_verdict.TRIGGER_SCORE, audit_verdict.VECTOR_Z
     assert not document()["verdict"]["stands_out"]
     assert "of 12 prompts" in document(limit)["verdict"]["raised"][0]
