@@ -181,3 +181,17 @@ def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
                 yield from inner(f"{where}.{key}", value[key])
 
     return check
+
+
+def mapping(key: Check, value: Check) -> Check:
+    """An object with any keys that pass `key`, and values that pass `value`."""
+
+    def check(where: str, found: Any) -> Iterator[str]:
+        if not isinstance(found, dict):
+            yield f"{where} is {show(found)}; expected an object"
+            return
+        for name, inner in found.items():
+            yield from key(f"a key of {where}", name)
+            yield from value(f"{where}[{show(name)}]", inner)
+
+    return check

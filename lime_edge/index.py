@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from .checks import Check, bounded, load_json, record, sequence, show, text, whole
+from .checks import bounded, load_json, mapping, record, sequence, show, text, whole
 from .contract import canonical_json
 from .errors import SkillVersionError, StoreError, UnknownSkillError
 from .manifest import DIGEST, NAME, VERSION
@@ -141,20 +141,6 @@ def _entry(name: str, found: Mapping[str, Any]) -> Entry:
     return Entry(name, found["current"], tuple(found["history"]), versions)
 
 
-def _mapping(key: Check, value: Check) -> Check:
-    """An object with any keys that pass `key`."""
-
-    def check(where: str, found: Any) -> Iterator[str]:
-        if not isinstance(found, dict):
-            yield f"{where} is {show(found)}; expected an object"
-            return
-        for name, inner in found.items():
-            yield from key(f"a key of {where}", name)
-            yield from value(f"{where}[{show(name)}]", inner)
-
-    return check
-
-
 def _skill(where: str, value: Any) -> Iterator[str]:
     faults = list(_SKILL(where, value))
     yield from faults
@@ -173,5 +159,5 @@ _HELD = record(
         "installed": text(20, least=20),
     }
 )
-_SKILL = record({"current": VERSION, "history": sequence(VERSION, _KEPT), "versions": _mapping(VERSION, _HELD)})
-_INDEX = record({"format": whole(FORMAT, FORMAT), "skills": _mapping(NAME, _skill)})
+_SKILL = record({"current": VERSION, "history": sequence(VERSION, _KEPT), "versions": mapping(VERSION, _HELD)})
+_INDEX = record({"format": whole(FORMAT, FORMAT), "skills": mapping(NAME, _skill)})

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from .checks import Check, bounded, record, sequence, show, text, whole
+from .checks import Check, bounded, mapping, record, sequence, show, text, whole
 from .errors import PolicyError
 from .keys import KEY_LIMIT, PublicKey, read_bounded, read_key
 from .manifest import DIGEST, NAME, VERSION
@@ -147,16 +147,6 @@ def _flag(where: str, value: Any) -> Iterator[str]:
         yield f"{where} is {show(value)}; expected true or false"
 
 
-def _minimum(where: str, value: Any) -> Iterator[str]:
-    """Names of skills with versions, each in the form that a manifest has."""
-    if not isinstance(value, dict):
-        yield f"{where} is {show(value)}; expected versions by name of the skill"
-        return
-    for name, version in value.items():
-        yield from NAME(f"{where}: name", name)
-        yield from VERSION(f"{where}.{show(name)}", version)
-
-
 _DIGESTS = sequence(DIGEST, 100_000)
 _KEY: Check = record(
     {},
@@ -180,7 +170,7 @@ _POLICY = record(
     {
         "expires": _moment,
         "publishers": sequence(_PUBLISHER, 1000),
-        "minimum": _minimum,
+        "minimum": mapping(NAME, VERSION),  # by name of the skill
         "revoked": record({}, {"skills": _DIGESTS, "keys": _DIGESTS}),
     },
 )
