@@ -16,7 +16,8 @@ from .errors import ConfigError, FetchError, LimeError
 from .installed import find_installed
 from .package import decode_skill, read_package
 from .references import Reference, parse
-from .store import SIGNATURE, SIGNATURE_LIMIT, Admits, Installed, Store, read_signature, signature_path
+from .store import SIGNATURE_LIMIT, Admits, Installed, Store, read_signature
+from .trust import SIGNATURE, signature_path
 
 Files = tuple[bytes, bytes | None]  # a package and its signature
 

@@ -23,13 +23,14 @@ from filelock import FileLock, Timeout
 from .disk import TEMPORARY, make_folder, write_file
 from .errors import SkillVersionError, StoreError, UnknownSkillError
 from .index import Entry, Held, Index, read_index, write_index
+from .keys import read_bounded
 from .manifest import Manifest
 from .package import decode_skill, read_package
 from .partial import Partials
 from .places import store_dir
 from .semver import precedence
+from .trust import SIGNATURE, signature_path
 
-SIGNATURE = ".sig"  # after the name of the file it signs
 SIGNATURE_LIMIT = 2**20  # bytes
 _BLOB = re.compile(rf"[0-9a-f]{{64}}\.lime({re.escape(SIGNATURE)})?")
 _PATIENCE, _PAUSE = 60.0, 0.01  # seconds that a change waits for the others, and between its tries
@@ -282,11 +283,6 @@ class Store:
         write_file(self._index, write_index(index))
 
 
-def signature_path(path: Path) -> Path:
-    """Where the detached signature of a file lies."""
-    return path.with_name(path.name + SIGNATURE)
-
-
 def read_signature(path: Path) -> bytes | None:
     """The detached signature beside a file; None if there is none.
 
@@ -295,15 +291,15 @@ def read_signature(path: Path) -> bytes | None:
     """
     beside = signature_path(path)
     try:
-        with open(beside, "rb") as file:
-            data = file.read(SIGNATURE_LIMIT + 1)
+        return read_bounded(beside, SIGNATURE_LIMIT)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StoreError(f"{beside} cannot be read: {error.strerror or error}") from error
-    if len(data) > SIGNATURE_LIMIT:
-        raise StoreError(f"{beside} is over {SIGNATURE_LIMIT} bytes; expected a signature")
-    return data
+    except ValueError as error:
+        raise StoreError(
+            f"{beside} is over {SIGNATURE_LIMIT} bytes, or no regular file; expected a signature"
+        ) from error
 
 
 def _judge(data: bytes, signature: bytes | None, trust: Admits | None, origin: str) -> Manifest:

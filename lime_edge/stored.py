@@ -13,8 +13,9 @@ from .looking import Report, describe_skill
 from .package import read_skill
 from .pulling import Update
 from .semver import precedence
-from .store import Freed, Installed, Store, signature_path
+from .store import Freed, Installed, Store
 from .tables import Table, short, size
+from .trust import signature_path
 
 
 def describe_store(store: Store) -> Report:

@@ -14,7 +14,8 @@ import urllib.request
 from pathlib import Path
 
 from lime_edge.pulling import pull, push, update
-from lime_edge.store import Store, read_signature, signature_path
+from lime_edge.store import Store, read_signature
+from lime_edge.trust import signature_path
 
 from .store_case import package, sha256, signature_of
 

@@ -11,7 +11,8 @@ from typing import Any
 from lime_edge.errors import UnknownSkillError
 from lime_edge.index import Index
 from lime_edge.package import decode_skill, write_skill
-from lime_edge.store import Store, signature_path
+from lime_edge.store import Store
+from lime_edge.trust import signature_path
 
 from .malformed import manifest, vectors
 

@@ -9,7 +9,8 @@ import pytest
 from lime_edge.errors import MissingExtraError
 from lime_edge.installed import find_skill
 from lime_edge.pulling import pull
-from lime_edge.store import Store, signature_path
+from lime_edge.store import Store
+from lime_edge.trust import signature_path
 
 from .cli_models import exported, facts, learned, lime
 from .faulty_server import file, serving

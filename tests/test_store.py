@@ -16,7 +16,8 @@ from lime_edge.errors import SkillError, SkillFormatError, SkillVersionError, St
 from lime_edge.index import read_index, write_index
 from lime_edge.places import cache_dir, store_dir
 from lime_edge.pulling import pull, push, update
-from lime_edge.store import SIGNATURE_LIMIT, Store, read_signature, signature_path
+from lime_edge.store import SIGNATURE_LIMIT, Store, read_signature
+from lime_edge.trust import signature_path
 
 from . import kill_store
 from .crash_store import OPERATIONS
@@ -306,6 +307,10 @@ def test_a_signature_that_is_none(store: Store, tmp_path: Path) -> None:
     signature_path(path).unlink()
     signature_path(path).mkdir()
     with pytest.raises(StoreError, match="cannot be read"):
+        store.install(path)
+    signature_path(path).rmdir()
+    os.mkfifo(signature_path(path))  # nobody writes to it: whoever reads it waits for ever
+    with pytest.raises(StoreError, match="no regular file"):
         store.install(path)
 
 
