@@ -86,3 +86,22 @@ def test_sessions_get_them(monkeypatch: pytest.MonkeyPatch, asked: int | None, c
     monkeypatch.setattr(graph, "usable_cores", lambda: cores)
     open_session(exported() / "model.onnx", SessionSettings(threads=asked, operators=None))
     assert seen == [threads]
+
+
+@pytest.mark.parametrize(
+    ("version", "asked", "wanted"),
+    [
+        ("1.32.0", None, graph.SPIN),
+        ("1.26.1", None, graph.SPIN),
+        ("1.25.1", None, 0),
+        ("1.25.1", 7, 7),
+        ("1.32.0", 0, 0),
+    ],
+)
+def test_how_long_threads_stay_awake(
+    monkeypatch: pytest.MonkeyPatch, version: str, asked: int | None, wanted: int
+) -> None:
+    monkeypatch.setattr(ort, "__version__", version)
+    options = graph._options(SessionSettings(spin=asked), None)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == ("1" if wanted else "0")
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == str(wanted)
