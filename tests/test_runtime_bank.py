@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from lime_edge.runtime import reserve
 from lime_edge.runtime.bank import Bank
 
+from .accounts import private
 from .runtime_models import exported, runtime
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is taken and given back page by page on Linux")
@@ -29,11 +28,6 @@ def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def filled(bank: Bank, count: int) -> list[int]:
     size = bank.array.shape[1]
     return [bank.add(np.full(size, number + 1, np.float32)) for number in range(count)]
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.usefixtures("anywhere")
@@ -93,16 +87,16 @@ def test_the_graph_places_an_array_once() -> None:
 def test_memory_is_that_of_the_rows_in_use() -> None:
     bank = Bank(WIDE, np.float16)
     filled(bank, 20)
-    where, before = bank.array.ctypes.data, resident()
+    where, before = bank.array.ctypes.data, private()
     rows = filled(bank, 1000)
-    taken = resident() - before
+    taken = private() - before
     assert 0.9 <= taken / (1000 * 2 * WIDE) <= 1.1
     assert bank.array.ctypes.data == where
     bank.release(rows[10:])
-    assert resident() - before <= 0.05 * taken
+    assert private() - before <= 0.05 * taken
     assert not bank.array[rows[10] :].any()  # reading zeros takes none, either
     assert (bank.array[rows[:10]] == np.arange(1, 11)[:, None]).all()
-    assert resident() - before <= 0.05 * taken
+    assert private() - before <= 0.05 * taken
 
 
 @LINUX
@@ -122,10 +116,10 @@ def test_a_bank_goes_with_its_owner() -> None:
         filled(bank, 100)
 
     churn()
-    before = resident()
+    before = private()
     for _ in range(20):
         churn()
-    assert resident() - before < 100 * 2 * WIDE
+    assert private() - before < 100 * 2 * WIDE
 
 
 @LINUX

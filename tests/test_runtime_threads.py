@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lime_edge.runtime import Runtime
 
+from .accounts import STATUS, private
 from .runtime_models import PROMPTS, exported, runtime, skill
 
 JOBS: list[tuple[str, Any, dict[str, Any]]] = [
@@ -89,12 +88,7 @@ def test_streams_of_several_skills_side_by_side() -> None:
     assert found == wanted
 
 
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's accounts")
+@pytest.mark.skipif(not STATUS.exists(), reason="reads Linux's accounts")
 def test_memory_stays_flat() -> None:
     """100 rounds of switching, blending, loading and unloading cost nothing that stays."""
     directory = exported()
@@ -110,7 +104,7 @@ def test_memory_stays_flat() -> None:
             made.unload_skill("third")
 
     rounds(20)
-    before = resident()
+    before = private()
     rounds(100)
-    assert resident() - before < 4 * 2**20
+    assert private() - before < 4 * 2**20
     assert made._bank.array.shape[0] == 4
