@@ -171,10 +171,12 @@ def _all() -> dict[str, Method]:
 
 METHODS: Mapping[str, Method] = _all()
 #: The four that are run with three seeds.
-REPEATED = ("lime-lora", "lora", "moelora", "hydralora")
+REPEATED = ("lime-lora", "moelora", "lora", "hydralora")
+#: Then each LiME-X beside its MoE-X.
+_PAIRED = ("lime-lora-fa", "moelora-fa", "lime-dora", "moedora", "lora-r8", "lime-slicefine", "mola", "ia3")
 
 
 def plan() -> list[tuple[str, int]]:
     """(method, seed) in the order in which they are run: what matters most first."""
-    first = [*REPEATED, *(name for name in METHODS if name not in REPEATED)]
+    first = dict.fromkeys([*REPEATED, *_PAIRED, *METHODS])
     return [(name, 0) for name in first] + [(name, seed) for seed in (1, 2) for name in REPEATED]

@@ -151,6 +151,7 @@ class Trial:
         self.embedding = net.get_input_embeddings().weight
         self.batches = batches(self.tasks, self.tokenizer, asked.budget, seed)
         torch.manual_seed(seed)
+        self.net = net
         self.built: Built = self.method.build(net, self._facts())
         self.model = self.built.model
 
@@ -162,7 +163,18 @@ class Trial:
         groups = [group | {"top": group["lr"]} for group in parameter_groups(self.model, plan)]
         stamp = json.dumps([self.name, self.seed, self.asked.rate, asdict(self.asked.budget)])
         state = self.work / "state.safetensors"
-        run = Run(self.model, groups, self.batches, self._collate, self._tell_items, self.seed, state, stamp, deadline)
+        run = Run(
+            self.model,
+            self.net,
+            groups,
+            self.batches,
+            self._collate,
+            self._tell_items,
+            self.seed,
+            state,
+            stamp,
+            deadline,
+        )
         figures = run.fit(lambda text: click.echo(f"{self.name}, seed {self.seed}, {text}"))
         return self._described(figures) | {"scores": self._scores(deadline)}
 

@@ -39,10 +39,10 @@ _TOGETHER = 8  # batches whose rows are sorted by length, so that little is padd
 class Budget:
     """What every method may spend."""
 
-    steps: int = 250
+    steps: int = 150
     batch: int = 16  # rows of a step
     max_length: int = 384  # tokens; longer training rows are left out
-    test_rows: int = 128  # of each task, the same ones for every method and seed
+    test_rows: int = 64  # of each task, the same ones for every method and seed
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lime_edge.attention import plain_if_short
+
 _SAVE_EVERY = 25  # steps
 _WARMUP = 0.05  # share of the steps
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -47,6 +49,7 @@ class Run:
 
     Attributes:
         model: Called as a causal model is.
+        transformer: The backbone inside it.
         groups: Of parameters, for AdamW.
         batches: One per step.
         collate: Items to the model's inputs.
@@ -58,6 +61,7 @@ class Run:
     """
 
     model: nn.Module
+    transformer: nn.Module
     groups: list[dict[str, Any]]
     batches: Sequence[Sequence[Item]]
     collate: Callable[[Sequence[Item]], dict[str, Any]]
@@ -99,8 +103,9 @@ class Run:
         inputs = self.collate(items)
         self.tell(items)
         cpu, wall = time.process_time(), time.monotonic()
-        loss = self.model(**inputs).loss
-        loss.backward()
+        with plain_if_short(self.transformer, inputs["input_ids"]):
+            loss = self.model(**inputs).loss
+            loss.backward()
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
         optimizer.step()
         optimizer.zero_grad()

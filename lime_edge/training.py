@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from . import processes
+from .attention import plain_if_short
 from .data import Collator, Examples
 from .errors import ConfigError, DataError
 from .layer import LimeLayer
@@ -168,6 +169,10 @@ def fit(
     return figures
 
 
+def _transformer(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def unwritable(folder: Path) -> list[str]:
     """Make the folder; says why nothing can be written there, if so."""
     try:
@@ -215,6 +220,10 @@ def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments
 
 
 class _Trainer(Trainer):
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        with plain_if_short(_transformer(self.model), inputs["input_ids"]):
+            return super().training_step(model, inputs, num_items_in_batch)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> _Order:
         examples: Any = self.train_dataset if train_dataset is None else train_dataset
         batch = self.args.train_batch_size * processes.launched()

@@ -117,7 +117,8 @@ def run(method: str, state: Path, stamp: str = "s", deadline: float | None = Non
     tasks = read(suite(), 3)
     made = batches(tasks, tokenizer(), BUDGET, 1)
     torch.manual_seed(1)
-    model = METHODS[method].build(backbone(), Facts(21, [[3], [4]], 1)).model
+    net = backbone()
+    model = METHODS[method].build(net, Facts(21, [[3], [4]], 1)).model
     groups = [
         group | {"top": group["lr"]} for group in parameter_groups(model, Plan(shared_rate=1e-2, vector_rate=1e-2))
     ]
@@ -130,7 +131,7 @@ def run(method: str, state: Path, stamp: str = "s", deadline: float | None = Non
         if hasattr(model, "set_rows"):
             cast(Any, model).set_rows(torch.tensor([item.task for item in items]), None)
 
-    return Run(model, groups, made, collate, tell, 1, state, stamp, deadline)
+    return Run(model, net, groups, made, collate, tell, 1, state, stamp, deadline)
 
 
 @pytest.mark.parametrize("method", ["lime-lora", "more", "lora"])
