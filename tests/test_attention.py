@@ -12,14 +12,14 @@ from .tiny_training import backbone
 
 
 def gradient(length: int, plain: bool) -> Tensor:
-    torch.manual_seed(0)
     net = backbone().requires_grad_(True)
-    ids = torch.randint(3, 40, (2, length))
+    ids = torch.randint(3, 40, (2, length), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[0, :3] = 0
+    labels = ids.masked_fill(mask == 0, -100)
     context = plain_if_short(net, ids) if plain else torch.enable_grad()
     with context:
-        net(input_ids=ids, attention_mask=mask, labels=ids).loss.backward()
+        net(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
     found = net.model.layers[0].self_attn.q_proj.weight.grad
     assert found is not None
     return found
