@@ -11,11 +11,14 @@ import click
 import memory
 import pytest
 import switch
+import trust
 from click.testing import CliRunner
 from copies import write_copies
 from latency import Latency
 
+from lime_edge.errors import SkillTrustError
 from lime_edge.package import read_skill
+from lime_edge.trust import TrustPolicy, signature_path
 
 from .runtime_models import exported, skill
 
@@ -62,6 +65,20 @@ def test_switching_and_loading_are_measured(tmp_path: Path) -> None:
         **{("ORT-GenAI", "Adapters.load", loaded): 1 for loaded in (1, 2)},
         **{("ORT-GenAI", "new Generator, set_active_adapter", loaded): 200 for loaded in (1, 2)},
     }
+
+
+def test_loading_signed_skills_is_measured(tmp_path: Path) -> None:
+    found = ran(trust.main, tmp_path, "--loaded", "1,2", "--loads", "2")
+    calls = {(one["call"], one["loaded"]): one["calls"] for one in found["figures"]}
+    assert calls == {(way, count): 2 for way in ("load_skill", "load_skill, signed") for count in (1, 2)}
+    assert list(found["ratios"]) == ["1", "2"]
+    policy = TrustPolicy.read(tmp_path / "policy.toml")
+    path = tmp_path / "copies" / "copy-0.lime"
+    with pytest.raises(SkillTrustError, match="there is no signature"):
+        policy.admit(path.read_bytes(), None, path)
+    signer = policy.admit(path.read_bytes(), signature_path(path).read_bytes(), path).signer
+    assert signer is not None
+    assert signer.publisher == "acme"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
