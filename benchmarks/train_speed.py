@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 import lime_edge.layer
 from lime_edge import backbone
+from lime_edge.attention import plain_if_short
 from lime_edge.fused import fused, modulate
 from lime_edge.peft_config import ATTENTION
 
@@ -96,31 +97,32 @@ def variants(where: Path, inputs: dict[str, Any]) -> list[Variant]:
     """Everything that takes part; LiME-LoRA with the formula left to autograd, too, which is the layer before."""
     ours = [name for name in PAIRS.values() if name in METHODS]
     rivals = [name for name, other in PAIRS.items() if other in METHODS]
-    made = [Variant(METHODS[name].title, step(_method(name, where), inputs)) for name in ours]
+    made = [Variant(METHODS[name].title, step(*_method(name, where), inputs)) for name in ours]
     base = METHODS["lime-lora"].title
-    before = step(_method("lime-lora", where), inputs)
+    before = step(*_method("lime-lora", where), inputs)
     made.append(Variant(f"{base}, formula left to autograd", lambda: _plainly(before), (base,)))
     made += [
-        Variant(METHODS[name].title, step(_method(name, where), inputs), (METHODS[PAIRS[name]].title,))
+        Variant(METHODS[name].title, step(*_method(name, where), inputs), (METHODS[PAIRS[name]].title,))
         for name in rivals
     ]
     looped: dict[str, type[MoeLora] | type[HydraLora]] = {
         "MoELoRA, expert by expert": LoopedMoeLora,
         "HydraLoRA, head by head": LoopedHydraLora,
     }
-    made += [Variant(title, step(_looped(kind, where), inputs), (base,)) for title, kind in looped.items()]
-    return made + [Variant(METHODS[name].title, step(_method(name, where), inputs), (base,)) for name in OTHERS]
+    made += [Variant(title, step(*_looped(kind, where), inputs), (base,)) for title, kind in looped.items()]
+    return made + [Variant(METHODS[name].title, step(*_method(name, where), inputs), (base,)) for name in OTHERS]
 
 
-def step(model: torch.nn.Module, inputs: dict[str, Any]) -> Callable[[], float]:
-    """A turn: one whole training step, in processor seconds."""
+def step(net: Any, model: torch.nn.Module, inputs: dict[str, Any]) -> Callable[[], float]:
+    """A turn: one whole training step, in processor seconds; `net` is the backbone inside the model."""
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
 
     def turn() -> float:
         began = time.process_time()
-        model(**inputs).loss.backward()
+        with plain_if_short(net, inputs["input_ids"]):
+            model(**inputs).loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -138,14 +140,15 @@ def _plainly(turn: Callable[[], float]) -> float:
         layer.fused = fused
 
 
-def _method(name: str, where: Path) -> torch.nn.Module:
-    return METHODS[name].build(backbone.load(where, torch.bfloat16)[0], Facts(1, [[3]], 0)).model
+def _method(name: str, where: Path) -> tuple[Any, torch.nn.Module]:
+    net = backbone.load(where, torch.bfloat16)[0]
+    return net, METHODS[name].build(net, Facts(1, [[3]], 0)).model
 
 
-def _looped(kind: type[MoeLora] | type[HydraLora], where: Path) -> torch.nn.Module:
+def _looped(kind: type[MoeLora] | type[HydraLora], where: Path) -> tuple[Any, torch.nn.Module]:
     net, call = backbone.load(where, torch.bfloat16)[0], Call()
     insert(net, ATTENTION, lambda module, _: kind(module, Settings(EXPERTS, RANK, SCALING), call))
-    return Mixture(net, call, Settings().balance)
+    return net, Mixture(net, call, Settings().balance)
 
 
 if __name__ == "__main__":
