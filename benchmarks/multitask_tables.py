@@ -72,15 +72,18 @@ class Row:
 
 
 @click.command()
-@click.argument("results", type=_FILE)
+@click.argument("results", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--speed", type=_FILE, help="What train_speed.py wrote.")
 @click.option("--document", default=DOCUMENT, show_default=True, type=_FILE, help="What to fill.")
 def main(results: Path, speed: Path | None, document: Path) -> None:
     """Fill the document and draw its plot."""
-    rows = methods([json.loads(line) for line in results.read_text("utf-8").splitlines()])
-    found = blocks(rows) | ({} if speed is None else {"train speed": speeds(read(speed))})
+    lines = results.read_text("utf-8").splitlines() if results.exists() else []  # speed may be measured first
+    rows = methods(list(map(json.loads, lines)))
+    found = (blocks(rows) if rows else {}) | ({} if speed is None else {"train speed": speeds(read(speed))})
     text = document.read_text("utf-8")
     document.write_text(fill(text, held(text) | found), "utf-8")
+    if not rows:
+        return
     folder = document.parent / document.stem
     folder.mkdir(exist_ok=True)
     plot(rows).savefig(folder / "multitask.svg", metadata={"Date": None})
