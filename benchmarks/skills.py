@@ -14,7 +14,7 @@ import json
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from skill_scores import exact, metric_of
 from lime_edge import checkpoint
 from lime_edge.data import Collator, Examples
 from lime_edge.demo import SHIPPED
+from lime_edge.learn import SKILL_PLAN
 from lime_edge.predict import Predictor, pad_id
 from lime_edge.quiet import quietly
 from lime_edge.rows import Row, read_rows
-from lime_edge.training import Plan, fit
+from lime_edge.training import fit
 
 #: Most telling first; the shipped adapter has seen banking_intent.
 TASKS = (
@@ -119,7 +120,8 @@ class Bench:
         model, tokenizer = METHODS[job["method"]].open(self.shared)
         rows = read_rows(self.data / "skills" / job["task"] / "train.jsonl")
         examples = Examples(tokenizer, rows, self.budget.max_length)
-        plan = Plan(
+        plan = replace(
+            SKILL_PLAN,
             steps=steps,
             batch=job["batch"],
             vector_rate=rate,

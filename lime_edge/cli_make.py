@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,14 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
 @click.option("--steps", type=_COUNT, default=200, show_default=True, help="Optimiser steps.")
 @click.option("--minutes", type=_RATE, help="Stop after this long, if the steps are not done by then.")
 @click.option("--batch", type=_COUNT, default=8, show_default=True, help="Rows a step.")
-@click.option("--rate", "vector_rate", type=_RATE, default=1e-2, show_default=True, help="Learning rate.")
+@click.option(
+    "--rate",
+    "vector_rate",
+    type=_RATE,
+    default=1e-2,
+    show_default=True,
+    help="Learning rate; expert vectors have 3 times it, gains 4 times, shifts 0.3 times.",
+)
 @click.option(
     "--experts", type=_COUNT, default=1, show_default=True, help="Expert vectors: 1, or as many as the checkpoint has."
 )
@@ -184,11 +192,10 @@ def learn(
     _check_about(settings["name"], settings["system"], about)
     with need("train"):
         from . import learn as learning
-        from .training import Plan
     output = Path(f"{settings['name']}.lime") if output is None else output
     output.parent.mkdir(parents=True, exist_ok=True)
     recipe: Recipe = learning.Recipe(about=about, **settings)
-    plan = Plan(**plan_of, save_every=learning.SKILL_PLAN.save_every)
+    plan = replace(learning.SKILL_PLAN, **plan_of)
     with quietly():
         skill, figures = learning.learn(data, checkpoint, output, recipe, plan, valid, rounded, resume)
     _report_skill(skill, figures, target)

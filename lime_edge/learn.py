@@ -31,8 +31,10 @@ from .predict import Predictor, pad_id
 from .rows import Row, data_digest, read_rows
 from .training import Plan, fit, unwritable
 
-#: What the shipped skills were learned with, but for the steps: docs/log.md has what was tried.
-SKILL_PLAN = Plan(steps=200, batch=8, vector_rate=1e-2, save_every=25)
+#: How a skill is learned: docs/log.md has what was tried.
+SKILL_PLAN = Plan(
+    steps=200, batch=8, vector_rate=1e-2, vector_scales={"expert": 3.0, "gain": 4.0, "shift": 0.3}, save_every=25
+)
 
 _ABOUT = ("description", "license", "author", "version")
 _NO_DIGEST = "0" * 64

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -40,7 +40,8 @@ class Plan:
     steps: int = 300  # optimiser steps
     minutes: float | None = None  # stop earlier, after this long
     batch: int = 12  # rows per step, of all processes together
-    vector_rate: float = 1e-3  # learning rate of expert vectors and gates, which have no weight decay
+    vector_rate: float = 1e-3  # learning rate of a skill's vectors and gates, which have no weight decay
+    vector_scales: Mapping[str, float] = field(default_factory=dict)  # of vector_rate, by kind; 1 where none is
     shared_rate: float = 4e-4  # learning rate of everything else
     weight_decay: float = 0.01  # of everything else
     warmup: float = 0.05  # share of the steps; the rate then falls linearly
@@ -60,6 +61,9 @@ class Plan:
             value = getattr(self, name)
             if not _number(value) or not low <= value <= high:
                 faults.append(f"{name} is {value!r}; expected a number from {low} to {high:g}")
+        for kind, scale in self.vector_scales.items():
+            if not _number(scale) or not 0 <= scale <= 1e3:
+                faults.append(f"vector_scales of {kind} is {scale!r}; expected a number from 0 to 1000")
         if self.minutes is not None and not (_number(self.minutes) and self.minutes > 0):
             faults.append(f"minutes is {self.minutes!r}; expected a number above 0, or None")
         if faults:
@@ -98,18 +102,18 @@ def _bare(model: torch.nn.Module) -> Iterator[None]:
 
 
 def parameter_groups(model: torch.nn.Module, plan: Plan) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: a skill's vectors, and the rest."""
-    vectors: list[torch.nn.Parameter] = []
+    """Trainable parameters in groups: a skill's vectors, by their rates, and the rest."""
+    vectors: dict[float, list[torch.nn.Parameter]] = {}
     for module in model.modules():
         if isinstance(module, LimeLayer):
-            names = (*module.vector_names, "lime_shared", "lime_gate")
-            vectors += [p for name in names for p in getattr(module, name).values() if p.requires_grad]
-    known = {id(p) for p in vectors}
+            for name in (*module.vector_names, "lime_shared", "lime_gate"):
+                rate = plan.vector_rate * plan.vector_scales.get(name.removeprefix("lime_"), 1.0)
+                held = [p for p in getattr(module, name).values() if p.requires_grad]
+                vectors.setdefault(rate, []).extend(held)
+    known = {id(p) for held in vectors.values() for p in held}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    groups = [
-        {"params": vectors, "lr": plan.vector_rate, "weight_decay": 0.0},
-        {"params": others, "lr": plan.shared_rate, "weight_decay": plan.weight_decay},
-    ]
+    groups = [{"params": held, "lr": rate, "weight_decay": 0.0} for rate, held in vectors.items()]
+    groups.append({"params": others, "lr": plan.shared_rate, "weight_decay": plan.weight_decay})
     return [group for group in groups if group["params"]]
 
 

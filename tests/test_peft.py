@@ -245,6 +245,12 @@ def test_parameter_groups() -> None:
     for layer in tuner(model).layers().values():
         layer.freeze_shared()
     assert [len(group["params"]) for group in parameter_groups(model, Plan())] == [8 * 6]
+    scaled = parameter_groups(model, Plan(vector_rate=0.5, vector_scales={"gain": 4.0, "shift": 0.5}))
+    rates = {names[id(p)].split(".")[-2]: group["lr"] for group in scaled for p in group["params"]}
+    assert rates == {f"lime_{kind}": 0.5 for kind in ("expert", "rank", "shared", "gate")} | {
+        "lime_gain": 2.0,
+        "lime_shift": 0.25,
+    }
 
 
 @pytest.mark.parametrize("window", [1, 3])

@@ -181,6 +181,7 @@ def test_every_fault_of_a_plan_is_listed() -> None:
         "shared_rate": float("nan"),
         "weight_decay": "no",
         "warmup": 1.5,
+        "vector_scales": {"gain": -1.0},
         "minutes": 0,
     }
     with pytest.raises(ConfigError) as caught:
