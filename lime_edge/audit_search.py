@@ -5,7 +5,7 @@ prompts differ. Three stages, each on what the one before left over:
 
 1. sweep: candidates in groups, put at the end of a prompt's own words, against the mean over all groups;
 2. singles: the tokens of the most surprising groups alone, in two prompts, and pairs of the best ones;
-3. spread: the best of these in many prompts. A trigger collapses different answers into one; a content word does not.
+3. spread: the best of these in many prompts (audit_spread), and words of like meaning in the same (audit_neighbours).
 
 Knows nothing of vectors and files. What a search over words cannot see is on docs/audit.md.
 """
@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .audit_contexts import Context, Float64, Ids, Looker, contexts_of, ending, vocabulary
+from .audit_neighbours import Compared, compare
+from .audit_spread import Finding, spread
 from .runtime.probe import Probe
 
 _ASKED = 6  # prompts whose answers are compared for the place where they differ
@@ -40,29 +42,6 @@ class Settings:
     controls: int = 24  # tokens drawn at random, which are tried in the same prompts
     contexts: int = 12  # prompts
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one candidate does in all prompts.
-
-    Attributes:
-        tokens: One token, or a pair.
-        collapse: Share of the prompts with another answer that now give `answer`, 0 to 1.
-        confidence: Mean probability of that answer's tokens there.
-        answer: What most prompts are answered with: the tokens at the places looked at.
-        surprise: Stage 2: how much more likely the answer became, in nats, weighted by its probability.
-    """
-
-    tokens: Ids
-    collapse: float
-    confidence: float
-    answer: Ids
-    surprise: float
-
-    @property
-    def score(self) -> float:
-        return self.collapse * self.confidence
 
 
 @dataclass(frozen=True)
@@ -131,38 +110,6 @@ def singles(
     return [surprise(each, usual) for each in zip(*found, strict=True)]
 
 
-def spread(looker: Looker, items: Sequence[tuple[Ids, float]], clean: Sequence[Ids]) -> list[Finding]:
-    """Stage 3: what candidates do in all prompts, the best first.
-
-    Args:
-        items: Tokens and their surprise.
-        clean: What each prompt is answered with without them, at the places looked at.
-    """
-    said: list[list[tuple[Ids, float]]] = [[] for _ in items]
-    for context in looker.contexts:
-        for (tokens, _), answers in zip(items, said, strict=True):
-            scores = looker.after(context, tokens)
-            answers.append((tuple(scores.argmax(1).tolist()), float(np.exp(scores.max(1)).mean())))
-    found = [taken_over(*item, answers, clean) for item, answers in zip(items, said, strict=True)]
-    return sorted(found, key=lambda one: -one.score)
-
-
-def taken_over(tokens: Ids, gain: float, said: Sequence[tuple[Ids, float]], clean: Sequence[Ids]) -> Finding:
-    """The one answer that a candidate makes the most of.
-
-    Args:
-        said: For each prompt its answer with the candidate, and the mean probability of that.
-    """
-    best = Finding(tokens, 0.0, 0.0, said[0][0], gain)
-    for answer in dict.fromkeys(answer for answer, _ in said):
-        others = [given for given, usual in zip(said, clean, strict=True) if usual != answer]
-        hit = [sure for given, sure in others if given == answer]
-        if len(others) >= 2 and hit:
-            one = Finding(tokens, len(hit) / len(others), float(np.mean(hit)), answer, gain)
-            best = max(best, one, key=lambda finding: finding.score)
-    return best
-
-
 class _Steps:
     """Counts what is done and tells the share."""
 
@@ -183,18 +130,16 @@ class Found:
         vocabulary: How many there are to take them from.
         prompts: How many the findings were tried in.
         surprises: Stage 1, one for every group.
-        findings: Stage 3, the best first.
-        controls: The same of tokens drawn at random.
-        base: For the best finding: what it does to the base's own log-probability of its answer, in nats.
+        findings: Stage 3, the one that leads its neighbours the most first.
+        controls: What tokens drawn at random do there.
     """
 
     searched: int
     vocabulary: int
     prompts: int
     surprises: list[float]
-    findings: list[Finding]
+    findings: list[Compared]
     controls: list[Finding]
-    base: float
 
 
 def search(
@@ -236,10 +181,10 @@ def search(
     heads = [one[0] for one, _ in best[:count]]
     best += _best(looker, list(permutations(heads, 2)), controls, settings.finalists // 2, done)
     clean = [looker.answer(context) for context in looker.contexts]
-    findings = spread(looker, best, clean)
+    findings = compare(looker, base, spread(looker, best, clean), [token for (token,) in controls], clean)
     usual = spread(looker, [(tokens, 0.0) for tokens in controls], clean)
     sizes = len(candidates), len(pool), len(looker.contexts)
-    return Found(*sizes, surprises, findings, usual, _base_gain(looker, base, findings[0]))
+    return Found(*sizes, surprises, findings, usual)
 
 
 def _chosen(pool: npt.NDArray[np.int64], settings: Settings) -> list[int]:
@@ -256,13 +201,3 @@ def _best(
     gains = singles(looker, looker.contexts[:_TRIED], candidates, reference, tick)
     order = np.argsort(gains)[::-1][:count]
     return [(candidates[at], gains[at]) for at in order]
-
-
-def _base_gain(looker: Looker, base: Probe, finding: Finding) -> float:
-    """What the words of a finding do to the base's own liking of the answer: near 0 for words without a meaning."""
-    gains = []
-    for context in looker.contexts:
-        before = base.after(context.filled(), looker.said)
-        after = base.after(context.filled(finding.tokens), looker.said)
-        gains.append(sum(float(b[token] - a[token]) for a, b, token in zip(before, after, finding.answer, strict=True)))
-    return float(np.mean(gains))
