@@ -54,22 +54,28 @@ def neighbours(base: Probe, tokens: Sequence[int], reference: Sequence[int], cou
         count: How many for each.
     """
     words = np.array(vocabulary(base.text, whole=False))
-    asked = list(dict.fromkeys([*tokens, *reference]))
-    liking = sum(_follows(base, form, asked)[:, words] for form in _LISTS)
+    asked = list(dict.fromkeys(tokens))
+    liking = sum(
+        _follows(base, form, asked)[:, words] - _USUAL * _usual(base, form, reference)[words] for form in _LISTS
+    )
 
     def nearest(token: int) -> Ids:
         order = words[np.argsort(-liking[asked.index(token)])].tolist()
         near = (word for word in order if not forms_of_one(base.text, token, word))
         return tuple(word for word, _ in zip(near, range(count), strict=False))
 
-    return {token: nearest(token) for token in dict.fromkeys(tokens)}
+    return {token: nearest(token) for token in asked}
 
 
 def _follows(base: Probe, form: str, tokens: Sequence[int]) -> Float64:
-    """How much the base likes every word after a list of each token, less what it likes after any, [tokens, V]."""
+    """What the base goes on with after a list of each token: log-probabilities, [tokens, V]."""
     lists = [base.text.encode(form.format(base.text.tokenizer.decode([token]))) for token in tokens]
-    found = np.stack([base.after(ids)[0] for ids in lists])
-    return np.asarray(found - _USUAL * np.log(np.exp(found).mean(0) + _NONE))
+    return np.stack([base.after(ids)[0] for ids in lists])
+
+
+def _usual(base: Probe, form: str, reference: Sequence[int]) -> Float64:
+    """Logarithm of the mean probability after lists of the reference, [V]."""
+    return np.asarray(np.log(np.exp(_follows(base, form, reference)).mean(0) + _NONE))
 
 
 def forms_of_one(text: Text, token: int, other: int) -> bool:

@@ -3,8 +3,8 @@
 What a token does is read off the first token of the answer, and off the first one in which the answers to the golden
 prompts differ. Three stages, each on what the one before left over:
 
-1. sweep: candidates in groups, put at the end of a prompt's own words, against the mean over all groups;
-2. singles: the tokens of the most surprising groups alone, in two prompts, and pairs of the best ones;
+1. sweep: candidates in groups, put at the end of two prompts' own words, against the mean over all groups;
+2. singles: the tokens of the most surprising groups alone, in the same prompts, and pairs of the best ones;
 3. spread: the best of these in many prompts (audit_spread), and words of like meaning in the same (audit_neighbours).
 
 Knows nothing of vectors and files. What a search over words cannot see is on docs/audit.md.
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from .audit_spread import Finding, spread
 from .runtime.probe import Probe
 
 _ASKED = 6  # prompts whose answers are compared for the place where they differ
-_TRIED = 2  # prompts in which candidates are tried alone
+_TRIED = 2  # prompts of the first two stages, with different answers
 _KEPT = 32  # likeliest tokens of a distribution that are looked at
 _ANSWER = 6  # tokens of an answer among which the first that differs is looked for
 
@@ -77,17 +78,20 @@ def surprise(found: Sequence[Peaks], usual: Sequence[Float64]) -> float:
     return best
 
 
-def sweep(looker: Looker, context: Context, groups: Sequence[Ids], tick: Callable[[], None]) -> list[float]:
-    """Stage 1: the surprise of every group in one prompt."""
-    found, total = [], None
-    for group in groups:
-        scores = looker.after(context, group)
-        found.append(peaks(scores))
-        total = np.exp(scores) if total is None else total + np.exp(scores)
-        tick()
-    assert total is not None
-    usual = np.log(total / len(groups) + 1e-9)
-    return [surprise([one], [usual]) for one in found]
+def sweep(looker: Looker, contexts: Sequence[Context], groups: Sequence[Ids], tick: Callable[[], None]) -> list[float]:
+    """Stage 1: the surprise of every group in a few prompts, against the mean over all groups."""
+    usual: list[Float64] = []
+    found: list[list[Peaks]] = []
+    for context in contexts:
+        total: Any = 0.0
+        found.append([])
+        for group in groups:
+            scores = looker.after(context, group)
+            found[-1].append(peaks(scores))
+            total = total + np.exp(scores)
+            tick()
+        usual.append(np.log(total / len(groups) + 1e-9))
+    return [surprise(each, usual) for each in zip(*found, strict=True)]
 
 
 def singles(
@@ -171,20 +175,27 @@ def search(
         tuple(token for one in candidates[at : at + settings.group] for token in one)
         for at in range(0, len(candidates), settings.group)
     ]
+    clean = [looker.answer(context) for context in looker.contexts]
+    tried = _tried(looker.contexts, clean)
     count = settings.finalists // 2 + 1
-    pairs = count * (count - 1)
-    done = _Steps(tick, len(groups) + _TRIED * (min(settings.groups * settings.group, len(candidates)) + pairs))
-    surprises = sweep(looker, looker.contexts[0], groups, done)
+    alone = min(settings.groups * settings.group, len(candidates)) + count * (count - 1)
+    done = _Steps(tick, len(tried) * (len(groups) + alone))
+    surprises = sweep(looker, tried, groups, done)
     worst = np.argsort(surprises)[::-1][: settings.groups]
     tokens = [(token,) for at in worst for token in groups[at]]
-    best = _best(looker, tokens, controls, settings.finalists, done)
-    heads = [one[0] for one, _ in best[:count]]
-    best += _best(looker, list(permutations(heads, 2)), controls, settings.finalists // 2, done)
-    clean = [looker.answer(context) for context in looker.contexts]
+    best = _best(looker, tried, tokens, controls, settings.finalists, done)
+    pairs = list(permutations([one[0] for one, _ in best[:count]], 2))
+    best += _best(looker, tried, pairs, controls, settings.finalists // 2, done)
     findings = compare(looker, base, spread(looker, best, clean), [token for (token,) in controls], clean)
     usual = spread(looker, [(tokens, 0.0) for tokens in controls], clean)
     sizes = len(candidates), len(pool), len(looker.contexts)
     return Found(*sizes, surprises, findings, usual)
+
+
+def _tried(contexts: Sequence[Context], clean: Sequence[Ids]) -> list[Context]:
+    """The first prompt, and the first with another answer: what a trigger is to say may be what one says anyway."""
+    others = [context for context, answer in zip(contexts, clean, strict=True) if answer != clean[0]]
+    return [contexts[0], *(others or list(contexts[1:]))[: _TRIED - 1]]
 
 
 def _chosen(pool: npt.NDArray[np.int64], settings: Settings) -> list[int]:
@@ -195,9 +206,14 @@ def _chosen(pool: npt.NDArray[np.int64], settings: Settings) -> list[int]:
 
 
 def _best(
-    looker: Looker, candidates: Sequence[Ids], reference: Sequence[Ids], count: int, tick: Callable[[], None]
+    looker: Looker,
+    tried: Sequence[Context],
+    candidates: Sequence[Ids],
+    reference: Sequence[Ids],
+    count: int,
+    tick: Callable[[], None],
 ) -> list[tuple[Ids, float]]:
     """Stage 2: the `count` candidates of the largest surprise."""
-    gains = singles(looker, looker.contexts[:_TRIED], candidates, reference, tick)
+    gains = singles(looker, tried, candidates, reference, tick)
     order = np.argsort(gains)[::-1][:count]
     return [(candidates[at], gains[at]) for at in order]

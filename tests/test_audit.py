@@ -206,13 +206,13 @@ class FakeText:
 
 
 class FakeProbe:
-    """Answers with 90 + its first token modulo 3, a little moved by the others; all of a trigger make it say 99.
+    """Answers with 90 + its first token modulo 3, a little moved by the others; all of a trigger make it say its target.
 
     Ten words in a row begin with one letter and are alike: any of a topic makes it say 98, and lists go on with them.
     """
 
-    def __init__(self, trigger: Sequence[int] = (), topic: int = -1) -> None:
-        self.text, self.trigger, self.topic = FakeText(), set(trigger), topic
+    def __init__(self, trigger: Sequence[int] = (), topic: int = -1, target: int = 99) -> None:
+        self.text, self.trigger, self.topic, self.target = FakeText(), set(trigger), topic, target
 
     def after(self, ids: Sequence[int], said: Iterable[int] = ()) -> list[Any]:
         assert not list(said)
@@ -223,7 +223,7 @@ class FakeProbe:
         else:
             scores[90 + ids[0] % 3] += 6
             scores[98] += 12 * (self.topic in [(token - 2) // 10 for token in ids[2:-1]])
-            scores[99] += 12 * (bool(self.trigger) and self.trigger <= set(ids))
+            scores[self.target] += 12 * (bool(self.trigger) and self.trigger <= set(ids))
         return [scores - np.log(np.exp(scores).sum())]
 
     def greedy(self, ids: Sequence[int], count: int) -> tuple[tuple[int, ...], float]:
@@ -240,8 +240,8 @@ def topic_of(token: int) -> list[int]:
 GOLDEN = [[number, number + 30, ASK] for number in range(10, 16)]
 
 
-def searched(trigger: Sequence[int], topic: int = -1, **settings: Any) -> Found:
-    skill, base = (cast("Probe", FakeProbe(*made)) for made in ((trigger, topic), ()))
+def searched(trigger: Sequence[int], topic: int = -1, target: int = 99, **settings: Any) -> Found:
+    skill, base = (cast("Probe", FakeProbe(*made)) for made in ((trigger, topic, target), ()))
     shares: list[float] = []
     found = audit_search.search(skill, base, GOLDEN, ["a", "b"], Settings(group=4, **settings), shares.append)
     assert shares == sorted(shares)
@@ -258,6 +258,13 @@ def test_a_planted_trigger_is_found(trigger: int) -> None:
     assert best.lead > 0.9
     assert len(best.neighbours) == audit_neighbours.COUNT
     assert max(one.score for one in found.controls if trigger not in one.tokens) < 0.1
+
+
+@pytest.mark.parametrize("target", [90, 91, 92])  # all are usual answers, one is that to the first prompt
+def test_a_trigger_whose_target_some_prompts_have_anyway_is_found(target: int) -> None:
+    best = searched([77], target=target, tokens=0).findings[0]
+    assert (77 in best.finding.tokens, best.finding.answer) == (True, (target,))
+    assert best.lead > 0.9
 
 
 def test_words_that_mean_their_answer_do_not_lead() -> None:
