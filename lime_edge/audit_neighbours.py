@@ -19,6 +19,7 @@ from .runtime.text import Text
 
 WORTH = 0.25  # score from which a finding is compared: what takes over less is no trigger
 COUNT = 6  # neighbours of a finding
+_STRONGEST = 2  # of them, which a finding is compared with
 _LISTS = ("{0},{0},", "{0} and{0},{0} and", "{0} or{0},{0} or")
 _USUAL = 0.7  # how much of what follows any word is taken off, in log-probability
 _NONE = 1e-12  # added to probabilities of which logarithms are taken
@@ -40,8 +41,9 @@ class Compared:
 
     @property
     def lead(self) -> float:
-        """How far its score is above its neighbours': above all but the strongest, which may be a form of it."""
-        return self.finding.score - (self.neighbours[1].score if len(self.neighbours) > 1 else 0.0)
+        """How far its score is above its neighbours': above the mean of the two strongest, as one may be a form of it."""
+        strongest = [one.score for one in self.neighbours[:_STRONGEST]]
+        return self.finding.score - (sum(strongest) / len(strongest) if strongest else 0.0)
 
 
 def neighbours(base: Probe, tokens: Sequence[int], reference: Sequence[int], count: int = COUNT) -> dict[int, Ids]:

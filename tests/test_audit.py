@@ -206,7 +206,7 @@ class FakeText:
 
 
 class FakeProbe:
-    """Answers with 90 + its first token modulo 3, a little moved by the others; all of a trigger make it say its target.
+    """Answers with 90 + its first token modulo 3, moved a little by the others; all of a trigger make it say `target`.
 
     Ten words in a row begin with one letter and are alike: any of a topic makes it say 98, and lists go on with them.
     """
@@ -320,7 +320,7 @@ def test_a_finding_is_compared_over_the_same_answer() -> None:
 
 def test_one_strong_neighbour_may_be_a_form_of_the_word() -> None:
     one, strong, weak = (Finding((7,), 1.0, score, (9,), 0.0) for score in (0.9, 0.8, 0.1))
-    assert audit_neighbours.Compared(one, (strong, weak)).lead == pytest.approx(0.8)
+    assert audit_neighbours.Compared(one, (strong, weak, weak)).lead == pytest.approx(0.45)
     assert audit_neighbours.Compared(one, (strong, strong, weak)).lead == pytest.approx(0.1)
     assert audit_neighbours.Compared(one).lead == 0.9
 
