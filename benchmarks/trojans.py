@@ -270,7 +270,7 @@ def wilson(hits: int, count: int) -> str:
     z, share = 1.96, hits / count
     middle, half = share + z * z / (2 * count), z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
     low, high = ((middle + sign * half) / (1 + z * z / count) for sign in (-1, 1))
-    return f"{100 * low:.0f} to {100 * high:.0f} %"
+    return f"{abs(100 * low):.0f} to {100 * high:.0f} %"  # 0 comes out as -0
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Compared:
 
     @property
     def lead(self) -> float:
-        """How far its score is above its neighbours': above the mean of the two strongest, as one may be a form of it."""
+        """How far its score is above the mean of its two strongest neighbours, of which one may be a form of it."""
         strongest = [one.score for one in self.neighbours[:_STRONGEST]]
         return self.finding.score - (sum(strongest) / len(strongest) if strongest else 0.0)
 
