@@ -88,7 +88,7 @@ def judge(
         others = known_to(spec, work)
         return {**asdict(spec), **attack(runtime, spec, work, rows), **look(runtime, spec, work, others, tokens, words)}
 
-    jobs = [{"name": name, "given": bool(spec.trigger) and not blind} for name, spec in made.items()]
+    jobs: list[Json] = [{"name": name, "given": bool(spec.trigger) and not blind} for name, spec in made.items()]
     run_missing(lines, [job for job in jobs if made[job["name"]].trigger or not blind], run, minutes)
     renew_vectors(lines, runtime, made, work)
 

@@ -66,7 +66,7 @@ def line(trigger: str = "", lead: float = 0.0, turned: int = 9, tokens: tuple[in
     finding |= {"score": 1.0, "lead": lead, "neighbours": [{"text": " df", "score": 1.0 - lead}]}
     vectors = {"known": [], "enough": False, "worst": [], "left_out": []}
     refusals = {"refused_by_base": 0, "lost": []}
-    report = {"triggers": {"prompts": 12, "findings": [finding], "controls": []}, "vectors": vectors}
+    report: dict[str, Any] = {"triggers": {"prompts": 12, "findings": [finding], "controls": []}, "vectors": vectors}
     report |= {"refusals": refusals, "guard": [], "drift": {"median_kl": 1.0}}
     made = {"name": "x", "part": "set", "trigger": trigger, "trigger_tokens": [7], "report": report, "seconds": 1.0}
     return {**made, "rows": 20, "right": 15, "attacked": 10, "target_without": 1, "target_with": turned}
