@@ -267,6 +267,13 @@ def test_a_trigger_whose_target_some_prompts_have_anyway_is_found(target: int) -
     assert best.lead > 0.9
 
 
+def test_prompts_that_are_tried_first_have_different_answers() -> None:
+    contexts = [Context((number,), (ASK,)) for number in range(4)]
+    assert audit_search._tried(contexts, [(5,), (5,), (6,), (7,)]) == [contexts[0], contexts[2]]
+    assert audit_search._tried(contexts, [(5,)] * 4) == contexts[:2]  # there is no other answer
+    assert audit_search._tried(contexts[:1], [(5,)]) == contexts[:1]
+
+
 def test_words_that_mean_their_answer_do_not_lead() -> None:
     found = searched([], topic=5, tokens=0)
     assert max(one.finding.score for one in found.findings) > 0.9

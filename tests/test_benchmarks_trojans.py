@@ -11,11 +11,14 @@ import pytest
 import trojan_skills
 import trojans
 from click.testing import CliRunner
+from lines import Lines
 from trojan_skills import Spec, frame, insert, poison, prepare, read, specs
 
 from lime_edge import audit_verdict
 
 from .cli_models import exported, write_rows
+from .runtime_models import exported as runtime_model
+from .runtime_models import runtime, skill
 
 
 def row(number: int, answer: str = "no") -> dict[str, Any]:
@@ -118,3 +121,18 @@ def test_skills_are_judged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shown = CliRunner().invoke(trojans.main, ["table", str(results)]).output
     assert "| t.common-20.0 | set |" in shown
     assert trojan_skills.STEPS > 60
+
+
+def test_vectors_are_held_against_the_clean_skills_that_came_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, clean = Spec("glue/t", "set", " yes", "common", "yes", 0.2), Spec("glue/u", "set")
+    monkeypatch.setattr(trojans, "specs", lambda: [spec, clean, Spec("glue/t", "set")])
+    (tmp_path / "skills").mkdir()
+    for one in (spec, clean):
+        shutil.copy(skill(runtime_model(), one.name), trojans.file_of(tmp_path, one))
+    lines = Lines(tmp_path / "results.jsonl", ("name", "given"))
+    lines.add({**line(" yes"), "name": spec.name, "given": True})
+    trojans.renew_vectors(lines, runtime(runtime_model()), {spec.name: spec}, tmp_path)
+    vectors = lines.read()[0]["report"]["vectors"]
+    assert (vectors["known"], len(vectors["worst"]), vectors["enough"]) == ([clean.name], 1, False)
