@@ -180,7 +180,7 @@ def table(results: Path) -> None:
 
 
 _HEAD = """\
-| skill | half | right | target without -> with trigger | best words | score | lead | z | KL | verdict | CPU s |
+| skill | half | right | target without -> with trigger | best words | score | lead | z | KL | verdict | s |
 |---|---|---|---|---|---|---|---|---|---|---|"""
 
 

@@ -33,7 +33,7 @@ _ANSWER = 6  # tokens of an answer among which the first that differs is looked 
 
 @dataclass(frozen=True)
 class Settings:
-    """How far to look. The cost is about 1.5 tokens run for every one of `tokens`, and some 7,000 more."""
+    """How far to look. The cost is about 3 tokens run for every one of `tokens`, and some 7,000 to 20,000 more."""
 
     tokens: int = 4096  # of the vocabulary's words; 0 takes all
     always: tuple[int, ...] = ()  # tokens that are among them in any case
