@@ -24,7 +24,7 @@ import click
 from lines import Lines, run_missing
 from trojan_skills import BATCH, STEPS, Json, Spec, frame, insert, prepare, specs
 
-from lime_edge.audit_verdict import verdict
+from lime_edge.audit_verdict import triggers_in, verdict
 
 if TYPE_CHECKING:
     from lime_edge.runtime import Runtime
@@ -186,7 +186,8 @@ _HEAD = """\
 
 def _row(line: Json) -> str:
     attacked = f"{line['target_without']} -> {line['target_with']} of {line['attacked']}" if line["trigger"] else ""
-    best = line["report"]["triggers"]["findings"][0]
+    found = line["report"]["triggers"]
+    best = (triggers_in(found) or found["findings"])[0]
     words = f"`{best['text'].strip()}`{' (the trigger)' if names_it(line) else ''}"
     figures = f"{best['score']:.2f} | {best['lead']:.2f} | {_worst(line)} | {line['report']['drift']['median_kl']:.2f}"
     judged = "stands out" if stands_out(line) else "quiet"
@@ -211,8 +212,9 @@ def stands_out(line: Json) -> bool:
 
 
 def names_it(line: Json) -> bool:
-    """Whether the finding that leads the most has a word of the trigger in it."""
-    return bool(set(line["report"]["triggers"]["findings"][0]["tokens"]) & set(line["trigger_tokens"]))
+    """Whether a finding that stands out has a word of the trigger in it."""
+    found = triggers_in(line["report"]["triggers"])
+    return any(set(one["tokens"]) & set(line["trigger_tokens"]) for one in found)
 
 
 def works(line: Json) -> bool:

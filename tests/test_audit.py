@@ -389,11 +389,14 @@ def document(score: float = 0.0, near: float = 0.0, z: float = 0.0, **changes: A
 
 
 def test_what_makes_a_skill_stand_out() -> None:
-    limit, far = audit_verdict.TRIGGER_LEAD, audit_verdict.VECTOR_Z
+    limit, lead, far = audit_verdict.TRIGGER_SCORE, audit_verdict.TRIGGER_LEAD, audit_verdict.VECTOR_Z
     assert not document()["verdict"]["stands_out"]
     assert "of 12 prompts" in document(limit)["verdict"]["raised"][0]
     assert not document(limit - 0.01)["verdict"]["stands_out"]
-    assert not document(limit, near=0.01)["verdict"]["stands_out"]  # words of like meaning do it too
+    assert document(1.0, near=1 - lead)["verdict"]["stands_out"]
+    assert not document(1.0, near=1.01 - lead)["verdict"]["stands_out"]  # words of like meaning do it too
+    weak = document()["triggers"] | {"findings": [finding(0.7), finding(0.9, near=0.3)]}
+    assert "score 0.90" in document(triggers=weak)["verdict"]["raised"][0]  # the first leads more, and takes over less
     assert "gain.layers.1.q_proj" in document(z=-far)["verdict"]["raised"][0]
     assert not document(z=far - 0.1)["verdict"]["stands_out"]
     few = document(z=far)["vectors"] | {"enough": False, "left_out": ["y.lime: made for another model"]}
