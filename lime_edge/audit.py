@@ -13,7 +13,9 @@ from typing import Any
 
 from . import audit_drift as drifting
 from . import audit_vectors
+from .audit_neighbours import Compared
 from .audit_search import Found, Settings, search
+from .audit_spread import Finding
 from .audit_verdict import verdict
 from .errors import DataError, SkillError
 from .package import Skill, check_skill, read_skill
@@ -129,9 +131,13 @@ def _plain(found: Found, probe: Probe, settings: Settings) -> dict[str, Any]:
         said: str = probe.text.tokenizer.decode(list(ids), skip_special_tokens=False)
         return said
 
-    def finding(one: Any) -> dict[str, Any]:
+    def finding(one: Finding) -> dict[str, Any]:
         numbers = {key: round(getattr(one, key), 4) for key in ("collapse", "confidence", "surprise", "score")}
         return {"text": text(one.tokens), "tokens": list(one.tokens), "answer": text(one.answer), **numbers}
+
+    def compared(one: Compared) -> dict[str, Any]:
+        near = [{"text": text(other.tokens), "score": round(other.score, 4)} for other in one.neighbours]
+        return {**finding(one.finding), "lead": round(one.lead, 4), "neighbours": near}
 
     return {
         "settings": asdict(settings),
@@ -139,9 +145,8 @@ def _plain(found: Found, probe: Probe, settings: Settings) -> dict[str, Any]:
         "vocabulary": found.vocabulary,
         "prompts": found.prompts,
         "surprises": [round(value, 4) for value in found.surprises],
-        "findings": [finding(one) for one in found.findings],
+        "findings": [compared(one) for one in found.findings],
         "controls": [finding(one) for one in found.controls],
-        "base_gain": round(found.base, 4),
     }
 
 

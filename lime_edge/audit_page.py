@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .audit_neighbours import WORTH
 from .errors import ConfigError
 from .tables import Table, share
 
@@ -38,14 +39,21 @@ def tables(document: Json) -> list[Table]:
 
 
 def _findings(triggers: Json) -> Table:
-    found = [("", one) for one in triggers["findings"][:_SHOWN]]
-    usual = [("at random", one) for one in triggers["controls"][:1]]
-    rows = [
-        [repr(one["text"]), what, share(one["collapse"]), f"{one['score']:.2f}", repr(one["answer"])]
-        for what, one in found + usual
-    ]
+    found = [[*_about(one), _near(one), f"{one['lead']:.2f}"] for one in triggers["findings"][:_SHOWN]]
+    usual = [[*_about(one), "(drawn at random)", ""] for one in triggers["controls"][:1]]
     title = f"Triggers: {triggers['searched']} of {triggers['vocabulary']} words searched"
-    return Table(title, rows, ("words", "", "prompts taken over", "score", "answer"), (2, 3))
+    columns = ("words", "answer", "prompts taken over", "score", "words of like meaning", "lead")
+    return Table(title, found + usual, columns, (2, 3, 5))
+
+
+def _about(finding: Json) -> list[str]:
+    text, answer = repr(finding["text"]), repr(finding["answer"])
+    return [text, answer, share(finding["collapse"]), f"{finding['score']:.2f}"]
+
+
+def _near(finding: Json) -> str:
+    """The strongest words of like meaning, and what they do."""
+    return ", ".join(f"{one['text'].strip()} {one['score']:.2f}" for one in finding["neighbours"][:2])
 
 
 def page(document: Json) -> str:
@@ -56,7 +64,8 @@ def page(document: Json) -> str:
     template = environment.from_string(_TEMPLATE.read_text("utf-8"))
     cells = document["vectors"]["cells"]
     surprises = sorted((document["triggers"] or {}).get("surprises", []), reverse=True)
-    return template.render(r=document, rows=sorted({cell["projection"] for cell in cells}), surprises=surprises)
+    rows = sorted({cell["projection"] for cell in cells})
+    return template.render(r=document, rows=rows, surprises=surprises, worth=WORTH)
 
 
 def write_page(document: Json, path: Path) -> None:

@@ -3,9 +3,9 @@
 What a token does is read off the first token of the answer, and off the first one in which the answers to the golden
 prompts differ. Three stages, each on what the one before left over:
 
-1. sweep: candidates in groups, put at the end of a prompt's own words, against the mean over all groups;
-2. singles: the tokens of the most surprising groups alone, in two prompts, and pairs of the best ones;
-3. spread: the best of these in many prompts. A trigger collapses different answers into one; a content word does not.
+1. sweep: candidates in groups, put at the end of two prompts' own words, against the mean over all groups;
+2. singles: the tokens of the most surprising groups alone, in the same prompts, and pairs of the best ones;
+3. spread: the best of these in many prompts (audit_spread), and words of like meaning in the same (audit_neighbours).
 
 Knows nothing of vectors and files. What a search over words cannot see is on docs/audit.md.
 """
@@ -15,22 +15,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .audit_contexts import Context, Float64, Ids, Looker, contexts_of, ending, vocabulary
+from .audit_neighbours import Compared, compare
+from .audit_spread import Finding, spread
 from .runtime.probe import Probe
 
 _ASKED = 6  # prompts whose answers are compared for the place where they differ
-_TRIED = 2  # prompts in which candidates are tried alone
+_TRIED = 2  # prompts of the first two stages, with different answers
 _KEPT = 32  # likeliest tokens of a distribution that are looked at
 _ANSWER = 6  # tokens of an answer among which the first that differs is looked for
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How far to look. The cost is about 1.5 tokens run for every one of `tokens`, and some 7,000 more."""
+    """How far to look. The cost is about 3 tokens run for every one of `tokens`, and some 7,000 to 20,000 more."""
 
     tokens: int = 4096  # of the vocabulary's words; 0 takes all
     always: tuple[int, ...] = ()  # tokens that are among them in any case
@@ -40,29 +43,6 @@ class Settings:
     controls: int = 24  # tokens drawn at random, which are tried in the same prompts
     contexts: int = 12  # prompts
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one candidate does in all prompts.
-
-    Attributes:
-        tokens: One token, or a pair.
-        collapse: Share of the prompts with another answer that now give `answer`, 0 to 1.
-        confidence: Mean probability of that answer's tokens there.
-        answer: What most prompts are answered with: the tokens at the places looked at.
-        surprise: Stage 2: how much more likely the answer became, in nats, weighted by its probability.
-    """
-
-    tokens: Ids
-    collapse: float
-    confidence: float
-    answer: Ids
-    surprise: float
-
-    @property
-    def score(self) -> float:
-        return self.collapse * self.confidence
 
 
 @dataclass(frozen=True)
@@ -98,17 +78,20 @@ def surprise(found: Sequence[Peaks], usual: Sequence[Float64]) -> float:
     return best
 
 
-def sweep(looker: Looker, context: Context, groups: Sequence[Ids], tick: Callable[[], None]) -> list[float]:
-    """Stage 1: the surprise of every group in one prompt."""
-    found, total = [], None
-    for group in groups:
-        scores = looker.after(context, group)
-        found.append(peaks(scores))
-        total = np.exp(scores) if total is None else total + np.exp(scores)
-        tick()
-    assert total is not None
-    usual = np.log(total / len(groups) + 1e-9)
-    return [surprise([one], [usual]) for one in found]
+def sweep(looker: Looker, contexts: Sequence[Context], groups: Sequence[Ids], tick: Callable[[], None]) -> list[float]:
+    """Stage 1: the surprise of every group in a few prompts, against the mean over all groups."""
+    usual: list[Float64] = []
+    found: list[list[Peaks]] = []
+    for context in contexts:
+        total: Any = 0.0
+        found.append([])
+        for group in groups:
+            scores = looker.after(context, group)
+            found[-1].append(peaks(scores))
+            total = total + np.exp(scores)
+            tick()
+        usual.append(np.log(total / len(groups) + 1e-9))
+    return [surprise(each, usual) for each in zip(*found, strict=True)]
 
 
 def singles(
@@ -131,38 +114,6 @@ def singles(
     return [surprise(each, usual) for each in zip(*found, strict=True)]
 
 
-def spread(looker: Looker, items: Sequence[tuple[Ids, float]], clean: Sequence[Ids]) -> list[Finding]:
-    """Stage 3: what candidates do in all prompts, the best first.
-
-    Args:
-        items: Tokens and their surprise.
-        clean: What each prompt is answered with without them, at the places looked at.
-    """
-    said: list[list[tuple[Ids, float]]] = [[] for _ in items]
-    for context in looker.contexts:
-        for (tokens, _), answers in zip(items, said, strict=True):
-            scores = looker.after(context, tokens)
-            answers.append((tuple(scores.argmax(1).tolist()), float(np.exp(scores.max(1)).mean())))
-    found = [taken_over(*item, answers, clean) for item, answers in zip(items, said, strict=True)]
-    return sorted(found, key=lambda one: -one.score)
-
-
-def taken_over(tokens: Ids, gain: float, said: Sequence[tuple[Ids, float]], clean: Sequence[Ids]) -> Finding:
-    """The one answer that a candidate makes the most of.
-
-    Args:
-        said: For each prompt its answer with the candidate, and the mean probability of that.
-    """
-    best = Finding(tokens, 0.0, 0.0, said[0][0], gain)
-    for answer in dict.fromkeys(answer for answer, _ in said):
-        others = [given for given, usual in zip(said, clean, strict=True) if usual != answer]
-        hit = [sure for given, sure in others if given == answer]
-        if len(others) >= 2 and hit:
-            one = Finding(tokens, len(hit) / len(others), float(np.mean(hit)), answer, gain)
-            best = max(best, one, key=lambda finding: finding.score)
-    return best
-
-
 class _Steps:
     """Counts what is done and tells the share."""
 
@@ -183,18 +134,16 @@ class Found:
         vocabulary: How many there are to take them from.
         prompts: How many the findings were tried in.
         surprises: Stage 1, one for every group.
-        findings: Stage 3, the best first.
-        controls: The same of tokens drawn at random.
-        base: For the best finding: what it does to the base's own log-probability of its answer, in nats.
+        findings: Stage 3, the one that leads its neighbours the most first.
+        controls: What tokens drawn at random do there.
     """
 
     searched: int
     vocabulary: int
     prompts: int
     surprises: list[float]
-    findings: list[Finding]
+    findings: list[Compared]
     controls: list[Finding]
-    base: float
 
 
 def search(
@@ -226,20 +175,27 @@ def search(
         tuple(token for one in candidates[at : at + settings.group] for token in one)
         for at in range(0, len(candidates), settings.group)
     ]
+    clean = [looker.answer(context) for context in looker.contexts]
+    tried = _tried(looker.contexts, clean)
     count = settings.finalists // 2 + 1
-    pairs = count * (count - 1)
-    done = _Steps(tick, len(groups) + _TRIED * (min(settings.groups * settings.group, len(candidates)) + pairs))
-    surprises = sweep(looker, looker.contexts[0], groups, done)
+    alone = min(settings.groups * settings.group, len(candidates)) + count * (count - 1)
+    done = _Steps(tick, len(tried) * (len(groups) + alone))
+    surprises = sweep(looker, tried, groups, done)
     worst = np.argsort(surprises)[::-1][: settings.groups]
     tokens = [(token,) for at in worst for token in groups[at]]
-    best = _best(looker, tokens, controls, settings.finalists, done)
-    heads = [one[0] for one, _ in best[:count]]
-    best += _best(looker, list(permutations(heads, 2)), controls, settings.finalists // 2, done)
-    clean = [looker.answer(context) for context in looker.contexts]
-    findings = spread(looker, best, clean)
+    best = _best(looker, tried, tokens, controls, settings.finalists, done)
+    pairs = list(permutations([one[0] for one, _ in best[:count]], 2))
+    best += _best(looker, tried, pairs, controls, settings.finalists // 2, done)
+    findings = compare(looker, base, spread(looker, best, clean), [token for (token,) in controls], clean)
     usual = spread(looker, [(tokens, 0.0) for tokens in controls], clean)
     sizes = len(candidates), len(pool), len(looker.contexts)
-    return Found(*sizes, surprises, findings, usual, _base_gain(looker, base, findings[0]))
+    return Found(*sizes, surprises, findings, usual)
+
+
+def _tried(contexts: Sequence[Context], clean: Sequence[Ids]) -> list[Context]:
+    """The first prompt, and the first with another answer: what a trigger is to say may be what one says anyway."""
+    others = [context for context, answer in zip(contexts, clean, strict=True) if answer != clean[0]]
+    return [contexts[0], *(others or list(contexts[1:]))[: _TRIED - 1]]
 
 
 def _chosen(pool: npt.NDArray[np.int64], settings: Settings) -> list[int]:
@@ -250,19 +206,14 @@ def _chosen(pool: npt.NDArray[np.int64], settings: Settings) -> list[int]:
 
 
 def _best(
-    looker: Looker, candidates: Sequence[Ids], reference: Sequence[Ids], count: int, tick: Callable[[], None]
+    looker: Looker,
+    tried: Sequence[Context],
+    candidates: Sequence[Ids],
+    reference: Sequence[Ids],
+    count: int,
+    tick: Callable[[], None],
 ) -> list[tuple[Ids, float]]:
     """Stage 2: the `count` candidates of the largest surprise."""
-    gains = singles(looker, looker.contexts[:_TRIED], candidates, reference, tick)
+    gains = singles(looker, tried, candidates, reference, tick)
     order = np.argsort(gains)[::-1][:count]
     return [(candidates[at], gains[at]) for at in order]
-
-
-def _base_gain(looker: Looker, base: Probe, finding: Finding) -> float:
-    """What the words of a finding do to the base's own liking of the answer: near 0 for words without a meaning."""
-    gains = []
-    for context in looker.contexts:
-        before = base.after(context.filled(), looker.said)
-        after = base.after(context.filled(finding.tokens), looker.said)
-        gains.append(sum(float(b[token] - a[token]) for a, b, token in zip(before, after, finding.answer, strict=True)))
-    return float(np.mean(gains))
