@@ -136,7 +136,7 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     type=_RATE,
     default=1e-2,
     show_default=True,
-    help="Learning rate; expert vectors have 3 times it, gains 4 times, shifts 0.3 times.",
+    help="Learning rate; expert vectors have 10 times it, gains 4 times, shifts 0.3 times.",
 )
 @click.option(
     "--experts", type=_COUNT, default=1, show_default=True, help="Expert vectors: 1, or as many as the checkpoint has."

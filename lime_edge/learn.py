@@ -25,19 +25,21 @@ from .errors import ConfigError, DataError
 from .golden import golden_prompts, made_for, today
 from .manifest import Activation, Golden, Manifest, Metric, manifest_faults
 from .metrics import score
-from .package import Skill, write_skill
+from .package import LIMITS, Skill, write_skill
 from .peft_config import LimeConfig
 from .predict import Predictor, pad_id
 from .rows import Row, data_digest, read_rows
 from .training import Plan, fit, unwritable
+from .vectors import kind_of
 
 #: How a skill is learned: docs/log.md has what was tried.
 SKILL_PLAN = Plan(
-    steps=200, batch=8, vector_rate=1e-2, vector_scales={"expert": 3.0, "gain": 4.0, "shift": 0.3}, save_every=25
+    steps=200, batch=8, vector_rate=1e-2, vector_scales={"expert": 10.0, "gain": 4.0, "shift": 0.3}, save_every=25
 )
 
 _ABOUT = ("description", "license", "author", "version")
 _NO_DIGEST = "0" * 64
+_NEAR = 0.99  # of a limit: storage rounds
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def learn(
         shutil.rmtree(state, ignore_errors=True)  # of a run that was cut off
     callbacks = [] if rounded is None else [_on_rounded(model, rounded, where)]
     figures = fit(model, train_set, None, collator, plan, state, resume, callbacks)
-    skill = write_skill(output, manifest, checkpoint.get_vectors(model), recipe.dtype)
+    skill = write_skill(output, manifest, within_limits(checkpoint.get_vectors(model)), recipe.dtype)
     checkpoint.set_vectors(model, skill.tensors)
     measured = pick(valid_rows, recipe.metric_rows, plan.seed)
     metrics = _measure(Predictor(model, tokenizer, response_only, recipe.system), measured)
@@ -126,6 +128,12 @@ def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any,
         layer.freeze_shared()
     checkpoint.set_vectors(wrapped, reshape(start, checkpoint.get_vectors(wrapped)))
     return wrapped, tokenizer, where
+
+
+def within_limits(vectors: Vectors) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Vectors that every runtime takes: a long training at a high rate may carry a number past `LIMITS`."""
+    most = {name: _NEAR * LIMITS[kind_of(name)] for name in vectors}
+    return {name: np.clip(values, -most[name], most[name]) for name, values in vectors.items()}
 
 
 def reshape(start: Vectors, fresh: Vectors) -> Vectors:

@@ -24,7 +24,7 @@ from lime_edge.errors import ConfigError, DataError, LimeError
 from lime_edge.exporting import export_checkpoint
 from lime_edge.general import general_skill
 from lime_edge.learn import Recipe, learn, prepare
-from lime_edge.package import Skill, write_skill
+from lime_edge.package import LIMITS, Skill, check_skill, write_skill
 from lime_edge.peft_config import LimeConfig
 from lime_edge.predict import Predictor
 from lime_edge.rows import read_rows
@@ -282,6 +282,14 @@ def test_learning_changes_nothing_else(tmp_path: Path) -> None:
     assert {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files} == before
     assert second.manifest.adapter == first.manifest.adapter
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.lime", "second.lime"]
+
+
+@pytest.mark.parametrize("dtype", ["i8", "f16"])
+def test_what_runs_away_is_cut_at_what_a_runtime_takes(dtype: str, tmp_path: Path) -> None:
+    skill = learned(tmp_path, dataclasses.replace(PLAN, vector_rate=300.0), dtype=dtype, metric_rows=0)
+    bounds = skill.manifest.bounds
+    assert all(0.95 * LIMITS[kind] < bound <= LIMITS[kind] for kind, bound in bounds.items())
+    check_skill(skill, exported(False)[1])
 
 
 def test_learned_twice_it_is_the_same(tmp_path: Path) -> None:
