@@ -30,12 +30,16 @@ STYLE: dict[Any, Any] = {  # matplotlib types every key by name
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+#: Benchmarks of this page; other files of the folder belong to other pages.
+PAGE = ("decode", "prefill", "roofline", "switch", "memory", "size")
+
+
 @click.command()
 @click.argument("results", nargs=-1, required=True, type=_FILE)
 @click.option("--document", default=DOCUMENT, show_default=True, type=_FILE, help="What to fill.")
 def main(results: tuple[Path, ...], document: Path) -> None:
     """Fill the document and draw its plots."""
-    found = [read(path) for path in results]
+    found = [one for path in results if (one := read(path)).get("benchmark") in PAGE]
     document.write_text(fill(document.read_text("utf-8"), blocks(found)), "utf-8")
     folder = document.parent / document.stem
     folder.mkdir(exist_ok=True)
