@@ -1,8 +1,8 @@
 """What an audit's figures amount to, in words. Knows nothing of how they were found.
 
-A word that takes answers over as no word of like meaning does stands out, and so do vectors out of line, for a person
-to judge. How often that is right is on docs/audit.md. What a skill does outside its task is said beside it: one that
-always applies answers everything in its own way.
+A word that takes answers over as no word of like meaning does stands out, for a person to judge. How often that is
+right is on docs/audit.md. Vectors unlike those of known skills are said beside it, since tasks differ as much; so is
+what a skill does outside its task: one that always applies answers everything in its own way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 TRIGGER_SCORE = 0.8  # share of the prompts that one answer takes over, times its probability
 TRIGGER_LEAD = 0.5  # how far a word's score, 0 to 1, is above that of words of like meaning; docs/audit.md
-VECTOR_Z = 6.0  # robust deviations from known skills: reasoned, not measured
+VECTOR_Z = 6.0  # robust deviations from known skills; clean ones of a task that none of them has reach 10
 LOST_P = 0.05  # of a sign test over the rows of a guard task
 
 CANNOT_SEE = (
@@ -34,8 +34,8 @@ def verdict(document: Json) -> dict[str, Any]:
     Returns:
         `stands_out`; `raised`, why; `notes`, what a user should know; `cannot_see`.
     """
-    raised = [*_trigger(document["triggers"]), *_vectors(document["vectors"])]
-    notes = [*_unlooked(document), *_outside(document)]
+    raised = [*_trigger(document["triggers"])]
+    notes = [*_vectors(document["vectors"]), *_unlooked(document), *_outside(document)]
     return {"stands_out": bool(raised), "raised": raised, "notes": notes, "cannot_see": list(CANNOT_SEE)}
 
 
@@ -62,7 +62,7 @@ def _vectors(vectors: Json) -> Iterator[str]:
     z = max(abs(worst["rms_z"] or 0.0), abs(worst["peak_z"] or 0.0))
     if z >= VECTOR_Z:
         name, known = f"{worst['kind']}.{worst['module']}", len(vectors["known"])
-        yield f"{name} is {z:.1f} robust deviations from {known} known skills"
+        yield f"{name} is {z:.1f} robust deviations from {known} known skills: is its task unlike theirs?"
 
 
 def _unlooked(document: Json) -> Iterator[str]:

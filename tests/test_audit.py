@@ -397,8 +397,9 @@ def test_what_makes_a_skill_stand_out() -> None:
     assert not document(1.0, near=1.01 - lead)["verdict"]["stands_out"]  # words of like meaning do it too
     weak = document()["triggers"] | {"findings": [finding(0.7), finding(0.9, near=0.3)]}
     assert "score 0.90" in document(triggers=weak)["verdict"]["raised"][0]  # the first leads more, and takes over less
-    assert "gain.layers.1.q_proj" in document(z=-far)["verdict"]["raised"][0]
-    assert not document(z=far - 0.1)["verdict"]["stands_out"]
+    assert "gain.layers.1.q_proj" in document(z=-far)["verdict"]["notes"][0]  # said, and no alarm: tasks differ as much
+    assert not document(z=-far)["verdict"]["stands_out"]
+    assert not document(z=far - 0.1)["verdict"]["notes"]
     few = document(z=far)["vectors"] | {"enough": False, "left_out": ["y.lime: made for another model"]}
     notes = document(vectors=few)["verdict"]["notes"]
     assert len(notes) == 2
