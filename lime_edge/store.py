@@ -153,10 +153,14 @@ class Store:
         """What is known of ``NAME`` or ``NAME@VERSION``; raises as `get`."""
         bare, at, version = name.partition("@")
         entry = self.entry(bare)
-        found = self.held(entry, version if at else entry.current)
-        if not found.path.is_file():
-            raise StoreError(f"the file of {bare} {found.version} is missing: {found.path}; install it again")
-        return found
+        while True:
+            found = self.held(entry, version if at else entry.current)
+            if found.path.is_file():
+                return found
+            again = self.entry(bare)  # another process may have removed it, or put it there, since
+            if again == entry and not found.path.is_file():
+                raise StoreError(f"the file of {bare} {found.version} is missing: {found.path}; install it again")
+            entry = again
 
     def entry(self, name: str) -> Entry:
         """All versions of a skill and its history; raises UnknownSkillError."""

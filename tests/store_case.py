@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lime_edge.errors import UnknownSkillError
+from lime_edge.errors import StoreError, UnknownSkillError
 from lime_edge.index import Index
 from lime_edge.package import decode_skill, write_skill
 from lime_edge.store import Store
@@ -25,6 +25,9 @@ def package(name: str = "tiny", version: str = "1.0.0", **changes: Any) -> bytes
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "made.lime"
         return write_skill(path, manifest(name=name, version=version, **changes), vectors()).path.read_bytes()
+
+
+_TRIES = 20  # others may remove and install the same skill between two looks, but not every time
 
 
 def sha256(data: bytes) -> str:
@@ -65,13 +68,17 @@ def litter(path: Path) -> list[str]:
 
 
 def _check_file(store: Store, name: str, version: str, blob: str) -> None:
-    try:
-        path = store.get(f"{name}@{version}")
-        data = path.read_bytes()
-    except (UnknownSkillError, FileNotFoundError):
-        left = {entry.name: entry for entry in store.list()}  # was it removed since?
-        assert name not in left or version not in left[name].versions, f"{name} {version} is named, but not there"
-        return
+    for _ in range(_TRIES):
+        try:
+            path = store.get(f"{name}@{version}")
+            data = path.read_bytes()
+            break
+        except (UnknownSkillError, StoreError, FileNotFoundError):
+            left = {entry.name: entry for entry in store.list()}  # was it removed since?
+            if name not in left or version not in left[name].versions:
+                return
+    else:
+        raise AssertionError(f"{name} {version} is named, but not there")
     assert sha256(data) == blob, f"{name} {version} is damaged"
     found = decode_skill(data, path).manifest
     assert (found.name, found.version) == (name, version)

@@ -137,6 +137,22 @@ def test_rollback_to_a_file_that_is_damaged_or_gone(store: Store) -> None:
     check(store.path)
 
 
+def test_a_skill_that_goes_or_changes_while_it_is_looked_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may remove or replace it between the look at the index and the one at the file."""
+    store.install(package(version="1.0.0"))
+    seen = store.entry("tiny")
+    other = Store(store.path)
+    looks = iter([seen])
+    monkeypatch.setattr(store, "entry", lambda name: next(looks, None) or other.entry(name))
+    other.remove("tiny")
+    other.gc()
+    with pytest.raises(UnknownSkillError, match="no skill named 'tiny'"):
+        store.get("tiny")
+    other.install(package(version="2.0.0"))
+    looks = iter([seen])
+    assert store.get("tiny").read_bytes() == package(version="2.0.0")
+
+
 def test_an_update_brings_back_nothing_that_was_rolled_back(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "moving.lime"
     for version in ("1.0.0", "1.1.0"):
