@@ -20,7 +20,7 @@ def plain_if_short(model: Any, ids: Tensor) -> Iterator[None]:
     """For forward and backward of one step: plain attention, where that is faster and takes little memory.
 
     Args:
-        model: Of transformers.
+        model: Of transformers, or one of PEFT around it.
         ids: Tokens of the step, [B, S].
     """
     chosen = model.config._attn_implementation

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import Check, bounded, load_json, one_of, record, sequence, show, text
+from .checks import Check, bounded, flag, load_json, one_of, record, sequence, show, text
 from .errors import SkillTrustError
 from .keys import PublicKey
 from .manifest import DIGEST
@@ -138,11 +138,6 @@ def _ignored(where: str, value: Any) -> Iterator[str]:
         yield f"{where} leaves out the signed file itself"
 
 
-def _links(where: str, value: Any) -> Iterator[str]:
-    if not isinstance(value, bool):
-        yield f"{where} is {show(value)}; expected true or false"
-
-
 _PATHS = sequence(text(200), 64)
 _BUNDLE = record(
     {
@@ -168,7 +163,7 @@ _STATEMENT = record(
                     record({"name": one_of(_WHOLE), "algorithm": one_of("sha256"), "digest": DIGEST}), 1, least=1
                 ),
                 "serialization": record(
-                    {"method": one_of("files"), "hash_type": one_of("sha256"), "allow_symlinks": _links},
+                    {"method": one_of("files"), "hash_type": one_of("sha256"), "allow_symlinks": flag},
                     {"ignore_paths": _ignored},
                 ),
             }

@@ -149,6 +149,12 @@ def one_of(*values: str) -> Check:
     return check
 
 
+def flag(where: str, value: Any) -> Iterator[str]:
+    """A check: true or false."""
+    if not isinstance(value, bool):
+        yield f"{where} is {show(value)}; expected true or false"
+
+
 def sequence(item: Check, limit: int, least: int = 0) -> Check:
     """A list of `least` to `limit` values that each pass `item`."""
 

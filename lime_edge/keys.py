@@ -92,7 +92,7 @@ def read_key(path: str | os.PathLike[str]) -> PublicKey:
     try:
         pem = read_bounded(path, KEY_LIMIT)
     except (OSError, ValueError) as error:
-        raise PolicyError(f"the key {path} cannot be read: {_said(error)}") from error
+        raise PolicyError(f"the key {path} cannot be read: {reason(error)}") from error
     try:
         return PublicKey.from_pem(pem)
     except PolicyError as error:
@@ -125,5 +125,6 @@ def read_bounded(path: str | os.PathLike[str], limit: int, follow: bool = True) 
     return data
 
 
-def _said(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What `read_bounded` raised, in a few words."""
     return str(getattr(error, "strerror", None) or error)

@@ -31,8 +31,7 @@ class Vectors(Mapping[str, Float32]):
     def __getitem__(self, name: str) -> Float32:
         if name not in self.shapes:  # scales are no vectors
             raise KeyError(name)
-        array, scales = self._stored[name], self._stored.get(name + SCALE)
-        values = array.astype(np.float32) if scales is None else dequantise(array, scales)
+        values = dequantise(self._stored[name], self._stored.get(name + SCALE))
         values.setflags(write=False)
         return values
 
@@ -53,8 +52,7 @@ def survey(stored: Mapping[str, Array]) -> Restored:
         for values, scales in _pieces(stored[name], stored.get(name + SCALE)):
             sound = sound and sound_numbers(values, scales)
             with np.errstate(invalid="ignore"):  # what is not finite is reported by name
-                flat = values.astype(np.float32) if scales is None else dequantise(values, scales)
-                peak = max(peak, float(np.abs(flat).max()))
+                peak = max(peak, float(np.abs(dequantise(values, scales)).max()))
         peaks[kind] = peak
     return Restored(vectors, peaks, sound)
 

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from .checks import Check, bounded, mapping, record, sequence, show, text, whole
+from .checks import Check, bounded, flag, mapping, record, sequence, show, text, whole
 from .errors import PolicyError
 from .keys import KEY_LIMIT, PublicKey, read_bounded, read_key
 from .manifest import DIGEST, NAME, VERSION
@@ -142,11 +142,6 @@ def _moment(where: str, value: Any) -> Iterator[str]:
         yield f"{where} is {show(value)}; expected a date, 2027-01-31, or a time with its zone, without quotes"
 
 
-def _flag(where: str, value: Any) -> Iterator[str]:
-    if not isinstance(value, bool):
-        yield f"{where} is {show(value)}; expected true or false"
-
-
 _DIGESTS = sequence(DIGEST, 100_000)
 _KEY: Check = record(
     {},
@@ -166,7 +161,7 @@ _PUBLISHER = record(
     }
 )
 _POLICY = record(
-    {"format": whole(FORMAT, FORMAT), "require_signatures": _flag},
+    {"format": whole(FORMAT, FORMAT), "require_signatures": flag},
     {
         "expires": _moment,
         "publishers": sequence(_PUBLISHER, 1000),

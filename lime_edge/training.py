@@ -173,10 +173,6 @@ def fit(
     return figures
 
 
-def _transformer(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def unwritable(folder: Path) -> list[str]:
     """Make the folder; says why nothing can be written there, if so."""
     try:
@@ -225,7 +221,7 @@ def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments
 
 class _Trainer(Trainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        with plain_if_short(_transformer(self.model), inputs["input_ids"]):
+        with plain_if_short(self.model, inputs["input_ids"]):
             return super().training_step(model, inputs, num_items_in_batch)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> _Order:

@@ -17,7 +17,7 @@ from pathlib import Path
 from .bundle import BUNDLE_LIMIT, Bundle
 from .checks import bounded, show
 from .errors import SkillTrustError
-from .keys import PublicKey, read_bounded
+from .keys import PublicKey, read_bounded, reason
 from .manifest import Manifest
 from .package import Skill, decode_skill, read_package
 from .policy import Publisher, Terms, Window, read_terms
@@ -203,7 +203,7 @@ def read_signature(path: str | os.PathLike[str]) -> bytes | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise SkillTrustError(f"the signature {path} cannot be used", [_said(error)]) from error
+        raise SkillTrustError(f"the signature {path} cannot be used", [reason(error)]) from error
 
 
 def as_policy(trust: TrustPolicy | str | os.PathLike[str] | None) -> TrustPolicy | None:
@@ -220,7 +220,3 @@ def _outside(what: str, window: Window, now: datetime) -> Iterator[str]:
 
 def _called(path: str | os.PathLike[str] | None) -> str:
     return "the skill" if path is None else show(str(path))
-
-
-def _said(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)

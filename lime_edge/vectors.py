@@ -67,8 +67,10 @@ def quantise(values: Float32) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.floa
     return np.ascontiguousarray(q.reshape(rows, -1)[:, :columns]), scale
 
 
-def dequantise(q: npt.NDArray[np.int8], scale: npt.NDArray[np.float16]) -> Float32:
-    """q [E, width] times scale [E, ceil(width / 32)] -> [E, width]; exact in float32."""
+def dequantise(q: Array, scale: Array | None) -> Float32:
+    """q [E, width], times scale [E, ceil(width / 32)] where it has one -> [E, width]; exact in float32."""
+    if scale is None:  # F16
+        return q.astype(np.float32)
     return q * np.repeat(scale.astype(np.float32), BLOCK, axis=1)[:, : q.shape[1]]
 
 
@@ -138,7 +140,7 @@ def restore_batches(batches: Sequence[Batch], gather: Callable[[Sequence[str]], 
         factors = gather(scales) if scales else None  # [n * E, blocks]
         sound = sound and sound_numbers(held, factors)
         with np.errstate(invalid="ignore"):  # what is not finite is reported by name
-            flat = held.astype(np.float32) if factors is None else dequantise(held, factors)
+            flat = dequantise(held, factors)
         peaks[kind] = max(peaks.get(kind, 0.0), float(flat.max()), -float(flat.min()))
         flat.setflags(write=False)
         values.update(zip(names, flat.reshape(len(names), -1, flat.shape[1]), strict=True))

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 import lime_edge
@@ -94,6 +95,9 @@ def test_defaults_are_the_librarys() -> None:
         if field.name != "about":
             assert there[field.name] == getattr(recipe, field.name), field.name
     assert all(there[name] == getattr(SKILL_PLAN, name) for name in ("steps", "batch", "vector_rate", "seed"))
+    rates = SKILL_PLAN.vector_scales
+    said = f"{rates['expert']:g} times it, gains {rates['gain']:g} times, shifts {rates['shift']:g} times"
+    assert said in " ".join(learn.get_help(click.Context(learn)).split())
 
 
 def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
