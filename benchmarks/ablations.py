@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 import torch
+from compiled import compile_between
 from lines import RESULTS, Lines, Record, run_missing
 from skills import loss
 from torch import Tensor
@@ -158,4 +159,5 @@ def main(
 
 
 if __name__ == "__main__":
+    compile_between()
     main()

@@ -126,7 +126,7 @@ def _by_row(layer: type[Embedded], backbone: Any, facts: Facts) -> Built:
 
 
 # Taken by kind of parameter, not swept: low-rank matrices, LiME's vectors, vectors alone, a prompt.
-_MATRICES, _LIME_VECTORS, _VECTORS, _PROMPT = 1e-3, 2.5e-3, 1e-2, 3e-2
+_MATRICES, _LIME_VECTORS, _VECTORS, _PROMPT = 2e-3, 5e-3, 1e-2, 3e-2
 
 
 def _all() -> dict[str, Method]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import click
 import torch
+from compiled import compile_between
 from methods import METHODS, Built, Facts, plan
 from multitask_data import Budget, Item, Task, batches, read
 from multitask_score import Answers, scores
@@ -244,4 +245,5 @@ class Trial:
 
 
 if __name__ == "__main__":
+    compile_between()
     main()

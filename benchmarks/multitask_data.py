@@ -40,8 +40,8 @@ class Budget:
     """What every method may spend."""
 
     steps: int = 150
-    batch: int = 16  # rows of a step
-    max_length: int = 384  # tokens; longer training rows are left out
+    batch: int = 12  # rows of a step
+    max_length: int = 256  # tokens; longer training rows are left out
     test_rows: int = 64  # of each task, the same ones for every method and seed
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 import torch
+from compiled import compile_between
 from lines import RESULTS, Lines, Record, run_missing
 from skill_methods import METHODS, Lime, four_bits
 from skill_scores import exact, metric_of
@@ -225,4 +226,5 @@ def main(
 
 
 if __name__ == "__main__":
+    compile_between()
     main()
