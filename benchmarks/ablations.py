@@ -49,18 +49,16 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 class Trailing(LimeLora):
     """Routed by the last E outputs in place of the first."""
 
-    def route(self, y: Tensor, d: Tensor) -> Tensor:
-        count = self.lime_config[self.adapter].routing.experts
-        return super().route(y[..., -count:], d[..., -count:])
+    def routed_by(self) -> slice:
+        return slice(-self.lime_config[self.adapter].routing.experts, None)
 
 
 class Scattered(LimeLora):
     """Routed by E outputs drawn once for every width."""
 
-    def route(self, y: Tensor, d: Tensor) -> Tensor:
+    def routed_by(self) -> Tensor:
         count = self.lime_config[self.adapter].routing.experts
-        some = torch.randperm(self.out_features, generator=torch.Generator().manual_seed(self.out_features))[:count]
-        return super().route(y[..., some], d[..., some])
+        return torch.randperm(self.out_features, generator=torch.Generator().manual_seed(self.out_features))[:count]
 
 
 #: ablation -> value -> what differs from the reference: E = 4, Auto Top-K, window 1, leading features, token scale.

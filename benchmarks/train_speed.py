@@ -24,10 +24,8 @@ from rounds import Report, Variant, measure, versions
 from torch import Tensor
 from torch.nn import functional as F
 
-import lime_edge.layer
 from lime_edge import backbone
 from lime_edge.attention import plain_if_short
-from lime_edge.fused import fused, modulate
 from lime_edge.peft_config import ATTENTION
 
 #: What is divided by what: a rival's step by LiME's. Goal of the first column: at least 1.29.
@@ -94,13 +92,11 @@ def batch(rows: int, tokens: int, vocabulary: int) -> dict[str, Any]:
 
 
 def variants(where: Path, inputs: dict[str, Any]) -> list[Variant]:
-    """Everything that takes part; LiME-LoRA with the formula left to autograd, too, which is the layer before."""
+    """Everything that takes part."""
     ours = [name for name in PAIRS.values() if name in METHODS]
     rivals = [name for name, other in PAIRS.items() if other in METHODS]
     made = [Variant(METHODS[name].title, step(*_method(name, where), inputs)) for name in ours]
     base = METHODS["lime-lora"].title
-    before = step(*_method("lime-lora", where), inputs)
-    made.append(Variant(f"{base}, formula left to autograd", lambda: _plainly(before), (base,)))
     made += [
         Variant(METHODS[name].title, step(*_method(name, where), inputs), (METHODS[PAIRS[name]].title,))
         for name in rivals
@@ -129,15 +125,6 @@ def step(net: Any, model: torch.nn.Module, inputs: dict[str, Any]) -> Callable[[
         return time.process_time() - began
 
     return turn
-
-
-def _plainly(turn: Callable[[], float]) -> float:
-    layer: Any = lime_edge.layer
-    layer.fused = modulate
-    try:
-        return turn()
-    finally:
-        layer.fused = fused
 
 
 def _method(name: str, where: Path) -> tuple[Any, torch.nn.Module]:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from . import frozen
 from .contract import Kind
 from .errors import ConfigError
-from .layer import Folded, LimeLayer
+from .layer import LimeLayer, LowRank
 from .prompt import LimePrompt
 
 if TYPE_CHECKING:
@@ -34,14 +33,8 @@ class LimeLora(LimeLayer):
         self.lime_A[adapter_name] = nn.Parameter(frozen.starting_rows(self.get_base_layer(), config.r))
         self.lime_B[adapter_name] = nn.Parameter(torch.zeros(self.out_features, config.r))
 
-    def compress(self, x: Tensor) -> Tensor:
-        return frozen.product(self.get_base_layer(), x, self.lime_A[self.adapter])
-
-    def expand(self, low: Tensor) -> Tensor:
-        return F.linear(low * self.scaling, self.lime_B[self.adapter].to(low.dtype))
-
-    def folded(self) -> Folded:
-        return Folded(self.lime_A[self.adapter], self.lime_B[self.adapter], self.scaling)
+    def low_rank(self) -> LowRank:
+        return LowRank(self.lime_A[self.adapter], self.lime_B[self.adapter], self.scaling)
 
 
 class LimeLoraFa(LimeLora):
@@ -77,9 +70,6 @@ class LimeDora(LimeLora):
         finally:
             self._held = None
 
-    def expand(self, low: Tensor) -> Tensor:
-        return super().expand(low) * self.magnitude().to(low.dtype)
-
     def magnitude(self) -> Tensor:
         """g [H]; in float32."""
         if self._held is not None:
@@ -97,8 +87,8 @@ class LimeDora(LimeLora):
         total: Tensor = squares + 2 * across + (b * (b @ (a @ a.T))).sum(1)
         return total.clamp_min(1e-12).sqrt()
 
-    def folded(self) -> Folded:
-        return Folded(self.lime_A[self.adapter], self.magnitude()[:, None] * self.lime_B[self.adapter], self.scaling)
+    def low_rank(self) -> LowRank:
+        return LowRank(self.lime_A[self.adapter], self.magnitude()[:, None] * self.lime_B[self.adapter], self.scaling)
 
     def standing(self) -> dict[Kind, Tensor]:
         gain = self.magnitude() - 1
@@ -127,15 +117,9 @@ class LimeSliceFine(LimeLayer):
         rows = frozen.weight(self.get_base_layer())[: config.r]
         self.lime_rows[adapter_name] = nn.Parameter(rows.detach().float().clone())
 
-    def compress(self, x: Tensor) -> Tensor:
-        return frozen.product(self.get_base_layer(), x, self.lime_rows[self.adapter])
-
-    def expand(self, low: Tensor) -> Tensor:
-        return F.pad(low, (0, self.out_features - low.shape[-1]))
-
-    def folded(self) -> Folded:
+    def low_rank(self) -> LowRank:
         rows = self.lime_rows[self.adapter]
-        return Folded(rows, torch.eye(self.out_features, len(rows), device=rows.device), 1.0)
+        return LowRank(rows, torch.eye(self.out_features, len(rows), device=rows.device), 1.0)
 
     @property
     def scaling(self) -> float:

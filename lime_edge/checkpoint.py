@@ -119,8 +119,8 @@ def set_shared(model: Any, shared: Mapping[str, npt.NDArray[np.float32]]) -> Non
 
 def shared_adapter(model: Any) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]]:
     """A [r, D], Bm [H, r] and s as a graph has them, of every adapted module by its name in the backbone."""
-    folded = {name: layer.folded() for name, layer in tuner(model).layers().items()}
-    return {name: (_numpy(a), _numpy(b), scale) for name, (a, b, scale) in folded.items()}
+    found = {name: layer.low_rank() for name, layer in tuner(model).layers().items()}
+    return {name: (_numpy(a), _numpy(b), scale) for name, (a, b, scale) in found.items()}
 
 
 def adapter_digest(model: Any) -> str:

@@ -46,9 +46,9 @@ def export_checkpoint(
     table = checkpoint.tuner(model).table()
     wanted = {"expert", "gain", "shift", *config.kinds} | ({"rank"} if rank_gate else set())
     prompt = table.virtual_tokens > 0
-    folded = {} if prompt else checkpoint.shared_adapter(model)
+    adapters = {} if prompt else checkpoint.shared_adapter(model)
     weights = AdapterWeights(
-        modules=tuple(AdaptedModule(name, a, b, s) for name, (a, b, s) in folded.items()),
+        modules=tuple(AdaptedModule(name, a, b, s) for name, (a, b, s) in adapters.items()),
         prefix=table.modules[0] if prompt else None,
         routing=replace(config.routing, experts=table.experts),
         kinds=table.kinds if prompt else tuple(kind for kind in KINDS if kind in wanted),

@@ -1,9 +1,8 @@
-"""Modulation with a backward pass of its own: the same formula, fewer [B, S, H] arrays made and kept.
+"""What a skill does to a projection's output, with few [B, S, H] arrays made and kept.
 
-`modulate` is the formula; autograd would keep an array of every product in it. `fused` keeps what the
-layer has anyway (y, d, the weights and the vectors), works on one scratch array, and turns the
-gradients of vectors and weights into matrix products. Knows nothing of layers or routing.
-Source: LiME (arXiv 2604.02338), section 3, with the gain and shift of FiLM (arXiv 1709.07871).
+`experts` adds the modulated adapter without computing the adapted representation: the experts' vectors go into the
+adapter's second matrix. `film` scales and shifts, with a backward pass of its own. Knows nothing of layers or
+routing. Source: LiME (arXiv 2604.02338), section 3; FiLM (arXiv 1709.07871).
 """
 
 from __future__ import annotations
@@ -14,69 +13,68 @@ import torch
 from torch import Tensor
 
 
-def modulate(
-    y: Tensor, d: Tensor, weights: Tensor, expert: Tensor | None, gain: Tensor | None, shift: Tensor | None
-) -> Tensor:
-    """out = y + d * (w @ p) + y * (w @ u) + w @ b, as it reads.
+def experts(y: Tensor, low: Tensor, matrix: Tensor, weights: Tensor, vectors: Tensor) -> Tensor:
+    """y + d * (w @ p), where d = low @ matrix.T: one product of E * r columns, w_e * low by p_e * matrix.
 
     Args:
-        y: Frozen representation [..., H].
-        d: Adapted representation [..., H].
+        y: What is added to, [B, S, H].
+        low: The adapter's inner representation, [B, S, r].
+        matrix: Its second matrix, scaled, [H, r].
+        weights: w, [B, S, E], or one row for all tokens; 0 where no skill is active.
+        vectors: p, [E, H].
+
+    Returns:
+        [B, S, H].
+    """
+    columns = (weights[..., None] * low[..., None, :]).flatten(-2)  # [B, S, E * r]
+    rows = (vectors[:, None] * matrix.T).flatten(0, 1).to(y.dtype)  # [E * r, H]
+    return torch.addmm(y.flatten(0, -2), columns.flatten(0, -2), rows).view_as(y)
+
+
+def modulate(y: Tensor, weights: Tensor, gain: Tensor | None, shift: Tensor | None) -> Tensor:
+    """y + y * (w @ u) + w @ b, as it reads.
+
+    Args:
+        y: [..., H].
         weights: w, [..., E] as y, or one row for all tokens; 0 where no skill is active.
-        expert, gain, shift: p, u, b, each [E, H]; None where a skill has none.
+        gain, shift: u and b, each [E, H]; None where a skill has none.
 
     Returns:
         [..., H].
     """
-    out = y
-    if expert is not None:
-        out = torch.addcmul(out, d, weights @ expert)
-    if gain is not None:
-        out = torch.addcmul(out, y, weights @ gain)
-    if shift is not None:
-        out = out + weights @ shift
-    return out
+    out = y if gain is None else torch.addcmul(y, y, weights @ gain)
+    return out if shift is None else out + weights @ shift
 
 
-def fused(
-    y: Tensor, d: Tensor, weights: Tensor, expert: Tensor | None, gain: Tensor | None, shift: Tensor | None
-) -> Tensor:
-    """`modulate` with its own backward pass; the same arguments and values."""
-    given = (y, d, weights, expert, gain, shift)
+def film(y: Tensor, weights: Tensor, gain: Tensor | None, shift: Tensor | None) -> Tensor:
+    """`modulate` with its own backward pass: it keeps y alone. The same arguments and values."""
+    if gain is None and shift is None:
+        return y
+    given = (y, weights, gain, shift)
     if not (torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in given)):
         return modulate(*given)
-    found: Tensor = _Modulate.apply(*given)  # type: ignore[no-untyped-call]
+    found: Tensor = _Film.apply(*given)  # type: ignore[no-untyped-call]
     return found
 
 
-class _Modulate(torch.autograd.Function):
+class _Film(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *given: Tensor | None) -> Tensor:
-        y, d, weights, expert, gain, shift = given
-        assert y is not None  # the first three always are there
-        assert d is not None
-        assert weights is not None
-        ctx.save_for_backward(y if gain is not None else None, d if expert is not None else None, *given[2:])
-        return modulate(y, d, weights, expert, gain, shift)
+    def forward(ctx: Any, y: Tensor, weights: Tensor, gain: Tensor | None, shift: Tensor | None) -> Tensor:
+        ctx.save_for_backward(None if gain is None else y, weights, gain, shift)
+        return modulate(y, weights, gain, shift)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
-        y, d, weights, expert, gain, shift = ctx.saved_tensors
-        by_y, by_d, by_w, by_expert, by_gain, by_shift = ctx.needs_input_grad
-        h, count = g.shape[-1], weights.shape[-1]
-        flat, w = g.reshape(-1, h), weights.reshape(-1, count)  # [N, H]; [N, E], or [1, E] for all tokens
-        found: list[Tensor | None] = [g if by_y else None, None, None, None, None, None]
+        y, weights, gain, shift = ctx.saved_tensors
+        by_y, by_w, by_gain, by_shift = ctx.needs_input_grad
+        h = g.shape[-1]
+        flat, w = g.reshape(-1, h), weights.reshape(-1, weights.shape[-1])  # [N, H]; [N, E], or [1, E] for all tokens
+        found: list[Tensor | None] = [g if by_y else None, None, None, None]
         if by_y and gain is not None:
             found[0] = torch.addcmul(g, g, weights @ gain)
-        if by_d and expert is not None:
-            found[1] = g * (weights @ expert)
         into = torch.zeros_like(w) if by_w else None  # [N or 1, E]
-        for place, factor, vectors, wanted in (
-            (3, d, expert, by_expert),
-            (4, y, gain, by_gain),
-            (5, None, shift, by_shift),
-        ):
+        for place, factor, vectors, wanted in ((2, y, gain, by_gain), (3, None, shift, by_shift)):
             if vectors is None or not (wanted or by_w):
                 continue
             felt = flat if factor is None else flat * factor.reshape(-1, h)  # dL / d(w @ vectors), [N, H]
@@ -87,5 +85,5 @@ class _Modulate(torch.autograd.Function):
             if into is not None:
                 into.addmm_(felt, vectors.t())
         if into is not None:
-            found[2] = into.view_as(weights)
+            found[1] = into.view_as(weights)
         return tuple(found)

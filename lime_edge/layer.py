@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import frozen
 from .context import Context
 from .contract import NEUTRAL, Kind, Module
 from .errors import ConfigError
-from .fused import fused
+from .fused import experts, film
 from .routing import evidence, expert_use, select, window_mean, with_flag
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 _SPREAD = 0.1  # expert vectors start uniform in [1 - spread, 1 + spread]
 
 
-class Folded(NamedTuple):
-    """A shared adapter as a graph has it, whatever its base: d = scale * b @ (a @ x)."""
+class LowRank(NamedTuple):
+    """A shared adapter, whatever its base: d = scale * b @ (a @ x)."""
 
     a: Tensor  # [r, D]
     b: Tensor  # [H, r]
@@ -40,8 +41,8 @@ class LimeLayer(nn.Module, BaseTunerLayer):
     """Shared routing, mixing and vectors of every base.
 
     A subclass names its parameters in `shared_names` (and repeats them in `adapter_layer_names`, for PEFT), creates
-    them in `add_shared`, computes with them in `compress` and `expand`, and says in `folded` how a graph does the same.
-    What it changes in every token's output whatever the expert, it says in `standing`.
+    them in `add_shared`, and says in `low_rank` what they make of an input, here and in a graph. What it changes in
+    every token's output whatever the expert, it says in `standing`.
 
     Args:
         base_layer: The frozen module, [..., D] -> [..., H].
@@ -54,7 +55,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
     fixed_names: ClassVar[tuple[str, ...]] = ()  # those of them that stay as they start
     settled: ClassVar[dict[str, Any]] = {}  # routing constants that the base leaves no choice of
     targets: ClassVar[tuple[str, ...]] = ()  # the only modules that the base goes on
-    weighs: ClassVar[bool] = False  # whether `folded` computes with W, which must then be exact
+    weighs: ClassVar[bool] = False  # whether `low_rank` computes with W, which must then be exact
     vector_names: ClassVar[tuple[str, ...]] = ("lime_expert", "lime_gain", "lime_shift", "lime_rank")
     adapter_layer_names: tuple[str, ...] = (*vector_names, "lime_shared", "lime_gate")
     other_param_names = ("lime_config",)
@@ -133,8 +134,12 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         """Create the shared adapter's parameters, listed in `shared_names`."""
 
     @abstractmethod
-    def folded(self) -> Folded:
-        """The active shared adapter as a graph has it."""
+    def low_rank(self) -> LowRank:
+        """The active shared adapter, which gradients go through."""
+
+    def routed_by(self) -> slice | Tensor:
+        """Which E of the outputs are the routing evidence: the first."""
+        return slice(self.lime_config[self.adapter].routing.experts)
 
     def vectors(self) -> dict[Kind, Tensor]:
         """The active skill as a package holds it, [E, width] by kind: the shared vector and what stands are in it.
@@ -165,28 +170,21 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         """
         return {}
 
-    @abstractmethod
-    def compress(self, x: Tensor) -> Tensor:
-        """Input [..., D] to the inner representation that the rank gate scales, [..., r]."""
-
-    @abstractmethod
-    def expand(self, low: Tensor) -> Tensor:
-        """Inner representation [..., r] to the adapted representation d, [..., H]."""
-
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[B, S, D] -> [B, S, H]; a skill applies only where the context says that it is active."""
         y: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.adapter not in self.lime_config:
             return y
-        low = self.compress(x)
-        d = self.expand(low)
-        weights = self.route(y, d)
+        a, b, scale = self.low_rank()
+        low, matrix = frozen.product(self.get_base_layer(), x, a), scale * b
+        some = self.routed_by()
+        weights = self.route(y[..., some], F.linear(low, matrix[some].to(low.dtype)))
         if self.adapter in self.lime_rank:
-            d = self.expand(low * self.mix("rank", weights, low))
-        return self.stand(self.modulate(y, d, weights), y)
+            low = low * self.mix("rank", weights, low)
+        return self.stand(self.modulate(y, low, matrix, weights), y)
 
     def route(self, y: Tensor, d: Tensor) -> Tensor:
-        """Expert weights [B, S, E] of this call; leaves the use of experts in the context."""
+        """Expert weights [B, S, E] of this call, from E components of y and of d; leaves their use in the context."""
         config, context = self.lime_config[self.adapter], self.context
         routing = config.routing
         if routing.experts == 1:
@@ -213,22 +211,26 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         vectors: Tensor = getattr(self, f"lime_{kind}")[self.adapter]
         return weights @ vectors.to(like.dtype)
 
-    def modulate(self, y: Tensor, d: Tensor, weights: Tensor) -> Tensor:
-        """out = y + d * (w @ p + c * p_shared) + y * (w @ u) + w @ b, where the skill is active.
+    def modulate(self, y: Tensor, low: Tensor, matrix: Tensor, weights: Tensor) -> Tensor:
+        """out = y + d * (w @ p + c * p_shared) + y * (w @ u) + w @ b, with d = low @ matrix.T, where a skill is active.
 
         Every term is linear in w, whose rows sum to 1: the shared vector goes into p, and a token without
         the skill has weights of 0.
         """
-        name = self.adapter
-        held = {kind: getattr(self, f"lime_{kind}") for kind in ("expert", "gain", "shift")}
-        vectors = {kind: of.get(name) for kind, of in held.items()}
-        if name in self.lime_shared:
-            shared = self.lime_gate[name] * self.lime_shared[name]
-            expert = vectors["expert"]
-            vectors["expert"] = shared.expand(weights.shape[-1], -1) if expert is None else expert + shared
         active = self.active_for(y)
         w = weights if active is None else weights * active
-        return fused(y, d, w, *(None if one is None else one.to(y.dtype) for one in vectors.values()))
+        gain, shift = (self.held(kind) for kind in ("gain", "shift"))
+        out = film(y, w, *(None if one is None else one.to(y.dtype) for one in (gain, shift)))
+        expert = self.held("expert")
+        if self.adapter in self.lime_shared:
+            shared = self.lime_gate[self.adapter] * self.lime_shared[self.adapter]
+            expert = shared.expand(weights.shape[-1], -1) if expert is None else expert + shared
+        return out if expert is None else experts(out, low, matrix, w, expert)
+
+    def held(self, kind: Kind) -> Tensor | None:
+        """The active skill's vectors of a kind, [E, width], if it has any."""
+        found: Tensor | None = getattr(self, f"lime_{kind}").get(self.adapter)
+        return found
 
     def active_for(self, y: Tensor) -> Tensor | None:
         """[B, S, 1], where the skill applies; None means everywhere."""

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from . import frozen
 from .contract import Kind
 from .errors import ConfigError
-from .layer import Folded, LimeLayer
+from .fused import film
+from .layer import LimeLayer, LowRank
 
 if TYPE_CHECKING:
     from .peft_config import LimeConfig  # imports this
@@ -58,8 +59,11 @@ class LimePrompt(LimeLayer):
         """Embeddings of the virtual tokens, [r, H], in float32."""
         if self.adapter not in self.lime_base:
             raise ConfigError("this adapter has no virtual tokens")
-        y, d = self.lime_base[self.adapter][None], self.lime_offset[self.adapter][None]
-        return self.modulate(y, d, self.route(y, d))[0]
+        y, d, some = self.lime_base[self.adapter], self.lime_offset[self.adapter], self.routed_by()
+        weights = self.route(y[None, :, some], d[None, :, some])[0]
+        out = film(y, weights, self.held("gain"), self.held("shift"))
+        expert = self.held("expert")
+        return out if expert is None else torch.addcmul(out, d, weights @ expert)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Ids [B, S] -> [B, S, H]; ids from the vocabulary's size on are virtual tokens."""
@@ -74,16 +78,7 @@ class LimePrompt(LimeLayer):
     def real_for(self, logits: Tensor) -> Tensor | None:
         return None  # virtual tokens are never padding
 
-    def active_for(self, y: Tensor) -> Tensor | None:
-        return None
-
-    def compress(self, x: Tensor) -> Tensor:
-        raise NotImplementedError("virtual tokens have no input")
-
-    def expand(self, low: Tensor) -> Tensor:
-        raise NotImplementedError("virtual tokens have no input")
-
-    def folded(self) -> Folded:
+    def low_rank(self) -> LowRank:
         raise NotImplementedError("a graph has nothing of prompt tuning but the skill's prefix")
 
     def vectors(self) -> dict[Kind, Tensor]:

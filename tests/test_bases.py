@@ -275,7 +275,7 @@ def test_the_base_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     layer = next(iter(tuner(model).layers().values()))
     assert type(layer) is page_base
     x = torch.randn(1, 5, layer.in_features)
-    a, b, scale = (part.detach().double().numpy() for part in map(torch.as_tensor, layer.folded()))
+    a, b, scale = (part.detach().double().numpy() for part in map(torch.as_tensor, layer.low_rank()))
     vectors: dict[str, Any] = {kind: values.detach().double().numpy() for kind, values in layer.vectors().items()}
     weight = layer.base_layer.get_parameter("weight").detach().double().numpy()
     routing = layer.lime_config["default"].routing

@@ -1,4 +1,4 @@
-"""The fused modulation against the formula as it reads: values, gradients, what it keeps for them."""
+"""What modulates an output, against the formula as it reads: values, gradients, what is kept for them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lime_edge.fused import fused, modulate
+from lime_edge.fused import experts, film, modulate
 
-ROWS, TOKENS, WIDTH = 2, 5, 7
+ROWS, TOKENS, WIDTH, RANK = 2, 5, 7, 3
 KINDS = [kinds for kinds in product([True, False], repeat=3) if any(kinds)]
 
 
@@ -20,20 +20,21 @@ class Given(NamedTuple):
     """What the formula takes."""
 
     y: Tensor
-    d: Tensor
+    low: Tensor
+    matrix: Tensor
     weights: Tensor
     expert: Tensor | None
     gain: Tensor | None
     shift: Tensor | None
 
 
-def given(kinds: Sequence[bool], experts: int, dtype: torch.dtype, one_row: bool = False) -> Given:
-    """y, d, weights, p, u, b; vectors of kinds that are off are None."""
-    torch.manual_seed(experts)
-    shape = (1, 1, experts) if one_row else (ROWS, TOKENS, experts)
-    tensors = [torch.randn(ROWS, TOKENS, WIDTH), torch.randn(ROWS, TOKENS, WIDTH), torch.rand(shape)]
-    vectors = [torch.randn(experts, WIDTH) if on else None for on in kinds]
-    return leaves([*tensors, *vectors], dtype)
+def given(kinds: Sequence[bool], count: int, dtype: torch.dtype, one_row: bool = False) -> Given:
+    """y, low, matrix, weights, p, u, b; vectors of kinds that are off are None."""
+    torch.manual_seed(count)
+    weights = torch.rand((1, 1, count) if one_row else (ROWS, TOKENS, count))
+    y, low, matrix = torch.randn(ROWS, TOKENS, WIDTH), torch.randn(ROWS, TOKENS, RANK), torch.randn(WIDTH, RANK)
+    vectors = [torch.randn(count, WIDTH) if on else None for on in kinds]
+    return leaves([y, low, matrix, weights, *vectors], dtype)
 
 
 def leaves(tensors: Iterable[Tensor | None], dtype: torch.dtype) -> Given:
@@ -43,12 +44,18 @@ def leaves(tensors: Iterable[Tensor | None], dtype: torch.dtype) -> Given:
 
 def as_written(found: Given) -> Tensor:
     """The formula with every factor an array of its own, left to autograd."""
-    y, d, w, p, u, b = found
+    y, low, matrix, w, p, u, b = found
     mixed = [
         torch.zeros_like(y) if one is None else torch.einsum("bse,eh->bsh", w.expand(*y.shape[:2], -1), one)
         for one in (p, u, b)
     ]
-    return y + d * mixed[0] + y * mixed[1] + mixed[2]
+    return y + low @ matrix.T * mixed[0] + y * mixed[1] + mixed[2]
+
+
+def as_layers_do(*given: Any) -> Tensor:
+    y, low, matrix, w, p, u, b = given
+    out = film(y, w, u, b)
+    return out if p is None else experts(out, low, matrix, w, p)
 
 
 def gradients(out: Tensor, found: Given) -> list[Tensor | None]:
@@ -63,10 +70,10 @@ def gradients(out: Tensor, found: Given) -> list[Tensor | None]:
 @pytest.mark.parametrize("kinds", KINDS)
 def test_values_and_gradients_are_those_of_the_formula(kinds: Sequence[bool], experts: int, one_row: bool) -> None:
     found = given(kinds, experts, torch.float32, one_row)
-    out, wanted = fused(*found), as_written(found)
+    out, wanted = as_layers_do(*found), as_written(found)
     torch.testing.assert_close(out, wanted, rtol=1e-6, atol=1e-6)
     for mine, theirs in zip(gradients(out, found), gradients(wanted, found), strict=True):
-        if mine is None:  # nothing depends on d without p
+        if mine is None:  # nothing depends on the adapter without p
             assert theirs is None or not theirs.any()
         else:
             torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=2e-6)
@@ -77,14 +84,14 @@ def test_values_and_gradients_are_those_of_the_formula(kinds: Sequence[bool], ex
 def test_gradients_are_the_slopes(kinds: Sequence[bool], one_row: bool) -> None:
     found = given(kinds, 2, torch.float64, one_row)
     leaves_of: Any = tuple(found)
-    assert torch.autograd.gradcheck(fused, leaves_of)
+    assert torch.autograd.gradcheck(as_layers_do, leaves_of)
 
 
 def test_bfloat16_is_within_two_of_its_own_roundings() -> None:
     exact = given((True, True, True), 3, torch.float32)
     found = leaves(exact, torch.bfloat16)
     same = leaves(found, torch.float32)
-    out, wanted = fused(*found), as_written(same)
+    out, wanted = as_layers_do(*found), as_written(same)
     largest = float(wanted.detach().abs().max())
     torch.testing.assert_close(out.float(), wanted, rtol=0, atol=2 * 2**-8 * largest)
     for mine, theirs in zip(gradients(out, found), gradients(wanted, same), strict=True):
@@ -98,8 +105,8 @@ def test_only_what_is_asked_for_gets_a_gradient() -> None:
     assert found.gain is not None
     for one in (found.y, found.weights, found.gain):
         one.requires_grad_(False)
-    fused(*found).sum().backward()  # type: ignore[no-untyped-call]
-    assert [one is not None and one.grad is not None for one in found] == [False, True, False, True, False, True]
+    as_layers_do(*found).sum().backward()  # type: ignore[no-untyped-call]
+    assert [one is not None and one.grad is not None for one in found] == [False, True, True, False, True, False, True]
 
 
 def test_it_keeps_less_than_autograd_does() -> None:
@@ -117,13 +124,21 @@ def test_it_keeps_less_than_autograd_does() -> None:
         return sum(sizes.values())
 
     full = ROWS * TOKENS * WIDTH
-    assert kept(lambda: fused(*found)) < 2 * full + 5 * 2 * WIDTH + 2 * ROWS * TOKENS + 1
+    slim = ROWS * TOKENS * (2 * RANK + RANK + 2)  # columns, low, weights
+    assert kept(lambda: as_layers_do(*found)) <= full + slim + 4 * 2 * RANK * WIDTH
     assert kept(lambda: as_written(found)) > 3 * full
 
 
 def test_without_gradients_it_is_the_formula() -> None:
     found = given((True, True, True), 3, torch.float32)
     with torch.no_grad():
-        out = fused(*found)
-        assert torch.equal(out, modulate(*found))
+        out = film(found.y, found.weights, found.gain, found.shift)
+        assert torch.equal(out, modulate(found.y, found.weights, found.gain, found.shift))
     assert out.grad_fn is None
+
+
+def test_a_token_without_a_skill_keeps_its_bits() -> None:
+    found = given((True, True, True), 3, torch.bfloat16)
+    with torch.no_grad():
+        found.weights[1] = 0
+        assert torch.equal(as_layers_do(*found)[1], found.y[1])
