@@ -177,7 +177,9 @@ class Trial:
             deadline,
         )
         figures = run.fit(lambda text: click.echo(f"{self.name}, seed {self.seed}, {text}"))
-        return self._described(figures) | {"scores": self._scores(deadline)}
+        found = self._measured(deadline)
+        scores, losses = ({name: one[what] for name, one in found.items()} for what in ("scores", "loss"))
+        return self._described(figures) | {"scores": scores, "losses": losses}
 
     def _facts(self) -> Facts:
         prompts = [item.example.input_ids[: item.example.answer_start] for batch in self.batches for item in batch]
@@ -199,25 +201,30 @@ class Trial:
         near = None if centres is None else clusters.assign(clusters.represent(self.embedding, prompts), centres)
         set_rows(torch.tensor(tasks), near)
 
-    def _scores(self, deadline: float | None) -> dict[str, dict[str, float]]:
-        """Of every task; those that an earlier process has measured are kept."""
-        kept = self.work / "scores.json"
-        found: dict[str, dict[str, float]] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+    def _measured(self, deadline: float | None) -> dict[str, dict[str, Any]]:
+        """Scores and loss of every task; those that an earlier process has measured are kept."""
+        kept = self.work / "measured.json"
+        found: dict[str, dict[str, Any]] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
         for number, task in enumerate(self.tasks):
             if task.name in found:
                 continue
-            found[task.name] = {name: round(value, 4) for name, value in self._score(number, task).items()}
+            found[task.name] = self._measure(number, task)
             kept.write_text(json.dumps(found), "utf-8")
             click.echo(f"{self.name}, seed {self.seed}, {task.name}: {found[task.name]}")
             if deadline is not None and time.monotonic() > deadline and len(found) < len(self.tasks):
                 raise OutOfTimeError
         return found
 
-    def _score(self, number: int, task: Task) -> dict[str, float]:
+    def _measure(self, number: int, task: Task) -> dict[str, Any]:
         answers = Answers(self.model, self.tokenizer)
         prompts = [answers.prompt(row).ids for row in task.test]
-        said = answers.batched(task.test, lambda job: self._tell([number] * len(job), [prompts[i] for i in job]))
-        return scores(task, said)
+
+        def tell(job: Sequence[int]) -> None:
+            self._tell([number] * len(job), [prompts[i] for i in job])
+
+        named = scores(task, answers.batched(task.test, tell))
+        loss = round(answers.loss(task.test, tell), 5)
+        return {"scores": {name: round(value, 4) for name, value in named.items()}, "loss": loss}
 
     def _described(self, figures: Figures) -> dict[str, Any]:
         budget, cpu, wall = self.asked.budget, statistics.median(figures.cpu), statistics.median(figures.wall)

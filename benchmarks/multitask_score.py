@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from multitask_data import Task
+from torch.nn.functional import cross_entropy
 
 from lime_edge.context import evidence_of, set_evidence
-from lime_edge.predict import Predictor, Prompt
+from lime_edge.data import Collator, encode
+from lime_edge.predict import Predictor, Prompt, pad_id
 from lime_edge.rows import Row
 
 _TOGETHER = 16  # rows of one call
@@ -48,6 +50,22 @@ class Answers(Predictor):
                     said = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in texts]
                 found |= dict(zip(job, said, strict=True))
         return [found[i] for i in range(len(rows))]
+
+    def loss(self, rows: Sequence[Row], tell: Tell) -> float:
+        """Mean loss of a token of the right answers, end of turn included, in nats."""
+        examples = [encode(self.tokenizer, row) for row in rows]
+        order = sorted(range(len(rows)), key=lambda i: len(examples[i].input_ids))
+        collate, total, count = Collator(pad_id(self.tokenizer)), 0.0, 0
+        with self._inference():
+            for start in range(0, len(order), _TOGETHER):
+                job = order[start : start + _TOGETHER]
+                tell(job)
+                inputs = collate([{"example": examples[i]} for i in job])
+                labels = inputs.pop("labels")[:, 1:]
+                logits = self.model(**inputs).logits[:, -labels.shape[1] - 1 : -1].float()
+                total += float(cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum"))
+                count += int((labels >= 0).sum())
+        return total / count
 
     def chosen(self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]) -> list[str]:
         """For every row the choice whose tokens and end of turn are likeliest together.
