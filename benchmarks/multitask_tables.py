@@ -64,6 +64,14 @@ class Row:
         tasks = [task for some in TASKS.values() for task in some]
         return [100 * fmean(fmean(run["scores"][task].values()) for task in tasks) for run in self.runs]
 
+    def loss(self) -> list[float]:
+        """Of each run: the mean over tasks of the loss of a token of the right answers."""
+        return [fmean(run["losses"].values()) for run in self.runs]
+
+    def losses(self) -> dict[str, float]:
+        """Of each task, the mean of the runs."""
+        return {task: fmean(run["losses"][task] for run in self.runs) for task in self.runs[0]["losses"]}
+
     def error(self, name: str) -> float:
         """Standard error of a category's value from its rows alone, in points; as if all metrics were accuracies."""
         tasks, rows = TASKS[name], self.runs[0]["budget"]["test_rows"] * len(self.runs)
@@ -108,7 +116,7 @@ def blocks(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _main_table(rows: Sequence[Row]) -> str:
-    header = ["method", "trained", "runs", *TITLES.values(), "all tasks", "samples / CPU s", "peak MB"]
+    header = ["method", "trained", "runs", *TITLES.values(), "all tasks", "loss", "samples / CPU s", "peak MB"]
     lines = [
         [
             row.title,
@@ -116,6 +124,7 @@ def _main_table(rows: Sequence[Row]) -> str:
             str(len(row.runs)),
             *(_spread(row.category(name)) for name in TITLES),
             _spread(row.overall()),
+            _spread(row.loss(), 3),
             f"{fmean(run['samples_per_cpu_s'] for run in row.runs):.2f}",
             f"{max(run['peak_mb'] for run in row.runs):,}",
         ]
@@ -124,9 +133,9 @@ def _main_table(rows: Sequence[Row]) -> str:
     return table(header, lines)
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{fmean(values):.1f}"
-    return f"{mean} ± {stdev(values):.1f}" if len(values) > 1 else mean
+def _spread(values: Sequence[float], digits: int = 1) -> str:
+    mean = f"{fmean(values):.{digits}f}"
+    return f"{mean} ± {stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def _pairs(rows: Sequence[Row]) -> str:
@@ -142,8 +151,17 @@ def _pairs(rows: Sequence[Row]) -> str:
             gap = fmean(one.category(name)) - fmean(other.category(name))
             noise = 2 * math.hypot(one.error(name), other.error(name))
             cells.append(f"{gap:+.1f} (noise {noise:.1f})" + (" **below**" if gap < -noise else ""))
-        lines.append([f"{one.title} - {other.title}", f"{one.trained / other.trained:.3f}", *cells])
-    return table(["pair", "trained, ratio", *TITLES.values()], lines) if lines else "Not measured yet.\n"
+        name, ratio = f"{one.title} - {other.title}", f"{one.trained / other.trained:.3f}"
+        lines.append([name, ratio, *cells, _loss_gap(one.losses(), other.losses())])
+    header = ["pair", "trained, ratio", *TITLES.values(), "loss"]
+    return table(header, lines) if lines else "Not measured yet.\n"
+
+
+def _loss_gap(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+    """Mean of the tasks' differences; two of its standard errors, from how the tasks differ, are its noise."""
+    gaps = [ours[task] - theirs[task] for task in ours]
+    noise = 2 * stdev(gaps) / math.sqrt(len(gaps))
+    return f"{fmean(gaps):+.3f} (noise {noise:.3f})" + (" **above**" if fmean(gaps) > noise else "")
 
 
 def _task_table(rows: Sequence[Row]) -> str:

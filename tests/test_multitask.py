@@ -17,8 +17,9 @@ from methods import METHODS, REPEATED, Facts, plan
 from multitask_data import TASKS, Budget, Item, Task, batches, read
 from multitask_score import Answers, accuracy, f1, matthews, number, pearson, ranks, scores, spearman
 from multitask_train import OutOfTimeError, Run
+from transformers import AutoModelForCausalLM
 
-from lime_edge.data import Collator
+from lime_edge.data import Collator, encode
 from lime_edge.errors import DataError
 from lime_edge.predict import Predictor
 from lime_edge.rows import Row
@@ -199,12 +200,38 @@ def test_a_run_out_of_time_says_so_and_goes_on(tmp_path: Path) -> None:
 def test_categories_are_means_of_tasks() -> None:
     line: dict[str, Any] = {
         "scores": {task: {"accuracy": 0.5} for some in TASKS.values() for task in some},
+        "losses": {task: 0.25 for some in TASKS.values() for task in some},
         "budget": {"test_rows": 100},
     }
+    line["losses"]["rte"] = 2.35
     line["scores"]["qqp"] = {"accuracy": 0.6, "f1": 0.8}
     row = multitask_tables.Row("x", [line])
     assert row.category("glue") == [pytest.approx(100 * (7 * 0.5 + 0.7) / 8)]
     assert row.error("vision_benchmark") == pytest.approx(5)
+    assert row.loss() == [pytest.approx(0.25 + 2.1 / 21)]
+
+
+def test_a_gap_of_losses_counts_where_the_tasks_agree() -> None:
+    ours = {"a": 1.2, "b": 2.3, "c": 0.4}
+    assert multitask_tables._loss_gap(ours, {"a": 1.1, "b": 2.2, "c": 0.3}) == "+0.100 (noise 0.000) **above**"
+    assert "above" not in multitask_tables._loss_gap(ours, {"a": 1.5, "b": 2.2, "c": 0.1})
+
+
+def test_the_loss_is_that_of_the_answers_alone() -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(backbone_dir()).eval()
+    asks = tokenizer()
+    rows = read(suite(), 3)[0].test
+    found = Answers(model, asks).loss(rows, lambda job: None)
+    total = count = 0.0
+    for row in rows:  # one at a time, all logits
+        example = encode(asks, row)
+        ids = torch.tensor([example.input_ids])
+        with torch.no_grad():
+            said = model(input_ids=ids).logits[0].log_softmax(-1)
+        for place in range(example.answer_start, ids.shape[1]):
+            total -= float(said[place - 1, ids[0, place]])
+            count += 1
+    assert found == pytest.approx(total / count, abs=1e-5)
 
 
 def test_the_plan_runs_everything_once_and_the_four_three_times() -> None:
