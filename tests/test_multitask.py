@@ -218,7 +218,7 @@ def test_a_gap_of_losses_counts_where_the_tasks_agree() -> None:
 
 
 def test_the_loss_is_that_of_the_answers_alone() -> None:
-    model: Any = AutoModelForCausalLM.from_pretrained(backbone_dir()).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(backbone_dir())  # in evaluation already
     asks = tokenizer()
     rows = read(suite(), 3)[0].test
     found = Answers(model, asks).loss(rows, lambda job: None)
