@@ -136,13 +136,13 @@ def get_vectors(model: Any) -> Vectors:
 
 
 def set_vectors(model: Any, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Put a skill's vectors into the active adapter; shapes must be the model's own."""
+    """Put a skill's vectors into the active adapter; shapes must be the model's own, what it lacks is neutral."""
     given: dict[str, dict[Kind, torch.Tensor]] = {}
     for name, values in vectors.items():
         given.setdefault(module_of(name), {})[kind_of(name)] = torch.from_numpy(np.array(values))
     with torch.no_grad():
         for name, layer in tuner(model).layers().items():
-            layer.set_vectors(given[name])
+            layer.set_vectors(given.get(name, {}))
 
 
 @contextmanager

@@ -142,6 +142,11 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     "--experts", type=_COUNT, default=1, show_default=True, help="Expert vectors: 1, or as many as the checkpoint has."
 )
 @click.option(
+    "--expert-off",
+    metavar="NAMES",
+    help='Projections without expert vectors, which makes the file smaller; "" is none.  [default: q_proj,k_proj]',
+)
+@click.option(
     "--rank-gate", is_flag=True, help="Also learn a gate on the adapter's rank; export with --rank-gate, too."
 )
 @click.option(
@@ -194,7 +199,9 @@ def learn(
         from . import learn as learning
     output = Path(f"{settings['name']}.lime") if output is None else output
     output.parent.mkdir(parents=True, exist_ok=True)
-    recipe: Recipe = learning.Recipe(about=about, **settings)
+    named = settings.pop("expert_off")
+    expert_off = None if named is None else tuple(filter(None, named.split(",")))
+    recipe: Recipe = learning.Recipe(about=about, expert_off=expert_off, **settings)
     plan = replace(learning.SKILL_PLAN, **plan_of)
     with quietly():
         skill, figures = learning.learn(data, checkpoint, output, recipe, plan, valid, rounded, resume)

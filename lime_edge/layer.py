@@ -155,13 +155,14 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         return found
 
     def set_vectors(self, given: Mapping[Kind, Tensor]) -> None:
-        """Make a skill the active one; shapes must be the layer's own."""
+        """Make a skill the active one; shapes must be the layer's own, and kinds that it lacks become neutral."""
         name, standing = self.adapter, self.standing()
         if name in self.lime_gate:
             self.lime_gate[name].zero_()
         for kind in self.lime_config[name].kinds:
-            values = given[kind].to(self.get_parameter(f"lime_{kind}.{name}").device)
-            getattr(self, f"lime_{kind}")[name].copy_(values - standing[kind] if kind in standing else values)
+            own = self.get_parameter(f"lime_{kind}.{name}")
+            values = given[kind].to(own.device) if kind in given else torch.full_like(own, NEUTRAL[kind])
+            own.copy_(values - standing[kind] if kind in standing else values)
 
     def standing(self) -> dict[Kind, Tensor]:
         """What the base adds to the gain and the shift of every expert, [H] each; nothing for most.

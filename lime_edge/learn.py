@@ -30,12 +30,15 @@ from .peft_config import LimeConfig
 from .predict import Predictor, pad_id
 from .rows import Row, data_digest, read_rows
 from .training import Plan, fit, unwritable
-from .vectors import kind_of
+from .vectors import kind_of, module_of
 
 #: How a skill is learned: docs/log.md has what was tried.
 SKILL_PLAN = Plan(
     steps=200, batch=8, vector_rate=1e-2, vector_scales={"expert": 10.0, "gain": 4.0, "shift": 0.3}, save_every=25
 )
+
+#: Where expert vectors bring nothing that gain and shift do not: the file is a sixth smaller (docs/results-skills.md).
+EXPERT_OFF = ("q_proj", "k_proj")
 
 _ABOUT = ("description", "license", "author", "version")
 _NO_DIGEST = "0" * 64
@@ -48,6 +51,7 @@ class Recipe:
 
     name: str
     experts: int = 1  # 1, or the E that the model is exported with
+    expert_off: tuple[str, ...] | None = None  # projections that get no expert vectors; None: EXPERT_OFF, where adapted
     rank_gate: bool = False  # also learn q; the model must be exported with --rank-gate
     activation: Activation = "always"  # or "response": the prompt is read as the base would
     system: str | None = None  # system text that the skill is learned and used with
@@ -55,6 +59,11 @@ class Recipe:
     max_length: int = 512  # tokens; longer rows are left out
     metric_rows: int = 100  # rows of the validation split that are measured; 0 measures nothing
     about: dict[str, str] = field(default_factory=dict)  # description, license, author, version
+
+    def learns(self, name: str) -> bool:
+        """Whether the skill has this vector, ``<kind>.<module>``."""
+        off = EXPERT_OFF if self.expert_off is None else self.expert_off
+        return kind_of(name) != "expert" or _projection(module_of(name)) not in off
 
 
 def learn(
@@ -98,7 +107,8 @@ def learn(
         shutil.rmtree(state, ignore_errors=True)  # of a run that was cut off
     callbacks = [] if rounded is None else [_on_rounded(model, rounded, where)]
     figures = fit(model, train_set, None, collator, plan, state, resume, callbacks)
-    skill = write_skill(output, manifest, within_limits(checkpoint.get_vectors(model)), recipe.dtype)
+    learned = {name: values for name, values in checkpoint.get_vectors(model).items() if recipe.learns(name)}
+    skill = write_skill(output, manifest, within_limits(learned), recipe.dtype)
     checkpoint.set_vectors(model, skill.tensors)
     measured = pick(valid_rows, recipe.metric_rows, plan.seed)
     metrics = _measure(Predictor(model, tokenizer, response_only, recipe.system), measured)
@@ -124,10 +134,21 @@ def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any,
     )
     wrapped = checkpoint.wrap(model.unload(), shaped)
     checkpoint.set_shared(wrapped, shared)
-    for layer in checkpoint.tuner(wrapped).layers().values():
+    layers = checkpoint.tuner(wrapped).layers()
+    adapted = sorted({_projection(name) for name in layers})
+    if unknown := sorted(set(recipe.expert_off or ()) - set(adapted)):
+        raise ConfigError(f"expert vectors cannot be off on {', '.join(unknown)}; adapted are {', '.join(adapted)}")
+    for name, layer in layers.items():
         layer.freeze_shared()
-    checkpoint.set_vectors(wrapped, reshape(start, checkpoint.get_vectors(wrapped)))
+        if "expert" in shaped.kinds and not recipe.learns(f"expert.{name}"):
+            layer.get_parameter(f"lime_expert.{layer.adapter}").requires_grad_(False)
+    first = reshape(start, checkpoint.get_vectors(wrapped))
+    checkpoint.set_vectors(wrapped, {name: values for name, values in first.items() if recipe.learns(name)})
     return wrapped, tokenizer, where
+
+
+def _projection(module: str) -> str:
+    return module.rpartition(".")[2]
 
 
 def within_limits(vectors: Vectors) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:

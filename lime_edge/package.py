@@ -311,10 +311,6 @@ def _table_faults(skill: Skill, contract: ModelContract) -> Iterator[str]:
             yield f"holds {kind} vectors, the graph has only {', '.join(table.kinds)}: {what}"
         wanted = {f"{kind}.{module.name}": module.shape(kind, skill.manifest.experts) for module in table.modules}
         found = {name: shape for name, shape in skill.shapes.items() if kind_of(name) == kind}
-        if found == wanted:
-            continue
-        if missing := [name for name in wanted if name not in found]:
-            yield f"lacks {_some(missing)}"
         if extra := [name for name in found if name not in wanted]:
             yield f"holds {_some(extra)}, which the model does not have"
         for name in wanted.keys() & found.keys():

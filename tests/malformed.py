@@ -328,11 +328,6 @@ def _routing(**changes: Any) -> ModelContract:
     return replace(CONTRACT, routing=replace(CONTRACT.routing, **changes))
 
 
-def _only(skill: Skill, kind: Kind, keep: str) -> Skill:
-    tensors = {n: a for n, a in skill.tensors.items() if not n.startswith(kind) or n.endswith(keep)}
-    return replace(skill, tensors=tensors)
-
-
 def _with_rank(skill: Skill) -> Skill:
     extra = restore(store(vectors(("rank",)), "i8")).values
     bounds = skill.manifest.bounds | {"rank": 1.0}
@@ -359,10 +354,14 @@ MISMATCHED = [
         "module renamed",
         (
             _DIGEST,
-            *[f"lacks {k}.layers.9.q_proj" for k in ("expert", "gain", "shift")],
             *[f"holds {k}.layers.1.q_proj, which" for k in ("expert", "gain", "shift")],
         ),
         model=_table(_Q0, replace(_Q1, name="layers.9.q_proj")),
+    ),
+    Mismatch(
+        "a module too many",
+        (_DIGEST, *[f"holds {k}.layers.1.q_proj, which" for k in ("expert", "gain", "shift")]),
+        model=_table(_Q0),
     ),
     Mismatch(
         "module wider",
@@ -375,7 +374,6 @@ MISMATCHED = [
         skill=_with_rank,
         model=_table(_Q0, replace(_Q1, rank=5)),
     ),
-    Mismatch("tensor missing", ("lacks gain.layers.1.q_proj",), skill=lambda s: _only(s, "gain", "0.q_proj")),
     Mismatch(
         "no rank gate",
         ("holds rank vectors, the graph has only expert, gain, shift: export with --rank-gate",),

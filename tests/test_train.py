@@ -333,11 +333,29 @@ def test_only_the_vectors_of_a_skill_are_free() -> None:
 
 def test_a_skill_starts_from_the_vectors_trained_with_the_adapter() -> None:
     start = checkpoint.get_vectors(checkpoint.open_checkpoint(trained()[0], torch.float32)[0])
-    same_number = checkpoint.get_vectors(prepare(trained()[0], Recipe("a", experts=3), torch.float32)[0])
+    whole = Recipe("a", experts=3, expert_off=())
+    same_number = checkpoint.get_vectors(prepare(trained()[0], whole, torch.float32)[0])
     one = checkpoint.get_vectors(prepare(trained()[0], Recipe("a"), torch.float32)[0])
     for name, vector in start.items():
         np.testing.assert_array_equal(same_number[name], vector)
-        np.testing.assert_allclose(one[name], vector.mean(0, keepdims=True), rtol=1e-6)
+        if name.startswith("expert.") and name.endswith((".q_proj", ".k_proj")):
+            assert not one[name].any()  # neutral, and not learned
+        else:
+            np.testing.assert_allclose(one[name], vector.mean(0, keepdims=True), rtol=1e-6)
+
+
+def test_experts_are_kept_where_they_are_learned(tmp_path: Path) -> None:
+    plain, whole = learned(tmp_path), learned(tmp_path, name="whole", expert_off=())
+    without = {name for name in whole.tensors if name.startswith("expert.") and name.endswith((".q_proj", ".k_proj"))}
+    assert without
+    assert plain.tensors.keys() == whole.tensors.keys() - without
+    assert plain.size < whole.size
+    model, _, _ = prepare(trained()[0], Recipe("a"), torch.float32)
+    free = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert not any("lime_expert" in name and ("q_proj" in name or "k_proj" in name) for name in free)
+    assert sum("lime_expert" in name for name in free) * 2 == sum("lime_gain" in name for name in free)
+    with pytest.raises(ConfigError, match="off on up_proj; adapted are k_proj, o_proj, q_proj, v_proj"):
+        prepare(trained()[0], Recipe("a", expert_off=("up_proj", "q_proj")), torch.float32)
 
 
 def test_every_fault_of_a_recipe_is_listed_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
