@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save
 from lime_edge import backbone, checkpoint
 from lime_edge.contract import KINDS, NEUTRAL, Kind
 from lime_edge.golden import made_for, today
-from lime_edge.learn import Recipe, prepare
+from lime_edge.learn import EXPERT_OFF, Recipe, prepare
 from lime_edge.manifest import Manifest
 from lime_edge.package import write_skill
 from lime_edge.peft_config import ATTENTION
@@ -65,7 +65,7 @@ class Lime:
         experts: 1, or those of the checkpoint.
     """
 
-    kinds: Mapping[str, tuple[Kind, ...]] = field(default_factory=lambda: {"": ("expert", "gain", "shift")})
+    kinds: Mapping[str, tuple[Kind, ...]] = field(default_factory=lambda: _LEARNED)
     experts: int = 1
     dtype: Literal["i8", "f16"] = "i8"
     family: str = "lime"
@@ -77,7 +77,8 @@ class Lime:
 
     def open(self, shared: Path) -> tuple[Any, Any]:
         """As `learn` opens it, without the vectors that the skill is not to have."""
-        model, tokenizer, _ = prepare(shared, Recipe("skill", self.experts), backbone.training_dtype())
+        recipe = Recipe("skill", self.experts, expert_off=())
+        model, tokenizer, _ = prepare(shared, recipe, backbone.training_dtype())
         for name, layer in checkpoint.tuner(model).layers().items():
             for kind in KINDS:
                 held = getattr(layer, f"lime_{kind}")
@@ -162,20 +163,21 @@ def four_bits(vectors: Vectors) -> dict[str, Array]:
 
 
 _ALL: tuple[Kind, ...] = ("expert", "gain", "shift")
+_LEARNED: Mapping[str, tuple[Kind, ...]] = {**dict.fromkeys(EXPERT_OFF, _ALL[1:]), "": _ALL}  # by `lime-edge learn`
 
 #: Most telling first.
 METHODS: dict[str, Method] = {
     "lime": Lime(),
     "lora-8": _lora(8),
-    "lime gain+shift": Lime({"": ("gain", "shift")}),
+    "lime, expert everywhere": Lime({"": _ALL}),
     "ia3": Peft("ia3", IA3Config),
     "road": Peft("road", lambda: RoadConfig(target_modules=list(ATTENTION))),
     "lora-1": _lora(1),
+    "lime gain+shift": Lime({"": ("gain", "shift")}),
     "lime expert+shift": Lime({"": ("expert", "shift")}),
     "lime expert+gain": Lime({"": ("expert", "gain")}),
     "lime E=2": Lime(experts=2),
     "lime gain+shift on v,o": Lime({"v_proj": ("gain", "shift"), "o_proj": ("gain", "shift")}),
-    "lime gain+shift, expert on v,o": Lime({"v_proj": _ALL, "o_proj": _ALL, "": ("gain", "shift")}),
     "vera": Peft("vera", lambda: VeraConfig(target_modules=list(ATTENTION), save_projection=False)),
     "lora-2": _lora(2),
     "lora-4": _lora(4),
