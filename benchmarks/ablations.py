@@ -27,7 +27,7 @@ from lime_edge.contract import Routing
 from lime_edge.data import Collator, Examples
 from lime_edge.learn import pick
 from lime_edge.metrics import score
-from lime_edge.peft_config import LimeConfig
+from lime_edge.peft_config import ATTENTION, LimeConfig
 from lime_edge.predict import Predictor, pad_id
 from lime_edge.quiet import quietly
 from lime_edge.rows import Row, read_rows
@@ -95,7 +95,14 @@ def config(changes: Mapping[str, Any], rank: int) -> LimeConfig:
     BASES.update(trailing=Trailing, scattered=Scattered)
     constants = {name: value for name, value in changes.items() if hasattr(Routing(), name)}
     rest = {name: value for name, value in changes.items() if name not in constants}
-    return LimeConfig(r=rank, alpha=2.0 * rank, kinds=("expert",), routing=replace(Routing(), **constants), **rest)
+    return LimeConfig(
+        r=rank,
+        alpha=2.0 * rank,
+        kinds=("expert",),
+        target_modules=list(ATTENTION),
+        routing=replace(Routing(), **constants),
+        **rest,
+    )
 
 
 def jobs(seeds: int, steps: int, batch: int) -> Iterator[Record]:

@@ -5,7 +5,7 @@ LiME skills as `lime-edge learn` makes them, whole or in part; PEFT's methods as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,10 +18,10 @@ from safetensors.numpy import load_file, save
 from lime_edge import backbone, checkpoint
 from lime_edge.contract import KINDS, NEUTRAL, Kind
 from lime_edge.golden import made_for, today
-from lime_edge.learn import EXPERT_OFF, Recipe, prepare
+from lime_edge.learn import GAIN_ONLY, Recipe, prepare
 from lime_edge.manifest import Manifest
 from lime_edge.package import write_skill
-from lime_edge.peft_config import ATTENTION
+from lime_edge.peft_config import ATTENTION, TARGETS
 from lime_edge.vectors import Array, kind_of, module_of, quantise
 
 Vectors = Mapping[str, Array]
@@ -77,7 +77,7 @@ class Lime:
 
     def open(self, shared: Path) -> tuple[Any, Any]:
         """As `learn` opens it, without the vectors that the skill is not to have."""
-        recipe = Recipe("skill", self.experts, expert_off=())
+        recipe = Recipe("skill", self.experts, gain_only=())
         model, tokenizer, _ = prepare(shared, recipe, backbone.training_dtype())
         for name, layer in checkpoint.tuner(model).layers().items():
             for kind in KINDS:
@@ -148,8 +148,8 @@ def _backbone(shared: Path) -> Path:
     return backbone.resolve(checkpoint.read_config(shared).base_model_name_or_path or backbone.DEFAULT)
 
 
-def _lora(rank: int) -> Peft:
-    return Peft("lora", lambda: LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(ATTENTION)))
+def _lora(rank: int, targets: Sequence[str] = ATTENTION) -> Peft:
+    return Peft("lora", lambda: LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets)))
 
 
 def four_bits(vectors: Vectors) -> dict[str, Array]:
@@ -163,26 +163,28 @@ def four_bits(vectors: Vectors) -> dict[str, Array]:
 
 
 _ALL: tuple[Kind, ...] = ("expert", "gain", "shift")
-_LEARNED: Mapping[str, tuple[Kind, ...]] = {**dict.fromkeys(EXPERT_OFF, _ALL[1:]), "": _ALL}  # by `lime-edge learn`
+_GAIN: tuple[Kind, ...] = ("gain",)
+_INSIDE: Mapping[str, tuple[Kind, ...]] = dict.fromkeys(GAIN_ONLY, _GAIN)
+_LEARNED: Mapping[str, tuple[Kind, ...]] = {**_INSIDE, "": _ALL}  # by `lime-edge learn`
 
 #: Most telling first.
 METHODS: dict[str, Method] = {
     "lime": Lime(),
     "lora-8": _lora(8),
-    "lime, expert everywhere": Lime({"": _ALL}),
     "ia3": Peft("ia3", IA3Config),
     "road": Peft("road", lambda: RoadConfig(target_modules=list(ATTENTION))),
+    "lime gain+shift": Lime({**_INSIDE, "": ("gain", "shift")}),
     "lora-1": _lora(1),
-    "lime gain+shift": Lime({"": ("gain", "shift")}),
-    "lime expert+shift": Lime({"": ("expert", "shift")}),
-    "lime expert+gain": Lime({"": ("expert", "gain")}),
+    "lora-8 on o, up": _lora(8, TARGETS),
+    "lime on o": Lime({**dict.fromkeys(GAIN_ONLY, ()), "": _ALL}),
+    "lime on up": Lime(_INSIDE),
+    "lime, all kinds on up": Lime({"": _ALL}),
+    "lime gain": Lime({"": _GAIN}),
+    "lime expert": Lime({"": ("expert",)}),
     "lime E=2": Lime(experts=2),
-    "lime gain+shift on v,o": Lime({"v_proj": ("gain", "shift"), "o_proj": ("gain", "shift")}),
     "vera": Peft("vera", lambda: VeraConfig(target_modules=list(ATTENTION), save_projection=False)),
     "lora-2": _lora(2),
     "lora-4": _lora(4),
     "specific": Specific("lora", LoraConfig),
-    "lime gain": Lime({"": ("gain",)}),
-    "lime expert": Lime({"": ("expert",)}),
     "lime f16": Lime(dtype="f16"),
 }

@@ -47,10 +47,10 @@ TASKS = (
     "banking_intent",
 )
 WAVES = (2, 4)  # the first methods run on the first 2 tasks, on the next 2, then the other methods do there
-TELLING = 7  # methods, "base" included, that are asked first
+TELLING = 6  # methods, "base" included, that are asked first
 RATE_TASK, RATE_STEPS = "request_to_json", 16
 RATES = {  # family: rates to choose from, and the method that stands for it
-    "lime": ("lime, expert everywhere", (1e-2, 3e-2)),
+    "lime": ("lime", (1e-2, 3e-2)),
     "lora": ("lora-8", (1e-3, 3e-3)),
     "ia3": ("ia3", (1e-2, 3e-2)),
     "road": ("road", (1e-2, 3e-2)),

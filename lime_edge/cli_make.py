@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .peft_config import LimeConfig
 
 _COUNT, _RATE = click.IntRange(1), click.FloatRange(0, min_open=True)
-_TARGETS = "q_proj,k_proj,v_proj,o_proj"
+_TARGETS = "o_proj,up_proj"
 _FIGURES = {
     "steps": ("steps", "{:.0f}"),
     "train_loss": ("loss in training", "{:.4f}"),
@@ -142,9 +142,9 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     "--experts", type=_COUNT, default=1, show_default=True, help="Expert vectors: 1, or as many as the checkpoint has."
 )
 @click.option(
-    "--expert-off",
+    "--gain-only",
     metavar="NAMES",
-    help='Projections without expert vectors, which makes the file smaller; "" is none.  [default: q_proj,k_proj]',
+    help='Projections whose gain alone is learned, "" for none.  [default: those inside of feed-forward blocks]',
 )
 @click.option(
     "--rank-gate", is_flag=True, help="Also learn a gate on the adapter's rank; export with --rank-gate, too."
@@ -199,9 +199,9 @@ def learn(
         from . import learn as learning
     output = Path(f"{settings['name']}.lime") if output is None else output
     output.parent.mkdir(parents=True, exist_ok=True)
-    named = settings.pop("expert_off")
-    expert_off = None if named is None else tuple(filter(None, named.split(",")))
-    recipe: Recipe = learning.Recipe(about=about, expert_off=expert_off, **settings)
+    named = settings.pop("gain_only")
+    gain_only = None if named is None else tuple(filter(None, named.split(",")))
+    recipe: Recipe = learning.Recipe(about=about, gain_only=gain_only, **settings)
     plan = replace(learning.SKILL_PLAN, **plan_of)
     with quietly():
         skill, figures = learning.learn(data, checkpoint, output, recipe, plan, valid, rounded, resume)

@@ -37,8 +37,8 @@ SKILL_PLAN = Plan(
     steps=200, batch=8, vector_rate=1e-2, vector_scales={"expert": 10.0, "gain": 4.0, "shift": 0.3}, save_every=25
 )
 
-#: Where expert vectors bring nothing that gain and shift do not: the file is a sixth smaller (docs/results-skills.md).
-EXPERT_OFF = ("q_proj", "k_proj")
+#: Inside of a feed-forward block one gain for each neuron does what there is to do (docs/results-skills.md).
+GAIN_ONLY = ("gate_proj", "up_proj", "gate_up_proj", "c_fc")
 
 _ABOUT = ("description", "license", "author", "version")
 _NO_DIGEST = "0" * 64
@@ -51,7 +51,7 @@ class Recipe:
 
     name: str
     experts: int = 1  # 1, or the E that the model is exported with
-    expert_off: tuple[str, ...] | None = None  # projections that get no expert vectors; None: EXPERT_OFF, where adapted
+    gain_only: tuple[str, ...] | None = None  # projections whose gain alone is learned; None: GAIN_ONLY, where adapted
     rank_gate: bool = False  # also learn q; the model must be exported with --rank-gate
     activation: Activation = "always"  # or "response": the prompt is read as the base would
     system: str | None = None  # system text that the skill is learned and used with
@@ -62,8 +62,8 @@ class Recipe:
 
     def learns(self, name: str) -> bool:
         """Whether the skill has this vector, ``<kind>.<module>``."""
-        off = EXPERT_OFF if self.expert_off is None else self.expert_off
-        return kind_of(name) != "expert" or _projection(module_of(name)) not in off
+        few = GAIN_ONLY if self.gain_only is None else self.gain_only
+        return kind_of(name) == "gain" or _projection(module_of(name)) not in few
 
 
 def learn(
@@ -136,12 +136,13 @@ def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any,
     checkpoint.set_shared(wrapped, shared)
     layers = checkpoint.tuner(wrapped).layers()
     adapted = sorted({_projection(name) for name in layers})
-    if unknown := sorted(set(recipe.expert_off or ()) - set(adapted)):
-        raise ConfigError(f"expert vectors cannot be off on {', '.join(unknown)}; adapted are {', '.join(adapted)}")
+    if unknown := sorted(set(recipe.gain_only or ()) - set(adapted)):
+        raise ConfigError(f"there is no gain of {', '.join(unknown)} to learn; adapted are {', '.join(adapted)}")
     for name, layer in layers.items():
         layer.freeze_shared()
-        if "expert" in shaped.kinds and not recipe.learns(f"expert.{name}"):
-            layer.get_parameter(f"lime_expert.{layer.adapter}").requires_grad_(False)
+        for kind in shaped.kinds:
+            learns = recipe.learns(f"{kind}.{name}")
+            layer.get_parameter(f"lime_{kind}.{layer.adapter}").requires_grad_(learns)
     first = reshape(start, checkpoint.get_vectors(wrapped))
     checkpoint.set_vectors(wrapped, {name: values for name, values in first.items() if recipe.learns(name)})
     return wrapped, tokenizer, where

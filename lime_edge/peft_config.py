@@ -18,6 +18,8 @@ with need("train"):
 
 #: Projections of a decoder layer that the paper adapts.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+#: Where a skill of few bytes reaches furthest (docs/results-skills.md).
+TARGETS = ("o_proj", "up_proj")
 
 
 @dataclass
@@ -30,7 +32,7 @@ class LimeConfig(PeftConfig):
         ConfigError: naming every value that is out of range.
     """
 
-    target_modules: list[str] | str = field(default_factory=lambda: list(ATTENTION))  # names or a regex
+    target_modules: list[str] | str = field(default_factory=lambda: list(TARGETS))  # names or a regex
     base: str = "lora"  # the PEFT method wrapped, a key of bases.BASES
     r: int = 8  # rank of the shared adapter; of SliceFine the trained rows, of prompt tuning the virtual tokens
     alpha: float = 16.0  # LoRA scaling is alpha / r

@@ -20,7 +20,7 @@ from lime_edge.contract import KINDS, Routing
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.exporting import export_checkpoint
 from lime_edge.learn import Recipe, learn, prepare
-from lime_edge.peft_config import LimeConfig
+from lime_edge.peft_config import ATTENTION, LimeConfig
 from lime_edge.runtime.answer import skill_rows, with_prefix
 from lime_edge.runtime.cache import Cache
 from lime_edge.runtime.text import Tokens
@@ -133,7 +133,7 @@ def test_the_whole_way(base: str, architecture: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr("lime_edge.backbone.training_dtype", lambda: torch.float32)
     made, file, exported = tmp_path / "checkpoint", tmp_path / "one.lime", tmp_path / "model"
     source = str(backbone_dir(architecture))
-    config = LimeConfig(base=base, r=4, routing=Routing(experts=3, window=2))
+    config = LimeConfig(base=base, r=4, routing=Routing(experts=3, window=2), target_modules=list(ATTENTION))
     figures = train([str(tasks() / "tasks")], source, made, config, PLAN)
     assert figures["steps"] == PLAN.steps
     recipe = Recipe("one", experts=3, rank_gate=base in LINEAR)

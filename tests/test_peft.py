@@ -16,7 +16,7 @@ from lime_edge.checkpoint import tuner
 from lime_edge.contract import KINDS, Routing
 from lime_edge.errors import ConfigError
 from lime_edge.layer import LimeLayer
-from lime_edge.peft_config import LimeConfig
+from lime_edge.peft_config import ATTENTION, LimeConfig
 from lime_edge.training import Plan, parameter_groups
 
 from .tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, save, wrapped
@@ -73,7 +73,7 @@ def test_two_adapters_switch_and_the_base_stays() -> None:
 
 def test_two_active_adapters_are_refused() -> None:
     model = wrapped()
-    model.add_adapter("other", LimeConfig())
+    model.add_adapter("other", LimeConfig(target_modules=list(ATTENTION)))
     model.base_model.set_adapter(["default", "other"])
     with pytest.raises(ConfigError, match="one adapter at a time; 2 are active"):
         logits(model, TOKENS)
@@ -203,7 +203,7 @@ def test_other_modules_than_linear_are_refused(target: str) -> None:
 
 def test_more_experts_than_outputs_are_refused() -> None:
     with pytest.raises(ConfigError, match="64 experts are routed by as many outputs; a module has 32"):
-        get_peft_model(backbone(), LimeConfig(routing=Routing(experts=64)))
+        get_peft_model(backbone(), LimeConfig(routing=Routing(experts=64), target_modules=list(ATTENTION)))
 
 
 def test_a_model_that_is_not_wrapped_is_named() -> None:

@@ -15,7 +15,7 @@ from lime_edge.contract import Routing
 from lime_edge.exporting import export_checkpoint
 from lime_edge.general import general_skill
 from lime_edge.learn import Recipe, learn, prepare
-from lime_edge.peft_config import LimeConfig
+from lime_edge.peft_config import ATTENTION, LimeConfig
 from lime_edge.predict import Predictor, Prompt
 from lime_edge.rows import Row
 from lime_edge.train import train
@@ -58,7 +58,7 @@ def runtime_answers(runtime: Runtime, skill: str | None) -> list[list[int]]:
 def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lime_edge.backbone.training_dtype", lambda: torch.float32)
     made, model_dir = tmp_path / "checkpoint", tmp_path / "model"
-    config = LimeConfig(r=4, routing=Routing(experts=3, window=2))
+    config = LimeConfig(r=4, routing=Routing(experts=3, window=2), target_modules=list(ATTENTION))
     train([str(tasks() / "tasks")], str(backbone_dir()), made, config, PLAN)
     recipes = (
         Recipe("plain"),

@@ -25,7 +25,7 @@ from lime_edge.exporting import export_checkpoint
 from lime_edge.general import general_skill
 from lime_edge.learn import Recipe, learn, prepare
 from lime_edge.package import LIMITS, Skill, check_skill, write_skill
-from lime_edge.peft_config import LimeConfig
+from lime_edge.peft_config import ATTENTION, LimeConfig
 from lime_edge.predict import Predictor
 from lime_edge.rows import read_rows
 from lime_edge.train import train
@@ -44,7 +44,7 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(output: Path, plan: Plan = PLAN, resume: bool = False, valid: bool = False, **config: Any) -> dict[str, float]:
-    settings: dict[str, Any] = {"r": 4, "routing": ROUTING, **config}
+    settings: dict[str, Any] = {"r": 4, "routing": ROUTING, "target_modules": list(ATTENTION), **config}
     named = [tasks() / "tasks" / task for task in ("first", "second")]
     given = [str(folder if valid else folder / "train.jsonl") for folder in named]
     return train(given, str(backbone_dir()), output, LimeConfig(**settings), plan, resume=resume)
@@ -333,29 +333,38 @@ def test_only_the_vectors_of_a_skill_are_free() -> None:
 
 def test_a_skill_starts_from_the_vectors_trained_with_the_adapter() -> None:
     start = checkpoint.get_vectors(checkpoint.open_checkpoint(trained()[0], torch.float32)[0])
-    whole = Recipe("a", experts=3, expert_off=())
-    same_number = checkpoint.get_vectors(prepare(trained()[0], whole, torch.float32)[0])
+    same_number = checkpoint.get_vectors(prepare(trained()[0], Recipe("a", experts=3), torch.float32)[0])
     one = checkpoint.get_vectors(prepare(trained()[0], Recipe("a"), torch.float32)[0])
     for name, vector in start.items():
         np.testing.assert_array_equal(same_number[name], vector)
-        if name.startswith("expert.") and name.endswith((".q_proj", ".k_proj")):
-            assert not one[name].any()  # neutral, and not learned
-        else:
-            np.testing.assert_allclose(one[name], vector.mean(0, keepdims=True), rtol=1e-6)
+        np.testing.assert_allclose(one[name], vector.mean(0, keepdims=True), rtol=1e-6)
 
 
-def test_experts_are_kept_where_they_are_learned(tmp_path: Path) -> None:
-    plain, whole = learned(tmp_path), learned(tmp_path, name="whole", expert_off=())
-    without = {name for name in whole.tensors if name.startswith("expert.") and name.endswith((".q_proj", ".k_proj"))}
-    assert without
-    assert plain.tensors.keys() == whole.tensors.keys() - without
-    assert plain.size < whole.size
-    model, _, _ = prepare(trained()[0], Recipe("a"), torch.float32)
-    free = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert not any("lime_expert" in name and ("q_proj" in name or "k_proj" in name) for name in free)
-    assert sum("lime_expert" in name for name in free) * 2 == sum("lime_gain" in name for name in free)
-    with pytest.raises(ConfigError, match="off on up_proj; adapted are k_proj, o_proj, q_proj, v_proj"):
-        prepare(trained()[0], Recipe("a", expert_off=("up_proj", "q_proj")), torch.float32)
+def test_of_some_projections_a_skill_has_the_gain_alone(tmp_path: Path) -> None:
+    some, whole = learned(tmp_path, gain_only=("q_proj", "k_proj")), learned(tmp_path, name="whole")
+    less = {name for name in whole.tensors if not name.startswith("gain.") and name.endswith((".q_proj", ".k_proj"))}
+    assert len(less) == len(whole.tensors) / 3  # two kinds of three on half of the modules
+    assert some.tensors.keys() == whole.tensors.keys() - less
+    assert some.size < whole.size
+    runtime = Runtime.load(exported(False)[0])
+    runtime.load_skill(some.path, prove=True)  # its golden prompts come out
+
+    recipe = Recipe("a", gain_only=("q_proj", "k_proj"))
+    model, _, _ = prepare(trained()[0], recipe, torch.float32)
+    assert not any(checkpoint.get_vectors(model)[name].any() for name in less)  # neutral
+    free = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert sum("lime_expert" in name for name in free) * 2 == sum("lime_gain" in name for name in free) > 0
+    with pytest.raises(ConfigError, match="no gain of up_proj to learn; adapted are k_proj, o_proj, q_proj, v_proj"):
+        prepare(trained()[0], Recipe("a", gain_only=("up_proj", "q_proj")), torch.float32)
+
+
+def test_inside_of_feed_forward_blocks_the_gain_is_all_there_is(tmp_path: Path) -> None:
+    run(tmp_path / "checkpoint", target_modules=["o_proj", "up_proj"])
+    skill, _ = learn(tasks() / "skill", tmp_path / "checkpoint", tmp_path / "one.lime", Recipe("one"), PLAN)
+    found = {(name.split(".")[0], name.rpartition(".")[2]) for name in skill.tensors}
+    export_checkpoint(tmp_path / "checkpoint", tmp_path / "model", "fp32")
+    Runtime.load(tmp_path / "model").load_skill(skill.path, prove=True)
+    assert found == {("gain", "up_proj"), *((kind, "o_proj") for kind in ("expert", "gain", "shift"))}
 
 
 def test_every_fault_of_a_recipe_is_listed_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

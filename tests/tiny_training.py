@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lime_edge import backbone as backbones
 from lime_edge import checkpoint
 from lime_edge.contract import Routing
-from lime_edge.peft_config import LimeConfig
+from lime_edge.peft_config import ATTENTION, LimeConfig
 
 from .tiny import tiny_model
 
@@ -52,8 +52,7 @@ def backbone(architecture: str = "llama", dtype: torch.dtype = torch.float32) ->
 def wrapped(architecture: str = "llama", seed: int = 1, **config: Any) -> Any:
     """The tiny backbone with LiME on it, every parameter random, ready to answer."""
     settings: dict[str, Any] = {"r": 4, "routing": EXPERTS, **config}
-    if architecture in TARGETS:
-        settings.setdefault("target_modules", TARGETS[architecture])
+    settings.setdefault("target_modules", TARGETS.get(architecture, list(ATTENTION)))
     torch.manual_seed(seed)
     model = checkpoint.wrap(backbone(architecture), LimeConfig(**settings))
     randomise(model, seed)
