@@ -22,6 +22,7 @@ import click
 import torch
 from compiled import compile_between
 from lines import RESULTS, Lines, Record, run_missing
+from multitask_score import Answers
 from skill_methods import METHODS, Lime, four_bits
 from skill_scores import exact, metric_of
 
@@ -154,19 +155,9 @@ class Bench:
         return {**figures, "loss": loss(model, tokenizer, rows), "rows_measured": len(rows)}
 
 
-@torch.no_grad()
-def loss(model: Any, tokenizer: Any, rows: Sequence[Row], batch: int = 8) -> float:
+def loss(model: Any, tokenizer: Any, rows: Sequence[Row]) -> float:
     """Mean loss of an answer token, end of turn included."""
-    examples = Examples(tokenizer, rows, 4096)
-    order = sorted(range(len(examples)), key=lambda i: len(examples.examples[i].input_ids))
-    collator, total, count = Collator(pad_id(tokenizer)), 0.0, 0
-    model.eval()
-    for start in range(0, len(order), batch):
-        made = collator([examples[i] for i in order[start : start + batch]])
-        answers = int((made["labels"][:, 1:] >= 0).sum())
-        total += answers * float(model(**made).loss)
-        count += answers
-    return total / count
+    return Answers(model, tokenizer).loss(rows, lambda _: None)
 
 
 def jobs(tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], budget: Budget) -> Iterator[Record]:

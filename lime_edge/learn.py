@@ -37,7 +37,7 @@ SKILL_PLAN = Plan(
     steps=200, batch=8, vector_rate=1e-2, vector_scales={"expert": 10.0, "gain": 4.0, "shift": 0.3}, save_every=25
 )
 
-#: Inside of a feed-forward block one gain for each neuron does what there is to do (docs/results-skills.md).
+#: Inside of a feed-forward block one gain for each neuron does what there is to do (docs/log.md, 2026-11-26).
 GAIN_ONLY = ("gate_proj", "up_proj", "gate_up_proj", "c_fc")
 
 _ABOUT = ("description", "license", "author", "version")

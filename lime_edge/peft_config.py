@@ -18,7 +18,7 @@ with need("train"):
 
 #: Projections of a decoder layer that the paper adapts.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-#: Where a skill of few bytes reaches furthest (docs/results-skills.md).
+#: Where a skill of few bytes reaches furthest (docs/log.md, 2026-11-26).
 TARGETS = ("o_proj", "up_proj")
 
 
