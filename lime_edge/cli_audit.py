@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_options import json_option, path_type, runtime_options
+from .cli_options import json_option, path_type, place_to_write, runtime_options
 from .tables import report
 
 
@@ -17,7 +17,13 @@ from .tables import report
 @click.option("--against", multiple=True, type=path_type(), help="A known skill, or a folder; may be repeated.")
 @click.option("--tokens", type=click.IntRange(min=0), help="Words to search; 0 takes all.  [default: 4096]")
 @click.option("--word", multiple=True, help="A word to search in any case, with its space; may be repeated.")
-@click.option("--html", type=path_type(), metavar="FILE", help="Also write the report as a page with plots.")
+@click.option(
+    "--html",
+    type=path_type(),
+    metavar="FILE",
+    callback=place_to_write,
+    help="Also write the report as a page with plots.",
+)
 @json_option
 @runtime_options
 def audit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,10 +24,19 @@ def model_argument(function: F) -> F:
     return click.argument("directory", metavar="DIR", type=path_type())(function)
 
 
+def place_to_write(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """A file that can be written, as far as can be told: said before the work, not after it."""
+    if value is not None and (value.is_dir() or not os.access(value.parent, os.W_OK)):
+        raise click.BadParameter(f"{value} cannot be written; expected a file in a folder that is there")
+    return value
+
+
 def _json_target(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     # An option with an optional value takes the next word for it: better refused than overwritten.
     if value is not None and value != STDOUT and not value.endswith(".json"):
         raise click.BadParameter(f"{value!r} does not end in .json; put --json last to print to standard output")
+    if value is not None and value != STDOUT:
+        place_to_write(context, parameter, Path(value))
     return value
 
 

@@ -186,6 +186,8 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
             faults.append(f"{name} is {value!r}; expected a whole number from {least}")
     if config.base == "prompt" and (recipe.rank_gate or recipe.activation != "always"):
         faults.append("a skill of prompt tuning has no rank gate, and stands before the prompt: activation is always")
+    if isinstance(recipe.gain_only, str):
+        faults.append(f"gain_only is the text {recipe.gain_only!r}; expected names in a tuple, or None")
     if recipe.dtype not in ("i8", "f16"):
         faults.append(f"dtype is {recipe.dtype!r}; expected i8 or f16")
     faults += [*_experts_faults(recipe, config), *unwritable(output.parent)]

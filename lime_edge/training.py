@@ -25,11 +25,13 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from . import processes
 from .attention import plain_if_short
+from .contract import KINDS
 from .data import Collator, Examples
 from .errors import ConfigError, DataError
 from .layer import LimeLayer
 from .model import LimeModel
 
+_SCALED = (*KINDS, "shared", "gate")  # what may have a rate of its own
 _LINE_EVERY = 20  # steps between lines where there is no terminal to draw a bar on
 
 
@@ -62,6 +64,8 @@ class Plan:
             if not _number(value) or not low <= value <= high:
                 faults.append(f"{name} is {value!r}; expected a number from {low} to {high:g}")
         for kind, scale in self.vector_scales.items():
+            if kind not in _SCALED:
+                faults.append(f"vector_scales has {kind!r}; expected {', '.join(_SCALED)}")
             if not _number(scale) or not 0 <= scale <= 1e3:
                 faults.append(f"vector_scales of {kind} is {scale!r}; expected a number from 0 to 1000")
         if self.minutes is not None and not (_number(self.minutes) and self.minutes > 0):

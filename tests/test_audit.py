@@ -249,8 +249,10 @@ def test_what_is_refused(tmp_path: Path) -> None:
         (("odd", "--data", tmp_path), "1 rows cannot be used"),
         (("odd", "--data", tmp_path / "none"), "holds no guard tasks"),
         (("odd", "--against", tmp_path / "none", "--against", tmp_path / "nor"), "nor: expected a .lime file"),
-        (("odd", "--html", tmp_path, "--tokens", "16"), "cannot be written"),
     ):
         result = lime("audit", *args, "--model", model)
         assert (result.exit_code, message in result.stderr) == (1, True), (message, result.output)
+    for place in (tmp_path, tmp_path / "none" / "page.html"):  # before the model is opened
+        result = lime("audit", "odd", "--model", tmp_path / "none", "--html", place)
+        assert (result.exit_code, "cannot be written" in result.stderr) == (2, True), result.output
     assert packages([tmp_path, broken]) == [broken, broken]

@@ -181,12 +181,13 @@ def test_every_fault_of_a_plan_is_listed() -> None:
         "shared_rate": float("nan"),
         "weight_decay": "no",
         "warmup": 1.5,
-        "vector_scales": {"gain": -1.0},
+        "vector_scales": {"gain": -1.0, "gian": 2.0},
         "minutes": 0,
     }
     with pytest.raises(ConfigError) as caught:
         Plan(**wrong)
-    assert [fault.split()[0] for fault in caught.value.faults] == list(wrong)
+    assert list(dict.fromkeys(fault.split()[0] for fault in caught.value.faults)) == list(wrong)
+    assert "vector_scales has 'gian'; expected expert, gain, shift, rank, shared, gate" in caught.value.faults
 
 
 def test_the_general_skill_of_a_checkpoint() -> None:
@@ -374,6 +375,7 @@ def test_every_fault_of_a_recipe_is_listed_before_training(tmp_path: Path, monke
         "experts": 2,
         "activation": "sometimes",
         "system": "x" * 100_001,
+        "gain_only": "up_proj",
         "dtype": "f32",
         "max_length": 0,
         "metric_rows": -1,
@@ -389,6 +391,7 @@ def test_every_fault_of_a_recipe_is_listed_before_training(tmp_path: Path, monke
         "2 experts",
         "activation",
         "system",
+        "gain_only is the text 'up_proj'",
         "dtype",
         "max_length",
         "metric_rows",
