@@ -18,7 +18,7 @@ import click
 import torch
 from compiled import compile_between
 from lines import RESULTS, Lines, Record, run_missing
-from skills import loss
+from multitask_score import Answers, accuracy
 from torch import Tensor
 
 from lime_edge import backbone, checkpoint
@@ -26,9 +26,8 @@ from lime_edge.bases import BASES, LimeLora
 from lime_edge.contract import Routing
 from lime_edge.data import Collator, Examples
 from lime_edge.learn import pick
-from lime_edge.metrics import score
 from lime_edge.peft_config import ATTENTION, LimeConfig
-from lime_edge.predict import Predictor, pad_id
+from lime_edge.predict import pad_id
 from lime_edge.quiet import quietly
 from lime_edge.rows import Row, read_rows
 from lime_edge.training import Plan, fit
@@ -124,7 +123,7 @@ def run(job: Record, data: Path, rank: int, rows: int) -> Record:
     model = checkpoint.wrap(net, config(changes, rank))
     train = [row for task in TASKS for row in read_rows(data / task / "train.jsonl")]
     plan = Plan(
-        steps=job["steps"], batch=job["batch"], seed=job["seed"], vector_rate=3e-3, shared_rate=1e-3, save_every=10**6
+        steps=job["steps"], batch=job["batch"], seed=job["seed"], vector_rate=5e-3, shared_rate=2e-3, save_every=10**6
     )
     with tempfile.TemporaryDirectory() as folder, quietly():
         fit(model, Examples(tokenizer, train, 192), None, Collator(pad_id(tokenizer)), plan, Path(folder))
@@ -133,9 +132,12 @@ def run(job: Record, data: Path, rank: int, rows: int) -> Record:
 
 
 def _measured(model: Any, tokenizer: Any, tests: Mapping[str, list[Row]]) -> Record:
-    losses = {task: loss(model, tokenizer, rows) for task, rows in tests.items()}
-    predictor = Predictor(model, tokenizer)
-    shares = {task: score(predictor.answers(rows), [row.answer for row in rows]).exact for task, rows in tests.items()}
+    answers = Answers(model, tokenizer)
+    losses = {task: answers.loss(rows, lambda _: None) for task, rows in tests.items()}
+    shares = {
+        task: accuracy(answers.batched(rows, lambda _: None), [row.answer for row in rows])
+        for task, rows in tests.items()
+    }
     return {
         "loss": sum(losses.values()) / len(losses),
         "accuracy": sum(shares.values()) / len(shares),
@@ -151,7 +153,7 @@ def _measured(model: Any, tokenizer: Any, tests: Mapping[str, list[Row]]) -> Rec
 @click.option("--steps", default=40, show_default=True)
 @click.option("--batch", default=8, show_default=True)
 @click.option("--rank", default=2, show_default=True, help="Of the shared adapter; the paper's is 2.")
-@click.option("--rows", default=25, show_default=True, help="Test rows of each task.")
+@click.option("--rows", default=50, show_default=True, help="Test rows of each task.")
 @click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Where lines go.")
 def main(
     data: Path, minutes: float | None, seeds: int, steps: int, batch: int, rank: int, rows: int, results: Path

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import click
 import matplotlib as mpl
@@ -31,9 +31,8 @@ Runs = Mapping[str, list[Record]]  # value -> a record for each seed
 def main(results: Path, document: Path) -> None:
     """Fill the document and draw its plots."""
     found = grouped(Lines(results / "ablations.jsonl", KEYS).read())
-    document.write_text(
-        fill(document.read_text("utf-8"), {name: _table(runs) for name, runs in found.items()}), "utf-8"
-    )
+    tables = {name: table_of(runs, OURS[name]) for name, runs in found.items()}
+    document.write_text(fill(document.read_text("utf-8"), tables), "utf-8")
     folder = document.parent / document.stem
     folder.mkdir(exist_ok=True)
     for name, runs in found.items():
@@ -62,12 +61,23 @@ def _sorted(runs: Runs) -> Runs:
         return runs
 
 
-def _table(runs: Runs) -> str:
-    rows = [
-        [value, *(f"{fmean(r[key] for r in records):.3f}" for key in ("loss", "accuracy")), str(len(records))]
-        for value, records in runs.items()
-    ]
-    return table(("value", "loss", "accuracy", "seeds"), rows)
+def table_of(runs: Runs, ours: str) -> str:
+    """A row for each value; `ours` is what the others are compared to."""
+    rows = []
+    for value, records in runs.items():
+        loss, accuracy = (f"{fmean(record[key] for record in records):.3f}" for key in ("loss", "accuracy"))
+        rows.append(
+            [value, loss, _difference(records, runs[ours]) if value != ours else "", accuracy, str(len(records))]
+        )
+    return table(("value", "loss", "difference (noise)", "accuracy", "seeds"), rows)
+
+
+def _difference(records: Sequence[Record], reference: Sequence[Record]) -> str:
+    """Mean over tasks and seeds of the difference in loss, and two standard errors of it."""
+    beside = {record["seed"]: record["losses"] for record in reference}
+    pairs = [(record["losses"], beside[record["seed"]]) for record in records if record["seed"] in beside]
+    each = [mine[task] - theirs[task] for mine, theirs in pairs for task in mine]
+    return f"{fmean(each):+.3f} ({2 * stdev(each) / len(each) ** 0.5:.3f})" if each else ""
 
 
 def plot(name: str, runs: Runs) -> Canvas:

@@ -51,7 +51,7 @@ class Recipe:
 
     name: str
     experts: int = 1  # 1, or the E that the model is exported with
-    gain_only: tuple[str, ...] | None = None  # projections whose gain alone is learned; None: GAIN_ONLY, where adapted
+    gain_only: Sequence[str] | None = None  # projections whose gain alone is learned; None: GAIN_ONLY, where adapted
     rank_gate: bool = False  # also learn q; the model must be exported with --rank-gate
     activation: Activation = "always"  # or "response": the prompt is read as the base would
     system: str | None = None  # system text that the skill is learned and used with
