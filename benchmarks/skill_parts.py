@@ -24,7 +24,6 @@ from lime_edge import backbone, checkpoint, read_skill
 from lime_edge.contract import NEUTRAL
 from lime_edge.demo import SHIPPED
 from lime_edge.learn import Recipe, prepare
-from lime_edge.peft_config import ATTENTION
 from lime_edge.rows import read_rows
 from lime_edge.vectors import kind_of, module_of
 
@@ -34,7 +33,7 @@ SKILLS = {
     "shell": "shell_command",
     "legal": "legal_clause_type",
 }
-VARIANTS = ("whole", "4 bits", "no expert", "no gain", "no shift", *(f"no {name}" for name in ATTENTION), "base")
+VARIANTS = ("whole", "4 bits", "no expert", "no gain", "no shift", "no o_proj", "no up_proj", "base")
 KEYS = ("skill", "variant", "rows")
 _SHARED = SHIPPED / "smollm2-135m"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
