@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from lime_edge import demo, exporting, read_skill
+from lime_edge.contract import json_digest, tensor_digest
 from lime_edge.looking import read_contract
 
 from .cli_models import backbone, facts, learned, lime, trained
@@ -89,3 +91,20 @@ def test_the_shipped_prompts_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     stops = demo.read_stops()
     assert [stop.skill for stop in stops] == ["legal", "shell", "json", "router"]
     assert all(stop.asked in stop.prompt for stop in stops)
+
+
+def test_the_shipped_skills_fit_the_shipped_adapter() -> None:
+    """By digest, computed from the file alone; and the card beside them says what each one learned from."""
+    home = Path(demo.__file__).parent / "shipped" / demo.MODEL
+    config = json.loads((home / "adapter_config.json").read_text("utf-8"))
+    tensors = load_file(home / "adapter_model.safetensors")
+    named = {name.removeprefix("base_model.model.").replace(".lime_", "."): array for name, array in tensors.items()}
+    shared = {name: array for name, array in named.items() if name.endswith((".A", ".B"))}
+    scales = {name.rpartition(".")[0]: config["alpha"] / config["r"] for name in shared}
+    digest = tensor_digest(shared.items(), json_digest(scales).encode())
+    skills = [read_skill(path) for path in (home / "general.lime", *sorted((home / "skills").glob("*.lime")))]
+    assert len(skills) == 5
+    assert {skill.name: skill.manifest.adapter for skill in skills} == {skill.name: digest for skill in skills}
+    assert {skill.manifest.backbone for skill in skills} == {config["backbone_digest"]}
+    card = (home / "README.md").read_text("utf-8")
+    assert all(f"| {skill.name} |" in card for skill in skills if skill.name != "general")
