@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,8 @@ from lime_edge.pulling import pull, push, update
 from lime_edge.store import SIGNATURE_LIMIT, Store, read_signature
 from lime_edge.trust import signature_path
 
-from . import kill_store
-from .crash_store import OPERATIONS
 from .malformed import MALFORMED
 from .store_case import check, litter, package, sha256, signature_of, state
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -376,28 +370,3 @@ def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert store_dir() == tmp_path / "store"
     monkeypatch.setenv("LIME_EDGE_STORE", str(tmp_path / "elsewhere"))
     assert Store().path == tmp_path / "elsewhere"
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_death_at_every_call_to_the_system(name: str) -> None:
-    """In a process of its own: the children of a process with threads are not to be trusted."""
-    command = [sys.executable, "-m", "tests.crash_store", name]
-    done = subprocess.run(command, cwd=ROOT, env=quiet(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    died = json.loads(done.stdout)[name]
-    assert {"open", "unlink" if name == "gc" else "replace"} <= died.keys()
-    assert sum(died.values()) >= 10
-
-
-def test_kill_9_at_random() -> None:
-    """A few rounds; `python -m tests.kill_store` does 300."""
-    command = [sys.executable, "-m", "tests.kill_store", "--rounds", "15", "--workers", "3"]
-    done = subprocess.run(command, cwd=ROOT, env=quiet(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["kills"] >= 15
-    assert set(found["by operation"]) <= set(kill_store.OPERATIONS)
-
-
-def quiet() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
