@@ -142,7 +142,7 @@ def _adapt(work: Work, node: ir.Node, contract: ModelContract, rows: int, skills
     bank = next(value for value in node.inputs if value is not None and value.name == "lime.bank")
     assert bank.dtype is not None
     parts = [int(size) for size in node.attributes["parts"].as_ints()]
-    fields = sum(kind != "rank" for kind in contract.table.kinds)
+    fields = sum(kind != "rank" for kind in node.attributes["kinds"].as_string().split(","))
     vectors = fields * sum(parts)  # numbers of one expert
     work.moves(SHARED, _constants(node))
     work.moves(ROW, sum(skills) * vectors * bank.dtype.itemsize)

@@ -56,6 +56,7 @@ class AdapterWeights:
     backbone_revision: str = ""
     backbone_digest: str = ""
     adapter_digest: str = ""
+    gain_only: tuple[str, ...] = ()  # projections of which skills have the gain alone, by the last part of their name
     prefix: Module | None = None  # of prompt tuning, which adapts no projection: the embedding, H, virtual tokens
 
     def faults(self) -> Iterator[str]:
@@ -70,10 +71,7 @@ class AdapterWeights:
             return
         if not self.modules:
             yield "no module is adapted"
-        if self.kinds != tuple(kind for kind in KINDS if kind in self.kinds):
-            yield f"kinds are {', '.join(self.kinds)}; expected some of {', '.join(KINDS)}, in that order"
-        if not set(self.kinds) - {"rank"}:
-            yield "kinds need at least one of expert, gain, shift: a rank gate alone changes nothing"
+        yield from self._kind_faults()
         for name, count in Counter(module.name for module in self.modules).items():
             if count > 1:
                 yield f"{name} is adapted {count} times"
@@ -82,7 +80,20 @@ class AdapterWeights:
             if module.b.ndim == 2 and module.out_features < self.routing.experts:
                 yield f"{module.name}: {module.out_features} outputs are fewer than {self.routing.experts} experts"
 
+    def _kind_faults(self) -> Iterator[str]:
+        if self.kinds != tuple(kind for kind in KINDS if kind in self.kinds):
+            yield f"kinds are {', '.join(self.kinds)}; expected some of {', '.join(KINDS)}, in that order"
+        if not set(self.kinds) - {"rank"}:
+            yield "kinds need at least one of expert, gain, shift: a rank gate alone changes nothing"
+        if self.gain_only and "gain" not in self.kinds:
+            yield f"{', '.join(self.gain_only)} can have no gain alone: the kinds have none"
+        adapted = {module.name.rpartition(".")[2] for module in self.modules}
+        if unknown := [name for name in self.gain_only if name not in adapted]:
+            yield f"no {', '.join(unknown)} to keep the gain of; adapted are {', '.join(sorted(adapted))}"
+
     def _prefix_faults(self, prefix: Module) -> Iterator[str]:
+        if self.gain_only:
+            yield f"{', '.join(self.gain_only)} can have no gain alone: a soft prefix adapts no projection"
         if self.modules or self.kinds != PREFIX or self.routing.experts != 1 or self.routing.window != 1:
             yield "a graph of soft prefixes has no other vectors, one expert, and no windows"
         if prefix.out_features % ALIGNMENT:

@@ -1,8 +1,9 @@
-"""The operator ``ai.lime::LimeLinear<n>`` and its body of standard operators.
+"""The operators ``ai.lime::LimeLinear<n>`` and ``LimeGain<n>`` and their bodies of standard operators.
 
 One node adapts one projection of the graph, which covers n modules side by side ("parts": packed
 q, k and v are three). The body is what any ONNX Runtime can run; a native kernel of the same name
-may take its place. It holds the maths of LiME (arXiv 2604.02338), causal and per token.
+may take its place. It holds the maths of LiME (arXiv 2604.02338), causal and per token. A body knows
+one list of kinds: where a graph has modules of the gain alone beside others, theirs is LimeGain.
 
 Inputs (B rows, S tokens, D in, H = sum of the parts' H_i out, R = sum of their ranks, E experts):
 
@@ -56,6 +57,7 @@ class Operator:
         stored: Float type of bank and shared adapter: `dtype`, or fp16 at half the cost of holding and reading them.
         opset: Of the standard operators.
         aligned: Every node has one part whose fields fill its block exactly; saves two nodes.
+        gain_only: It is for the modules that have a gain alone, in a graph where others have more.
     """
 
     parts: int
@@ -66,10 +68,11 @@ class Operator:
     stored: ir.DataType = ir.DataType.FLOAT
     opset: int = MINIMUM_OPSET
     aligned: bool = False
+    gain_only: bool = False
 
     @property
     def name(self) -> str:
-        return f"LimeLinear{self.parts}"
+        return f"LimeGain{self.parts}" if self.gain_only else f"LimeLinear{self.parts}"
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -82,6 +85,11 @@ class Operator:
     def fields(self) -> tuple[Kind, ...]:
         """The kinds that are as wide as the output."""
         return tuple(kind for kind in self.kinds if kind != "rank")
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the shared adapter's output is used, beside the evidence."""
+        return "expert" in self.kinds
 
     @property
     def routed(self) -> bool:
@@ -141,16 +149,19 @@ class _Writer:
     def outputs(self) -> dict[str, ir.Value]:
         body, operator = self.body, self.operator
         y = body.inputs["y"]
-        low = body("MatMul", body.inputs["x"], self.widened(body.inputs["A"]))  # [B, S, R]
-        shared = self.shared()  # [R, H]
         outputs: dict[str, ir.Value] = {}
         weights: tuple[ir.Value, ...] = ()
+        if operator.adapts or operator.routed:
+            low = body("MatMul", body.inputs["x"], self.widened(body.inputs["A"]))  # [B, S, R]
+            shared = self.shared()  # [R, H]
         if operator.routed:
             weights = self.weights(y, low, shared, outputs)  # n of [B, S, 1, E]
         vectors, gates = self.vectors()
-        if gates:
-            low = body("Mul", low, self.mixed(weights, gates, 1))
-        return {"out": self.modulated(y, low, shared, self.mixed(weights, vectors, len(operator.fields))), **outputs}
+        d = None
+        if operator.adapts:
+            gated = body("Mul", low, self.mixed(weights, gates, 1)) if gates else low
+            d = body("MatMul", gated, shared)
+        return {"out": self.modulated(y, d, self.mixed(weights, vectors, len(operator.fields))), **outputs}
 
     def shared(self) -> ir.Value:
         """The parts' B on the diagonal of one matrix [R, H], so that d of all parts is one product."""
@@ -248,15 +259,13 @@ class _Writer:
         together = body("Concat", *vectors, axis=3) if len(vectors) > 1 else vectors[0]
         return body("Reshape", together, body.whole([0, 0, -1]))
 
-    def modulated(self, y: ir.Value, low: ir.Value, shared: ir.Value, mixed: ir.Value) -> ir.Value:
+    def modulated(self, y: ir.Value, d: ir.Value | None, mixed: ir.Value) -> ir.Value:
         """y + d * expert + y * gain + shift, [B, S, H]. The sum begins with y: zeros leave its bits alone."""
         body, kinds = self.body, self.operator.fields
         count = len(kinds)
         fields = body.many(count, "Split", mixed, axis=2, num_outputs=count) if count > 1 else (mixed,)
         terms = [y]
         for kind, field in zip(kinds, fields, strict=True):
-            if kind == "expert":
-                terms.append(body("Mul", body("MatMul", low, shared), field))
-            else:
-                terms.append(body("Mul", y, field) if kind == "gain" else field)
+            factor = {"expert": d, "gain": y}.get(kind)
+            terms.append(field if factor is None else body("Mul", factor, field))
         return body("Sum", *terms)

@@ -5,6 +5,8 @@ Decides which nodes to insert; the surgeries are in `passes`. Knows nothing of f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -37,6 +39,8 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) ->
         return _prefixed(model, adapter.prefix, adapter, dtype, stored)
     placements, faults = place_modules(adapter.modules, find_projections(model.graph))
     faults += _overflows(adapter, stored)
+    gain_only = frozenset(m.name for m in adapter.modules if m.name.rpartition(".")[2] in adapter.gain_only)
+    faults += _mixtures(placements, gain_only)
     if faults:
         raise ExportError("the adapter does not fit the graph", faults)
     modules = [module for placement in placements for module in placement.modules]
@@ -44,6 +48,7 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) ->
         tuple(Module(module.name, module.out_features, module.rank) for module in modules),
         adapter.routing.experts,
         adapter.kinds,
+        gain_only,
     )
     targets = [target for placement in placements for target in _targets(model, placement)]
     DeclareInputs(table, adapter.routing, dtype, stored)(model)
@@ -79,6 +84,16 @@ def _overflows(adapter: AdapterWeights, dtype: ir.DataType) -> list[str]:
         f"{module.name}: the shared adapter exceeds {largest:.4g}, the largest {dtype.name}; export as fp32 or int4"
         for module in adapter.modules
         if max(np.abs(module.a).max(), abs(module.scale) * np.abs(module.b).max()) > largest
+    ]
+
+
+def _mixtures(placements: Sequence[Placement], gain_only: frozenset[str]) -> list[str]:
+    """Modules of one node, which reads the same kinds of vectors of all its parts."""
+    named = [[module.name for module in placement.modules] for placement in placements]
+    return [
+        f"{', '.join(names)} are one node of the graph: keep the gain alone of all of them or of none"
+        for names in named
+        if len({name in gain_only for name in names}) > 1
     ]
 
 

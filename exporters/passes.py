@@ -125,7 +125,8 @@ class InsertOperators(ir.passes.InPlacePass):
         x -> projection -> y -> rest
     ->  x -> projection -> y -> LimeLinear(x, y, A, B.., lime.bank, lime.skill_ids) -> rest
 
-    The operators' functions join the model, and the shared adapter its initializers.
+    or LimeGain, where the gain is all that skills have of a module. The operators' functions join the model,
+    and the shared adapter its initializers.
     Refuses standard operators of an opset before 21.
     """
 
@@ -144,19 +145,23 @@ class InsertOperators(ir.passes.InPlacePass):
         if opset < MINIMUM_OPSET:
             raise ExportError(f"the graph uses opset {opset}; expected {MINIMUM_OPSET} or later")
         new = [target for target in self._targets if _consumer(target.y, target.name) is None]
-        operators = {count: self._operator(count, opset) for count in {len(target.modules) for target in new}}
+        operators = {form: self._operator(*form, opset) for form in {self._form(target) for target in new}}
         for target in new:
-            self._insert(model.graph, target, operators[len(target.modules)])
+            self._insert(model.graph, target, operators[self._form(target)])
         for operator in operators.values():
             function = operator.function()
             model.functions[function.identifier()] = function
             model.graph.opset_imports[DOMAIN] = OPSET
         return ir.passes.PassResult(model, modified=bool(new))
 
-    def _operator(self, count: int, opset: int) -> Operator:
-        """The one operator of all nodes of that many parts."""
-        alike = [target.modules for target in self._targets if len(target.modules) == count]
-        table, kinds = self._table, self._table.kinds
+    def _form(self, target: Target) -> tuple[int, bool]:
+        """How many parts a node has, and whether their gain is all that they have."""
+        return len(target.modules), target.modules[0].name in self._table.gain_only
+
+    def _operator(self, count: int, gain_only: bool, opset: int) -> Operator:
+        """The one operator of all nodes of that form."""
+        alike = [target.modules for target in self._targets if self._form(target) == (count, gain_only)]
+        table, kinds = self._table, self._table.kinds_of(alike[0][0].name)
         width = len([kind for kind in kinds if kind != "rank"])
         full = all(width * module.out_features % ALIGNMENT == 0 for modules in alike for module in modules)
         return Operator(
@@ -168,6 +173,7 @@ class InsertOperators(ir.passes.InPlacePass):
             self._stored,
             opset,
             aligned=full and count == 1 and "rank" not in kinds,
+            gain_only=gain_only,
         )
 
     def _insert(self, graph: ir.Graph, target: Target, operator: Operator) -> None:
@@ -191,7 +197,7 @@ class InsertOperators(ir.passes.InPlacePass):
             operator.attributes(
                 [module.out_features for module in modules],
                 [module.rank for module in modules],
-                self._table.offsets[self._table.kinds[0], first.name],
+                self._table.offsets[operator.kinds[0], first.name],
                 [module.name for module in self._table.modules].index(first.name) * self._table.experts,
             ),
             target.name,

@@ -200,12 +200,16 @@ def learn(
     output = Path(f"{settings['name']}.lime") if output is None else output
     output.parent.mkdir(parents=True, exist_ok=True)
     named = settings.pop("gain_only")
-    gain_only = None if named is None else tuple(filter(None, named.split(",")))
+    gain_only = None if named is None else _names(named)
     recipe: Recipe = learning.Recipe(about=about, gain_only=gain_only, **settings)
     plan = replace(learning.SKILL_PLAN, **plan_of)
     with quietly():
         skill, figures = learning.learn(data, checkpoint, output, recipe, plan, valid, rounded, resume)
     _report_skill(skill, figures, target)
+
+
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in given.split(","))))
 
 
 def _check_about(name: str, system: str | None, about: Mapping[str, str]) -> None:
@@ -248,6 +252,12 @@ def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None
     help="Of the weights; int4 is the smallest and fastest.",
 )
 @click.option("--rank-gate", is_flag=True, help="Also take skills learned with --rank-gate.")
+@click.option(
+    "--gain-only",
+    default="",
+    metavar="NAMES",
+    help="Projections of which skills bring the gain alone, as learn --gain-only: a skill takes less memory and time.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a model directory that is there.")
 @click.option(
     "--genai-operators",
@@ -260,6 +270,7 @@ def export(
     output: Path,
     precision: Any,
     rank_gate: bool,
+    gain_only: str,
     overwrite: bool,
     genai_operators: bool,
     target: str | None,
@@ -270,6 +281,6 @@ def export(
     from .looking import describe_model
 
     with quietly():
-        export_checkpoint(checkpoint, output, precision, rank_gate, overwrite, genai_operators)
+        export_checkpoint(checkpoint, output, precision, rank_gate, overwrite, genai_operators, _names(gain_only))
     document, tables = describe_model(output)
     report(document, tables, target)

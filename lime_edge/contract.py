@@ -23,6 +23,7 @@ Kind = Literal["expert", "gain", "shift", "rank", "prefix"]
 Mode = Literal["hard", "soft", "auto", "auto_soft"]
 
 KINDS: tuple[Kind, ...] = ("expert", "gain", "shift", "rank")  # that modulate a module
+GAIN: tuple[Kind, ...] = ("gain",)  # all that some modules have
 PREFIX: tuple[Kind, ...] = ("prefix",)  # what a model of prompt tuning takes instead
 STORED: tuple[Kind, ...] = KINDS + PREFIX  # that a package may hold
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -102,13 +103,18 @@ class ModuleTable:
     """The adapted modules in graph order, and where each vector lies in a flat bank row.
 
     A row is E segments, one for each expert. In a segment a module's block is ``expert, gain, shift,
-    rank`` (those in `kinds`), each of its width, padded to a multiple of `ALIGNMENT`; blocks follow
+    rank`` (those of `kinds_of`), each of its width, padded to a multiple of `ALIGNMENT`; blocks follow
     each other in table order. A skill of one expert uses the first segment alone.
     """
 
     modules: tuple[Module, ...]
     experts: int
     kinds: tuple[Kind, ...] = ("expert", "gain", "shift")
+    gain_only: frozenset[str] = frozenset()  # names of modules that have no other kind
+
+    def kinds_of(self, name: str) -> tuple[Kind, ...]:
+        """The kinds that a row holds of this module, in order."""
+        return GAIN if name in self.gain_only else self.kinds
 
     @cached_property
     def offsets(self) -> dict[tuple[Kind, str], int]:
@@ -135,7 +141,7 @@ class ModuleTable:
         offsets: dict[tuple[Kind, str], int] = {}
         position = 0
         for module in self.modules:
-            for kind in self.kinds:
+            for kind in self.kinds_of(module.name):
                 offsets[kind, module.name] = position
                 position += module.shape(kind, 1)[1]
             position = math.ceil(position / ALIGNMENT) * ALIGNMENT
@@ -148,7 +154,7 @@ class ModuleTable:
         """
         segments = np.zeros((max((len(t) for t in tensors.values()), default=1), self.segment), np.float32)
         for module in self.modules:
-            for kind in self.kinds:
+            for kind in self.kinds_of(module.name):
                 start = self.offsets[kind, module.name]
                 target = segments[:, start : start + module.shape(kind, 1)[1]]
                 target[:] = tensors.get(f"{kind}.{module.name}", NEUTRAL[kind])
@@ -211,7 +217,7 @@ class ModelContract:
                     "name": m.name,
                     "out_features": m.out_features,
                     "rank": m.rank,
-                    "offsets": {kind: table.offsets[kind, m.name] for kind in table.kinds},
+                    "offsets": {kind: table.offsets[kind, m.name] for kind in table.kinds_of(m.name)},
                 }
                 for m in table.modules
             ],
@@ -233,6 +239,7 @@ class ModelContract:
                 ),
                 experts=routing.experts,
                 kinds=tuple(document["kinds"]),
+                gain_only=_gain_only(document),
             )
             contract = cls(
                 backbone_name=str(document["backbone"]["name"]),
@@ -266,13 +273,24 @@ def _contradictions(document: Mapping[str, Any], contract: ModelContract) -> Ite
         yield "the module table is empty or names a module twice"
     if graph["opset"] != OPSET:
         yield f"operator set {graph['opset']!r}; this version knows {OPSET}"
-    offsets = [{kind: table.offsets[kind, module.name] for kind in table.kinds} for module in table.modules]
+    if table.gain_only and "gain" not in table.kinds:
+        yield "modules have a gain alone, and kinds have none"
+    offsets = [
+        {kind: table.offsets[kind, module.name] for kind in table.kinds_of(module.name)} for module in table.modules
+    ]
     if offsets != [module["offsets"] for module in document["modules"]] or document["row_size"] != table.row_size:
         yield "the offsets do not follow from the module table"
     if document["modules_digest"] != table.digest:
         yield "the digest of the module table does not match its content"
     if graph["digest"] != contract.graph_digest:
         yield "the digest of the graph does not match its files"
+
+
+def _gain_only(document: Mapping[str, Any]) -> frozenset[str]:
+    """Modules of which lime.json places the gain alone, where others have more."""
+    if document["kinds"] == list(GAIN):
+        return frozenset()
+    return frozenset(str(m["name"]) for m in document["modules"] if [*m["offsets"]] == list(GAIN))
 
 
 def _count(value: Any) -> int:

@@ -30,6 +30,7 @@ from .tables import Table, share, short, size
 SHIPPED = Path(__file__).parent / "shipped"
 MODEL = "smollm2-135m"
 PRECISION: Literal["int4"] = "int4"
+GAIN_ONLY = ("up_proj",)  # the shipped skills hold no more of it
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _SWITCHES = 1000
 _SHOWN = 160  # characters of an answer in the table
@@ -135,7 +136,7 @@ def make(directory: Path) -> None:
         from .exporting import export_checkpoint
     note = "the first time: fetching the model and exporting it to int4, a few minutes"
     with Console(stderr=True).status(note), quietly():
-        export_checkpoint(SHIPPED / MODEL, directory, PRECISION, overwrite=True)
+        export_checkpoint(SHIPPED / MODEL, directory, PRECISION, overwrite=True, gain_only=GAIN_ONLY)
 
 
 def put_skills(directory: Path, skills: Sequence[Skill]) -> list[Path]:

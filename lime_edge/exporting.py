@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def export_checkpoint(
     rank_gate: bool = False,
     overwrite: bool = False,
     genai_operators: bool = False,
+    gain_only: Sequence[str] = (),
 ) -> ModelContract:
     """Export a checkpoint as a model directory.
 
@@ -30,6 +32,8 @@ def export_checkpoint(
         precision: "int4", "fp16" or "fp32".
         rank_gate: Give the graph the rank gate even if the checkpoint has none, for skills that do.
         overwrite: Replace `output` if it is there.
+        gain_only: Projections of which the graph takes the gain of a skill and nothing else: less memory for a skill
+            and less time for a token, and no place for skills that hold more of them, as the checkpoint's own may.
         genai_operators: Put this installation's native operators beside the model, for ONNX Runtime GenAI.
 
     Raises:
@@ -52,6 +56,7 @@ def export_checkpoint(
         prefix=table.modules[0] if prompt else None,
         routing=replace(config.routing, experts=table.experts),
         kinds=table.kinds if prompt else tuple(kind for kind in KINDS if kind in wanted),
+        gain_only=tuple(gain_only),
         routing_scale=config.routing_scale,
         backbone_name=str(config.base_model_name_or_path or ""),
         backbone_revision=str(config.revision or ""),

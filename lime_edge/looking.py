@@ -116,6 +116,7 @@ def describe_model(directory: Path) -> Report:
         ("precision", contract.precision),
         ("graph", short(contract.graph_digest)),
         ("vectors", f"{', '.join(table.kinds)} of {len(table.modules)} modules, E = {table.experts}"),
+        *([("gain alone", f"of {len(table.gain_only)} of them")] if table.gain_only else []),
         ("one skill loaded", f"{table.row_size:,} floats"),
         ("routing", _facts(routing.to_dict())),
         ("files", ", ".join(f"{name} {size(count)}" for name, count in sizes.items() if name in dict(contract.files))),

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from . import large
 from .checks import bounded, show
 from .container import Container, Layout, pack, unpack
-from .contract import STORED, Kind, ModelContract, canonical_json, tensor_digest
+from .contract import GAIN, STORED, Kind, ModelContract, canonical_json, tensor_digest
 from .disk import write_file
 from .errors import SkillError, SkillFormatError, SkillMismatchError
 from .large import Vectors
@@ -310,9 +310,12 @@ def _table_faults(skill: Skill, contract: ModelContract) -> Iterator[str]:
             what = "export with --rank-gate" if kind == "rank" else "export again with this kind"
             yield f"holds {kind} vectors, the graph has only {', '.join(table.kinds)}: {what}"
         wanted = {f"{kind}.{module.name}": module.shape(kind, skill.manifest.experts) for module in table.modules}
+        without = {f"{kind}.{name}" for name in table.gain_only if kind not in GAIN}
         found = {name: shape for name, shape in skill.shapes.items() if kind_of(name) == kind}
         if extra := [name for name in found if name not in wanted]:
             yield f"holds {_some(extra)}, which the model does not have"
+        if extra := sorted(without & found.keys()):
+            yield f"holds {_some(extra)}, of which the model takes the gain alone: export without --gain-only"
         for name in wanted.keys() & found.keys():
             if found[name] != wanted[name]:
                 yield f"{name} is {list(found[name])}, the model takes {list(wanted[name])}"

@@ -380,7 +380,7 @@ def _slices(table: ModuleTable) -> dict[Kind, list[slice]]:
     """Where each kind's values lie in a segment."""
     found: dict[Kind, list[slice]] = {kind: [] for kind in STORED if kind in table.kinds}
     for module in table.modules:
-        for kind in table.kinds:
+        for kind in table.kinds_of(module.name):
             start = table.offsets[kind, module.name]
             found[kind].append(slice(start, start + module.shape(kind, 1)[1]))
     return found

@@ -383,6 +383,11 @@ MISMATCHED = [
     Mismatch(
         "no shift", ("holds shift vectors, the graph has only expert, gain",), model=_table(kinds=("expert", "gain"))
     ),
+    Mismatch(
+        "the gain alone",
+        tuple(f"holds {kind}.layers.1.q_proj, of which the model takes the gain alone" for kind in ("expert", "shift")),
+        model=replace(CONTRACT, table=replace(TABLE, gain_only=frozenset({"layers.1.q_proj"}))),
+    ),
     Mismatch("limit", ("declares gain up to 1.001, this runtime takes at most 0.5",), limit={"gain": 0.5}),
     Mismatch("two limits", ("declares expert up to 1", "declares shift up to 1"), limit={"expert": 0, "shift": 0.25}),
 ]

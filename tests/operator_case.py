@@ -37,6 +37,7 @@ class Case:
     before: int = 70  # H of a module ahead in the table, so that offsets are not 0
     seed: int = 0
     dtype: ir.DataType = ir.DataType.FLOAT
+    gain_only: bool = False  # kinds of the node, among modules that have more
     half: bool = False  # bank and shared adapter in fp16, whatever the activations are
     table: ModuleTable = field(init=False)
 
@@ -44,7 +45,8 @@ class Case:
         rng = np.random.default_rng(self.seed)
         own = tuple(Module(f"m{i}", h, r) for i, (h, r) in enumerate(zip(self.sizes, self.ranks, strict=True)))
         ahead = (Module("ahead", self.before, 2),) if self.before else ()
-        self.table = ModuleTable((*ahead, *own), self.routing.experts, self.kinds)
+        kinds, gains = (ALL, frozenset(module.name for module in own)) if self.gain_only else (self.kinds, frozenset())
+        self.table = ModuleTable((*ahead, *own), self.routing.experts, kinds, gains)
         self.own = own
         self.weights = [rng.standard_normal((h, self.inputs)) / 3 for h in self.sizes]
         self.a = [rng.standard_normal((r, self.inputs)) / 3 for r in self.ranks]
@@ -81,8 +83,8 @@ class Case:
         shapes = {(k, m.name): m.shape(k, e) for m in self.own for k in self.kinds}
         return {f"{k}.{n}": rng.standard_normal(s).astype(np.float32) for (k, n), s in shapes.items()}
 
-    def session(self, library: Path | None = None, threads: int = 1) -> ort.InferenceSession:
-        """With a library its native operator runs, without one the function."""
+    def session(self, library: Path | None = None, threads: int = 1, function: bool = True) -> ort.InferenceSession:
+        """With a library its native operator runs, without one the function, if the file has it."""
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -91,6 +93,8 @@ class Case:
         options.log_severity_level = 4
         model = ir.to_proto(self.model())
         onnx.checker.check_model(model, full_check=True)
+        if not function:
+            del model.functions[:]
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def operator(self) -> Operator:
@@ -104,6 +108,7 @@ class Case:
             dtype=self.dtype,
             stored=self.stored,
             aligned=aligned,
+            gain_only=self.gain_only,
         )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from lime_edge.exporters import AdaptedModule, AdapterWeights, Precision, export
 from lime_edge.exporters.builder import build_backbone
 from lime_edge.exporters.graph import adapt_graph
 from lime_edge.exporters.projections import module_place
+from lime_edge.runtime import operators
 from tests import reference
 from tests.operator_case import clear_of_limits
 from tests.tiny import ARCHITECTURES, tiny_model
@@ -81,7 +83,7 @@ class Exported:
         """Random vectors ``<kind>.<module>``."""
         rng = np.random.default_rng(seed)
         table = self.contract.table
-        shapes = {f"{k}.{m.name}": m.shape(k, table.experts) for m in table.modules for k in table.kinds}
+        shapes = {f"{k}.{m.name}": m.shape(k, table.experts) for m in table.modules for k in table.kinds_of(m.name)}
         size = {"expert": 1.0, "gain": 0.1, "shift": 0.1, "rank": 1.0}
         return [
             {name: (rng.standard_normal(s) * size[name.split(".")[0]]).astype(np.float32) for name, s in shapes.items()}
@@ -102,8 +104,12 @@ def make_export(backbone: Path, output: Path, precision: Precision = "fp32", **o
     return Exported(output, contract, adapter, backbone)
 
 
-def make_session(path: Path, level: Any = ort.GraphOptimizationLevel.ORT_ENABLE_ALL) -> ort.InferenceSession:
+def make_session(
+    path: Path, level: Any = ort.GraphOptimizationLevel.ORT_ENABLE_ALL, library: Path | None = None
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    if library is not None:
+        options.register_custom_ops_library(str(library))
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.graph_optimization_level = level
@@ -136,7 +142,7 @@ def prompt(rows: int = 2, tokens: int = 7, seed: int = 0) -> Array:
 def oracle(exported: Exported, ids: Array, skills: list[dict[str, Array] | None]) -> Array:
     """Logits of the Hugging Face model in float64 whose adapted modules are the definition, row by row."""
     model, routing = load_torch(exported.backbone), exported.adapter.routing
-    kinds = exported.contract.table.kinds
+    table = exported.contract.table
 
     def hook_for(own: AdaptedModule) -> Any:
         a, b = own.a.astype(np.float64), own.b.astype(np.float64)
@@ -146,7 +152,7 @@ def oracle(exported: Exported, ids: Array, skills: list[dict[str, Array] | None]
             rows = []
             for x, skill in zip(args[0].numpy(), skills, strict=True):
                 vectors: dict[str, Array] = (
-                    {k: skill[f"{k}.{own.name}"].astype(np.float64) for k in kinds} if skill else {}
+                    {k: skill[f"{k}.{own.name}"].astype(np.float64) for k in table.kinds_of(own.name)} if skill else {}
                 )
                 out, logits = reference.lime_linear(x, module.weight.numpy(), bias, a, b, own.scale, vectors, routing)
                 rows.append(out)
@@ -233,6 +239,33 @@ def test_a_block_that_its_vectors_do_not_fill(backbones: dict[str, Path], tmp_pa
     skills = exported.skills(1)
     found = run(exported.session(), prompt(1), bank=exported.bank(skills), skill_ids=exported.ids([[1]]))["logits"]
     assert error(found, oracle(exported, prompt(1), [*skills])) < TOLERANCE
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["function", "native"])
+@pytest.mark.parametrize("routing", [Routing(experts=1), Routing(experts=3, window=2)], ids=["one", "routed"])
+def test_the_gain_alone_of_some_projections(
+    routing: Routing, native: bool, backbones: dict[str, Path], tmp_path: Path
+) -> None:
+    names, kinds = ("o_proj", "up_proj", "down_proj"), ("expert", "gain", "shift", "rank")
+    given: dict[str, Any] = {"names": names, "kinds": kinds, "routing": routing}
+    whole = make_export(backbones["llama"], tmp_path / "whole", **given)
+    exported = make_export(backbones["llama"], tmp_path / "out", **given, gain_only=("up_proj", "down_proj"))
+    table = exported.contract.table
+    assert table.digest == whole.contract.table.digest  # the same skills fit, if they hold no more
+    numbers = sum(math.ceil(m.out_features / 64) * 64 for m in table.modules if m.name in table.gain_only)
+    full = sum(math.ceil((3 * m.out_features + m.rank) / 64) * 64 for m in table.modules if "o_proj" in m.name)
+    assert table.segment == numbers + full < whole.contract.table.segment
+    held = ir.load(exported.path / "model.onnx")
+    assert {node.op_type for node in held.graph if node.domain == "ai.lime"} == {"LimeLinear1", "LimeGain1"}
+
+    library = operators.installed().library if native else None
+    assert (library is None) is not native
+    skills, ids = exported.skills(), exported.ids([[1], [2], [0]])
+    found = run(make_session(exported.path, library=library), prompt(3), bank=exported.bank(skills), skill_ids=ids)
+    assert error(found["logits"], oracle(exported, prompt(3), [*skills, None])) < TOLERANCE
+    same = run(whole.session(), prompt(3), bank=whole.bank(skills), skill_ids=ids)
+    assert error(found["logits"], same["logits"].astype(np.float64)) < TOLERANCE
+    assert found["logits"][2].tobytes() == same["logits"][2].tobytes()  # the base, bit for bit
 
 
 def test_half_precision(backbones: dict[str, Path], tmp_path: Path) -> None:

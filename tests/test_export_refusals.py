@@ -34,6 +34,11 @@ ADAPTER_FAULTS: dict[str, Any] = {
     "no module is adapted": lambda a: replace(a, modules=()),
     "kinds are gain, expert": lambda a: replace(a, kinds=("gain", "expert")),
     "a rank gate alone": lambda a: replace(a, kinds=("rank",)),
+    "q_proj can have no gain alone": lambda a: replace(a, kinds=("expert",), gain_only=("q_proj",)),
+    "no c_fc to keep the gain of; adapted are down_proj": lambda a: replace(a, gain_only=("c_fc", "q_proj")),
+    "self_attn.q_proj, model.layers.0.self_attn.k_proj, model.layers.0.self_attn.v_proj are one node of the graph": (
+        lambda a: replace(a, gain_only=("q_proj",))
+    ),
     "is adapted 2 times": lambda a: replace(a, modules=a.modules + a.modules[:1]),
     "expected [r, D] and [H, r]": lambda a: replaced(a, a=a.modules[0].a[:-1]),
     "not finite": lambda a: replaced(a, b=a.modules[0].b * np.inf),

@@ -13,7 +13,7 @@ import torch
 
 from lime_edge import Runtime, backbone, checkpoint
 from lime_edge import learn as learning
-from lime_edge.errors import ConfigError, DataError, LimeError
+from lime_edge.errors import ConfigError, DataError, LimeError, SkillMismatchError
 from lime_edge.exporting import export_checkpoint
 from lime_edge.learn import Recipe, learn, prepare
 from lime_edge.package import LIMITS, Skill, check_skill, write_skill
@@ -186,8 +186,17 @@ def test_inside_of_feed_forward_blocks_the_gain_is_all_there_is(tmp_path: Path) 
     run(tmp_path / "checkpoint", target_modules=["o_proj", "up_proj"])
     skill, _ = learn(tasks() / "skill", tmp_path / "checkpoint", tmp_path / "one.lime", Recipe("one"), PLAN)
     found = {(name.split(".")[0], name.rpartition(".")[2]) for name in skill.tensors}
-    export_checkpoint(tmp_path / "checkpoint", tmp_path / "model", "fp32")
-    Runtime.load(tmp_path / "model").load_skill(skill.path, prove=True)
+    sizes = []
+    for gain_only in ((), ("up_proj",)):
+        contract = export_checkpoint(
+            tmp_path / "checkpoint", tmp_path / "model", "fp32", overwrite=True, gain_only=gain_only
+        )
+        runtime = Runtime.load(tmp_path / "model")
+        runtime.load_skill(skill.path, prove=True)
+        sizes.append(contract.table.row_size)
+    assert sizes[1] < sizes[0]
+    with pytest.raises(SkillMismatchError, match=r"up_proj.* of which the model takes the gain alone"):
+        runtime.load_skill(tmp_path / "checkpoint" / "general.lime")
     assert found == {("gain", "up_proj"), *((kind, "o_proj") for kind in ("expert", "gain", "shift"))}
 
 

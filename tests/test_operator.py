@@ -68,6 +68,7 @@ def cases(draw: Any) -> tuple[Case, int, int, str]:
         before=draw(st.sampled_from([0, 70])),
         seed=draw(st.integers(0, 2**16)),
         half=draw(st.booleans()),
+        gain_only=kinds == ("gain",) and draw(st.booleans()),
     )
     return case, rows, tokens, draw(st.sampled_from(["rows", "tokens", "one", "line"]))
 
@@ -93,6 +94,15 @@ def test_equals_the_function_and_the_definition(drawn: tuple[Case, int, int, str
     assert native[0][base].tobytes() == y.astype(np.float32)[base].tobytes()
     if case.routing.window > 1:
         assert np.abs(native[1] - function[1]).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 4])
+@pytest.mark.parametrize("gain_only", [False, True])
+def test_the_library_has_every_operator(parts: int, gain_only: bool) -> None:
+    case = Case(Routing(), ("gain",), sizes=(8,) * parts, ranks=(2,) * parts, gain_only=gain_only)
+    case.session(library(), function=False)
+    with pytest.raises(ort.capi.onnxruntime_pybind11_state.Fail, match="is not a registered function/op"):
+        case.session(function=False)
 
 
 def test_cases_are_mostly_clear_of_the_limits() -> None:

@@ -108,6 +108,11 @@ FAULTS: list[tuple[Callable[[Path], None], list[str]]] = [
     (damage("model.onnx"), ["model.onnx has digest", "changed or damaged"]),
     (edit("lime.json", lambda d: d.update(format=9)), ["lime.json has format 9; this version reads 1: export again"]),
     (edit("lime.json", lambda d: d.update(row_size=1)), ["the offsets do not follow from the module table"]),
+    (
+        edit("lime.json", lambda d: d["modules"][0].update(offsets={"gain": 0})),
+        ["the offsets do not follow from the module table"],
+    ),
+    (edit("lime.json", lambda d: d["modules"][0].update(offsets=None)), ["lime.json cannot be read"]),
     (edit("lime.json", lambda d: reach_out(d["graph"])), ["lime.json names '../x'; expected a plain file name"]),
     (written("lime.json", b"\xff"), ["lime.json cannot be read"]),
     (written("genai_config.json", b"[1]"), ["holds list; expected an object"]),

@@ -1,4 +1,4 @@
-// The operators ai.lime::LimeLinear1 .. LimeLinear4 for ONNX Runtime on a CPU.
+// The operators ai.lime::LimeLinear1 .. LimeLinear4 and LimeGain1 .. LimeGain4 for ONNX Runtime on a CPU.
 //
 // What they compute is stated in exporters/function.py and defined by tests/reference.py. This file repacks a node's
 // constants once and shares a call's tokens among threads; what ONNX Runtime hands over is judged in call.h, the

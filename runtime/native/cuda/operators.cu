@@ -1,4 +1,4 @@
-// The operators ai.lime::LimeLinear1 .. LimeLinear4 for ONNX Runtime's CUDA execution provider.
+// The operators ai.lime::LimeLinear1 .. LimeLinear4 and LimeGain1 .. LimeGain4 for ONNX Runtime's CUDA execution provider.
 //
 // COMPILED, NOT RUN ON A GPU. The tests run this very source on the host, inside ONNX Runtime; without this library the
 // function in the graph runs on CUDA, and that is the default.
