@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import show
-from .contract import ModelContract
+from .contract import ModelContract, ModuleTable
 from .errors import ConfigError, ModelError, SkillError
 from .installed import skill_files
 from .package import Skill, describe, read_skill
@@ -117,7 +117,7 @@ def describe_model(directory: Path) -> Report:
         ("graph", short(contract.graph_digest)),
         ("vectors", f"{', '.join(table.kinds)} of {len(table.modules)} modules, E = {table.experts}"),
         *([("gain alone", f"of {len(table.gain_only)} of them")] if table.gain_only else []),
-        ("one skill loaded", f"{table.row_size:,} floats"),
+        ("one skill loaded", _numbers(table)),
         ("routing", _facts(routing.to_dict())),
         ("files", ", ".join(f"{name} {size(count)}" for name, count in sizes.items() if name in dict(contract.files))),
         ("together", size(sum(sizes.values()))),
@@ -125,6 +125,11 @@ def describe_model(directory: Path) -> Report:
     document = {"what": "model", "directory": str(directory), **json.loads(contract.to_json()), "sizes": sizes}
     listed, skills = describe_skills(directory) if skill_files(directory) else ({"skills": []}, [])
     return {**document, "skills": listed["skills"]}, [Table(f"exported model {directory}", facts), *skills]
+
+
+def _numbers(table: ModuleTable) -> str:
+    several = f", of {table.experts} {table.row_size:,}" if table.experts > 1 else ""
+    return f"of one expert {table.segment:,} numbers{several}"
 
 
 def describe_checkpoint(directory: Path) -> Report:
