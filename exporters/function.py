@@ -13,6 +13,7 @@ Inputs (B rows, S tokens, D in, H = sum of the parts' H_i out, R = sum of their 
     B1 .. Bn       [r_i, H_i]          the parts' shared B, transposed, LoRA's scaling folded in
     bank           [N, P]              one row per skill
     skill_ids      [B or 1, S or 1], int64
+    factor         [B, S, H]           only of LimeLinearTimes and LimeGainTimes: what out is multiplied by, elementwise
     past_evidence  [B or 1, n - 1, C + 1]   only with a window of n > 1: evidence of the tokens before,
                                        of all modules of the graph side by side; the last column is 1
                                        where such a token exists, and the row 0 where it does not
@@ -24,7 +25,7 @@ A row of the bank is E segments, one for each expert. A skill id above 0 names a
 the first segment is used: a skill of one expert. Below 0 it names, by its size, a row of E experts.
 Anything else than 1 - N .. N - 1 (0 .. N - 1 where E = 1) is an error of ONNX Runtime (Gather out of
 bounds). Only the blocks in use are read, so that cost does not depend on N. A row of zeros gives y bit
-for bit.
+for bit, or its product with the factor.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Operator:
         opset: Of the standard operators.
         aligned: Every node has one part whose fields fill its block exactly; saves two nodes.
         gain_only: It is for the modules that have a gain alone, in a graph where others have more.
+        times: There is an input `factor`: the node does the product behind the projection, too.
     """
 
     parts: int
@@ -69,17 +71,18 @@ class Operator:
     opset: int = MINIMUM_OPSET
     aligned: bool = False
     gain_only: bool = False
+    times: bool = False
 
     @property
     def name(self) -> str:
-        return f"LimeGain{self.parts}" if self.gain_only else f"LimeLinear{self.parts}"
+        return f"{'LimeGain' if self.gain_only else 'LimeLinear'}{'Times' if self.times else ''}{self.parts}"
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs, in order."""
         shared = tuple(f"B{part + 1}" for part in range(self.parts))
-        past = ("past_evidence",) if self.routing.window > 1 else ()
-        return ("x", "y", "A", *shared, "bank", "skill_ids", *past)
+        last = [name for name, has in (("factor", self.times), ("past_evidence", self.routing.window > 1)) if has]
+        return ("x", "y", "A", *shared, "bank", "skill_ids", *last)
 
     @property
     def fields(self) -> tuple[Kind, ...]:
@@ -161,7 +164,10 @@ class _Writer:
         if operator.adapts:
             gated = body("Mul", low, self.mixed(weights, gates, 1)) if gates else low
             d = body("MatMul", gated, shared)
-        return {"out": self.modulated(y, d, self.mixed(weights, vectors, len(operator.fields))), **outputs}
+        out = self.modulated(y, d, self.mixed(weights, vectors, len(operator.fields)))
+        if operator.times:
+            out = body("Mul", out, body.inputs["factor"])
+        return {"out": out, **outputs}
 
     def shared(self) -> ir.Value:
         """The parts' B on the diagonal of one matrix [R, H], so that d of all parts is one product."""

@@ -38,6 +38,7 @@ class Case:
     seed: int = 0
     dtype: ir.DataType = ir.DataType.FLOAT
     gain_only: bool = False  # kinds of the node, among modules that have more
+    times: bool = False  # with a factor
     half: bool = False  # bank and shared adapter in fp16, whatever the activations are
     table: ModuleTable = field(init=False)
 
@@ -109,6 +110,7 @@ class Case:
             stored=self.stored,
             aligned=aligned,
             gain_only=self.gain_only,
+            times=self.times,
         )
 
     @property
@@ -125,12 +127,13 @@ class Case:
             "y": ["B", "S", total],
             "bank": ["N", self.table.row_size],
             "skill_ids": ["G", "T"],
+            "factor": ["B", "S", total],
             "past_evidence": ["Z", window - 1, columns + 1],
         }
         shared = {"A": np.concatenate([a.T for a in self.a], axis=1)}
         shared |= {f"B{i + 1}": s * b.T for i, (s, b) in enumerate(zip(self.scales, self.b, strict=True))}
         values: dict[str, ir.Value] = {}
-        kinds = {"skill_ids": ir.DataType.INT64, "x": self.dtype, "y": self.dtype, "past_evidence": self.dtype}
+        kinds = dict.fromkeys(("x", "y", "factor", "past_evidence"), self.dtype) | {"skill_ids": ir.DataType.INT64}
         for name in operator.inputs:
             values[name] = ir.Value(name=name, type=ir.TensorType(kinds.get(name, self.stored)))
             if name in shared:
@@ -167,7 +170,11 @@ class Case:
         """x [B, S, D] and y [B, S, H] in float64."""
         rng = np.random.default_rng(1000 + self.seed + seed)
         x = rng.standard_normal((rows, tokens, self.inputs))
-        return x, np.concatenate([x @ w.T for w in self.weights], axis=2)
+        return x, self.frozen(x)
+
+    def frozen(self, x: Array) -> Array:
+        """y of an x."""
+        return np.concatenate([x @ w.T for w in self.weights], axis=2)
 
     def run(self, session: ort.InferenceSession, x: Array, y: Array, ids: Array, past: Array | None = None) -> Any:
         """Outputs; `ids` are rows of the bank, and whatever is none goes in as it is."""
@@ -178,9 +185,21 @@ class Case:
             "bank": self.bank.astype(self.stored.numpy()),
             "skill_ids": self.named(ids),
         }
+        if self.times:
+            feed["factor"] = self.factor(y)
         if self.routing.window > 1:
             feed["past_evidence"] = self.no_past() if past is None else past
         return session.run(None, feed)
+
+    def factor(self, y: Array) -> Array:
+        """As y; an element depends on that of y alone."""
+        found: Array = np.cos(3 * y.astype(self.dtype.numpy()))
+        return found
+
+    def base(self, y: Array) -> Array:
+        """What has no skill, to the bit."""
+        real = y.astype(self.dtype.numpy())
+        return real * self.factor(y) if self.times else real
 
     def no_past(self, rows: int = 1) -> Array:
         columns = len(self.table.modules) * self.routing.experts
@@ -198,7 +217,8 @@ class Case:
                 rows.append(np.stack([done[every[b, t]][0][t] for t in range(x.shape[1])]))
                 clear[b] &= [clear_of_limits(row, self.routing) for row in self._means(done[0][1])]
             out.append(np.stack(rows))
-        return np.concatenate(out, axis=2), clear
+        factor = self.factor(self.frozen(x)) if self.times else 1.0
+        return np.concatenate(out, axis=2) * factor, clear
 
     def _module(self, i: int, name: str, x: Array, skill: int) -> tuple[Array, Array]:
         segments = self.bank[skill].reshape(self.routing.experts, -1)[: self.experts(skill)].astype(np.float64)

@@ -256,7 +256,12 @@ def test_the_gain_alone_of_some_projections(
     full = sum(math.ceil((3 * m.out_features + m.rank) / 64) * 64 for m in table.modules if "o_proj" in m.name)
     assert table.segment == numbers + full < whole.contract.table.segment
     held = ir.load(exported.path / "model.onnx")
-    assert {node.op_type for node in held.graph if node.domain == "ai.lime"} == {"LimeLinear1", "LimeGain1"}
+    assert {node.op_type for node in held.graph if node.domain == "ai.lime"} == {
+        "LimeLinear1",
+        "LimeGainTimes1",
+        "LimeGain1",
+    }
+    assert not [node for node in held.graph if str(node.name).endswith("/mlp/Mul")]  # the node of up does its product
 
     library = operators.installed().library if native else None
     assert (library is None) is not native

@@ -69,6 +69,7 @@ def cases(draw: Any) -> tuple[Case, int, int, str]:
         seed=draw(st.integers(0, 2**16)),
         half=draw(st.booleans()),
         gain_only=kinds == ("gain",) and draw(st.booleans()),
+        times=draw(st.booleans()),
     )
     return case, rows, tokens, draw(st.sampled_from(["rows", "tokens", "one", "line"]))
 
@@ -91,15 +92,16 @@ def test_equals_the_function_and_the_definition(drawn: tuple[Case, int, int, str
     assert np.abs(native[0] - expected)[clear].max(initial=0) <= TOLERANCE * size
     assert np.abs(native[0] - function[0])[clear].max(initial=0) <= TOLERANCE * size
     base = np.broadcast_to(ids, (rows, tokens)) == 0
-    assert native[0][base].tobytes() == y.astype(np.float32)[base].tobytes()
+    assert native[0][base].tobytes() == function[0][base].tobytes() == case.base(y)[base].tobytes()
     if case.routing.window > 1:
         assert np.abs(native[1] - function[1]).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4])
 @pytest.mark.parametrize("gain_only", [False, True])
-def test_the_library_has_every_operator(parts: int, gain_only: bool) -> None:
-    case = Case(Routing(), ("gain",), sizes=(8,) * parts, ranks=(2,) * parts, gain_only=gain_only)
+@pytest.mark.parametrize("times", [False, True])
+def test_the_library_has_every_operator(parts: int, gain_only: bool, times: bool) -> None:
+    case = Case(Routing(), ("gain",), sizes=(8,) * parts, ranks=(2,) * parts, gain_only=gain_only, times=times)
     case.session(library(), function=False)
     with pytest.raises(ort.capi.onnxruntime_pybind11_state.Fail, match="is not a registered function/op"):
         case.session(function=False)
@@ -190,6 +192,15 @@ def test_inputs_must_fit_each_other() -> None:
     for given_x, given_y, past in wrong:
         with pytest.raises(InvalidArgument):
             case.run(session, given_x, given_y, ids, past)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 13), (2, 2, 13), (2, 3, 12), (2, 3, 1), (2, 39), (2, 3, 13, 1)])
+def test_a_factor_is_as_large_as_what_it_multiplies(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(Routing(experts=2), times=True)
+    session = case.session(library())
+    monkeypatch.setattr(Case, "factor", lambda _, y: np.ones(shape, np.float32))
+    with pytest.raises((InvalidArgument, ValueError), match=r"factor|[Rr]ank"):
+        case.run(session, *case.data(2, 3), np.array([[1]]))
 
 
 def test_no_tokens_are_no_work() -> None:

@@ -97,7 +97,8 @@ def wounded(draw: Any) -> tuple[bytes, Feed]:
     """A graph of one node and what it is fed, with one to three things wrong."""
     routing = Routing(draw(st.sampled_from([1, 2, 4])), window=draw(st.sampled_from([1, 1, 3])))
     kinds, parts = draw(st.sampled_from([ALL, ALL[:1], ALL[:3]])), draw(st.sampled_from([1, 2]))
-    case = Case(routing, kinds, 11, (13, 20)[:parts], (3, 9)[:parts], half=draw(st.booleans()))
+    half, times = draw(st.booleans()), draw(st.booleans())
+    case = Case(routing, kinds, 11, (13, 20)[:parts], (3, 9)[:parts], half=half, times=times)
     model, feed = case.model(), _fed(case)
     wounds = st.sampled_from([attribute, fed_shape, constant, missing, numbers])
     with np.errstate(all="ignore"):

@@ -215,7 +215,19 @@ struct Call {
     job.rows = shape[0];
     job.tokens = shape[1];
     LIME_TRY(data_of(x, job.x));
-    return data_of(y, job.y);
+    LIME_TRY(data_of(y, job.y));
+    return node.times ? factor() : nullptr;
+  }
+
+  Status* factor() {
+    const Value* value;
+    Shape found;
+    LIME_TRY(api.GetInput(context, size_t(5 + constants.node.parts), &value));
+    LIME_TRY(shape_of(value, found));
+    if (found.rank != 3 || !std::equal(shape, shape + 3, found.dims))
+      return wrong("factor", found, "as y, [" + std::to_string(shape[0]) + ", " + std::to_string(shape[1]) + ", " +
+                                        std::to_string(shape[2]) + "]");
+    return data_of(value, job.factor);
   }
 
   Status* skills() {
@@ -249,7 +261,7 @@ struct Call {
   Status* window() {
     const Node& node = constants.node;
     const int64_t before = node.routing.window - 1, width = node.parts * node.routing.experts;
-    const size_t index = size_t(5 + node.parts);
+    const size_t index = size_t(5 + node.parts + node.times);
     const Value* past = nullptr;
     Shape of_past;
     size_t given = 0;

@@ -38,12 +38,14 @@ struct Node {
   int64_t depth = 0, width = 0, ranks = 0;  // D, H of all parts, sum of ranks padded to kGroup
   const void* a = nullptr;                  // packed [ranks / kGroup][ceil(D / L)][kGroup][L], of the same type
   int64_t evidence_offset = 0;
+  bool times = false;  // whether its output is multiplied by a factor, elementwise
 };
 
 // The tensors of one call. T tokens = B rows of S.
 struct Job {
   const Node* node;
   const void *x, *y, *bank;
+  const void* factor = nullptr;           // as y, or none
   void* out;
   const int64_t* ids;
   int64_t rows, tokens, bank_width, segment;  // B, S, P, P / E

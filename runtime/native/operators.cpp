@@ -1,4 +1,4 @@
-// The operators ai.lime::LimeLinear1 .. LimeLinear4 and LimeGain1 .. LimeGain4 for ONNX Runtime on a CPU.
+// The operators ai.lime::LimeLinear<n> and its kin (registration.h) for ONNX Runtime on a CPU.
 //
 // What they compute is stated in exporters/function.py and defined by tests/reference.py. This file repacks a node's
 // constants once and shares a call's tokens among threads; what ONNX Runtime hands over is judged in call.h, the
@@ -163,12 +163,13 @@ struct Cpu {
   static constexpr int kMemoryOfIds = kDefaultMemory;
   static constexpr bool kInPlace = true;
 
-  template <class T, class P> static Status* create(const KernelInfo* info, int parts, void** out) {
+  template <class T, class P> static Status* create(const KernelInfo* info, int parts, bool times, void** out) {
     auto kernel = std::make_unique<Kernel>();
     const Attributes given{info};
     LIME_TRY(read_routing(given, sizeof(T) == 2, kernel->node.routing));
     LIME_TRY(read_parts(given, parts, *kernel));
     LIME_TRY(pack<P>(info, *kernel));
+    kernel->node.times = times;
     *out = kernel.release();
     return nullptr;
   }

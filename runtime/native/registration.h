@@ -1,4 +1,5 @@
-// The operators ai.lime::LimeLinear1 .. LimeLinear4, and LimeGain1 .. LimeGain4, as ONNX Runtime asks for them, for one kind of processor.
+// The operators ai.lime::LimeLinear<n>, LimeGain<n>, LimeLinearTimes<n> and LimeGainTimes<n>, n from 1 to 4, as ONNX Runtime asks
+// for them, for one kind of processor.
 #pragma once
 #include <cstdio>
 #include <exception>
@@ -21,20 +22,22 @@ using ort::CustomOp;
 constexpr int kVersion = 1;  // of the operators, as lime_edge.contract.OPSET
 constexpr int kDefaultMemory = 0, kHostMemory = -2;
 
-// The operator for one number of parts and one pair of element types. LimeGain is LimeLinear for nodes whose kinds are
-// the gain alone: its name is another because its function in the graph is. A Device has
+// The operator for one number of parts and one pair of element types. Gain: for nodes whose kinds are the
+// gain alone; all that differs is the name, because the function in the graph does. Times: with the input `factor`.
+// A Device has
 //   kProvider         the execution provider whose kernel it is
 //   kMemoryOfIds      where the skill ids shall lie: kDefaultMemory or kHostMemory
 //   kInPlace          whether the output may take the memory of y
 //   create<T, P>, compute<T, P>, destroy   the kernel of one node; T activations, P bank and shared adapter
-template <class Device, int Parts, bool Gain, class T, class P> struct Operator {
+template <class Device, int Parts, bool Gain, bool Times, class T, class P> struct Operator {
   static constexpr bool kHalf = sizeof(T) == 2;
   static constexpr int kActivations = kHalf ? ort::kFloat16 : ort::kFloat;
   static constexpr int kStored = sizeof(P) == 2 ? ort::kFloat16 : ort::kFloat;  // bank and shared adapter
-  static constexpr size_t kPast = 5 + Parts;
+  static constexpr size_t kPast = 5 + Parts + Times;
 
   static const char* name(const CustomOp*) {
-    static const std::string held = (Gain ? "LimeGain" : "LimeLinear") + std::to_string(Parts);
+    static const std::string held =
+        std::string(Gain ? "LimeGain" : "LimeLinear") + (Times ? "Times" : "") + std::to_string(Parts);
     return held.c_str();
   }
   static const char* provider(const CustomOp*) { return Device::kProvider; }
@@ -42,7 +45,7 @@ template <class Device, int Parts, bool Gain, class T, class P> struct Operator 
   static size_t outputs(const CustomOp*) { return 2; }
   static int input_type(const CustomOp*, size_t i) {
     if (i == 4 + Parts) return ort::kInt64;
-    return i < 2 || i == kPast ? kActivations : kStored;
+    return i < 2 || i > 4 + Parts ? kActivations : kStored;
   }
   static int output_type(const CustomOp*, size_t) { return kActivations; }
   static int input_need(const CustomOp*, size_t i) { return i == kPast ? ort::kOptional : ort::kRequired; }
@@ -64,7 +67,7 @@ template <class Device, int Parts, bool Gain, class T, class P> struct Operator 
 
   static Status* create(const CustomOp*, const ort::Api*, const KernelInfo* info, void** out) {
     try {
-      return Device::template create<T, P>(info, Parts, out);
+      return Device::template create<T, P>(info, Parts, Times, out);
     } catch (const std::exception& error) {
       return fail(error.what());
     }
@@ -107,17 +110,17 @@ template <class Device, int Parts, bool Gain, class T, class P> struct Operator 
   }
 };
 
-template <class Device, int Parts, bool Gain, class F, class H> Status* add(ort::CustomOpDomain* domain) {
-  LIME_TRY((api.AddOperator(domain, Operator<Device, Parts, Gain, F, F>::get())));
-  LIME_TRY((api.AddOperator(domain, Operator<Device, Parts, Gain, F, H>::get())));
-  return api.AddOperator(domain, Operator<Device, Parts, Gain, H, H>::get());
+template <class Device, int Parts, bool Gain, bool Times, class F, class H> Status* add(ort::CustomOpDomain* domain) {
+  LIME_TRY((api.AddOperator(domain, Operator<Device, Parts, Gain, Times, F, F>::get())));
+  LIME_TRY((api.AddOperator(domain, Operator<Device, Parts, Gain, Times, F, H>::get())));
+  return api.AddOperator(domain, Operator<Device, Parts, Gain, Times, H, H>::get());
 }
 
-template <class Device, bool Gain, class F, class H> Status* add_all(ort::CustomOpDomain* domain) {
-  LIME_TRY((add<Device, 1, Gain, F, H>(domain)));
-  LIME_TRY((add<Device, 2, Gain, F, H>(domain)));
-  LIME_TRY((add<Device, 3, Gain, F, H>(domain)));
-  return add<Device, 4, Gain, F, H>(domain);
+template <class Device, bool Gain, bool Times, class F, class H> Status* add_all(ort::CustomOpDomain* domain) {
+  LIME_TRY((add<Device, 1, Gain, Times, F, H>(domain)));
+  LIME_TRY((add<Device, 2, Gain, Times, F, H>(domain)));
+  LIME_TRY((add<Device, 3, Gain, Times, F, H>(domain)));
+  return add<Device, 4, Gain, Times, F, H>(domain);
 }
 
 // One domain for the life of the process: sessions share it.
@@ -125,8 +128,10 @@ template <class Device, class F, class H> Status* domain_of_process(ort::CustomO
   static ort::CustomOpDomain* held = nullptr;
   static Status* status = [] {
     LIME_TRY(api.CreateCustomOpDomain("ai.lime", &held));
-    LIME_TRY((add_all<Device, false, F, H>(held)));
-    return add_all<Device, true, F, H>(held);
+    LIME_TRY((add_all<Device, false, false, F, H>(held)));
+    LIME_TRY((add_all<Device, true, false, F, H>(held)));
+    LIME_TRY((add_all<Device, false, true, F, H>(held)));
+    return add_all<Device, true, true, F, H>(held);
   }();
   domain = held;
   return status;

@@ -119,7 +119,8 @@ template <int G, class T, class P> struct Block {
     const int64_t step = int64_t(gridDim.z) * kThreads;
     for (int64_t h = int64_t(blockIdx.z) * kThreads + threadIdx.x; h < part.width; h += step) {
       if (skilled) modulate(h, routed ? routing.experts : 1);
-      else copy(h);
+      else
+        for (int g = 0; g < count; ++g) copy((from + g) * launch.node.width + part.begin + h);
     }
   }
 
@@ -325,11 +326,11 @@ template <int G, class T, class P> struct Block {
     __syncthreads();
   }
 
-  // y + d * expert + y * gain + shift in column h of the block's tokens; y itself where the skill is the base.
+  // y + d * expert + y * gain + shift in column h of the block's tokens, y alone where the skill is the base; times the
+  // factor, if there is one.
   __device__ void modulate(int64_t h, int experts) const {
     const int64_t at = from * launch.node.width + part.begin + h;
     const T* y = static_cast<const T*>(launch.job.y) + at;
-    T* out = static_cast<T*>(launch.job.out) + at;
     float frozen[G], d[G] = {}, change[G] = {};
     for (int g = 0; g < G; ++g) frozen[g] = g < count ? number(y[g * launch.node.width]) : 0.0f;
     if (part.fields[kExpert] >= 0) {
@@ -356,18 +357,23 @@ template <int G, class T, class P> struct Block {
       for (int g = 0; g < G; ++g)
         change[g] += mixed[g] * (field == kExpert ? d[g] : field == kGain ? frozen[g] : 1.0f);
     }
-    for (int g = 0; g < G; ++g) {
-      if (skills[g]) set(out[g * launch.node.width], frozen[g] + change[g]);
-      else if (g < count) out[g * launch.node.width] = y[g * launch.node.width];
+    for (int g = 0; g < count; ++g) {
+      const int64_t i = at + g * launch.node.width;
+      if (skills[g]) set(static_cast<T*>(launch.job.out)[i], (frozen[g] + change[g]) * factor(i));
+      else copy(i);
     }
   }
 
-  __device__ void copy(int64_t h) const {
-    const int64_t at = from * launch.node.width + part.begin + h;
-    for (int g = 0; g < count; ++g) {
-      const int64_t i = at + g * launch.node.width;
-      static_cast<T*>(launch.job.out)[i] = static_cast<const T*>(launch.job.y)[i];
-    }
+  __device__ float factor(int64_t i) const {
+    return launch.job.factor ? number(static_cast<const T*>(launch.job.factor)[i]) : 1.0f;
+  }
+
+  // The base's element i.
+  __device__ void copy(int64_t i) const {
+    const T y = static_cast<const T*>(launch.job.y)[i];
+    T& out = static_cast<T*>(launch.job.out)[i];
+    if (launch.job.factor) set(out, number(y) * factor(i));
+    else out = y;
   }
 };
 

@@ -1,4 +1,4 @@
-// The operators ai.lime::LimeLinear1 .. LimeLinear4 and LimeGain1 .. LimeGain4 for ONNX Runtime's CUDA execution provider.
+// The operators ai.lime::LimeLinear<n> and its kin (../registration.h) for ONNX Runtime's CUDA execution provider.
 //
 // COMPILED, NOT RUN ON A GPU. The tests run this very source on the host, inside ONNX Runtime; without this library the
 // function in the graph runs on CUDA, and that is the default.
@@ -87,7 +87,7 @@ struct Cuda {
   static constexpr int kMemoryOfIds = kHostMemory;
   static constexpr bool kInPlace = false;  // blocks read y where others have written
 
-  template <class T, class P> static Status* create(const KernelInfo* info, int parts, void** out) {
+  template <class T, class P> static Status* create(const KernelInfo* info, int parts, bool times, void** out) {
     auto kernel = std::make_unique<Kernel>();
     const Attributes given{info};
     Node& node = kernel->node;
@@ -95,6 +95,7 @@ struct Cuda {
     int device = 0;
     LIME_TRY(read_routing(given, sizeof(T) == 2, node.routing));
     LIME_TRY(read_parts(given, parts, *kernel));
+    node.times = times;
     for (int i = 0; i < parts; ++i) {
       kernel->columns += node.part[i].rank;
       kernel->largest_rank = std::max(kernel->largest_rank, node.part[i].rank);
