@@ -25,6 +25,7 @@ from lime_edge.peft_config import ATTENTION, LimeConfig
 Family = Literal["LiME", "mixture", "PEFT"]
 
 EXPERTS, RANK, SCALING, PROMPT = 4, 2, 2.0, 10
+_TITLES = {"lora": "LoRA", "lora-fa": "LoRA-FA", "dora": "DoRA", "slicefine": "SliceFine", "prompt": "PromptTuning"}
 _CLUSTERS = 64  # of MoCLE, as in its paper
 
 
@@ -132,7 +133,7 @@ _MATRICES, _LIME_VECTORS, _VECTORS, _PROMPT = 2e-3, 5e-3, 1e-2, 3e-2
 def _all() -> dict[str, Method]:
     found = {}
     for base in BASES:
-        title = {"lora": "LiME-LoRA"}.get(base, f"LiME-{base}")
+        title = f"LiME-{_TITLES.get(base, base)}"
         found[f"lime-{base.replace('_', '-')}"] = Method(
             title, "LiME", partial(_lime, base, ("expert",)), _MATRICES, _LIME_VECTORS
         )

@@ -101,6 +101,13 @@ class LimeModel(BaseTuner):
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """On a backbone of few bits PEFT makes parameters anew in float32, which all require gradients then."""
+        free = {name: parameter.requires_grad for name, parameter in self.model.named_parameters()}
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(free[name])
+
     def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
         """PEFT warns of adapting one of two tied embeddings; nothing is ever merged here, so the tie is left alone."""
 

@@ -119,6 +119,16 @@ def test_what_is_trained_and_what_is_not(base: str) -> None:
     assert not free & set(BASES[base].fixed_names)
 
 
+@pytest.mark.parametrize("base", ALL)
+def test_few_bits_of_the_backbone_free_nothing(base: str) -> None:
+    """PEFT makes the adapter's parameters anew in float32 then."""
+    config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=list(ATTENTION))
+    model = checkpoint.wrap(backbone(dtype=torch.bfloat16), config)
+    held = {n: p for n, p in model.named_parameters() if "lime_" in n}
+    assert {p.dtype for p in held.values()} == {torch.float32}
+    assert {n.split(".")[-2] for n, p in held.items() if not p.requires_grad} == set(BASES[base].fixed_names)
+
+
 @pytest.mark.parametrize("base", LINEAR)
 def test_a_skill_of_zeros_is_the_backbone(base: str) -> None:
     model = wrapped(base=base)
@@ -223,7 +233,7 @@ def test_an_embedding_is_adapted_and_its_tied_twin_left_alone(tied: bool, tmp_pa
 
 def test_gemma_scales_its_embeddings() -> None:
     for base in ("dora", "slicefine"):
-        config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=["embed_tokens"], kinds=("expert",))
+        config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=list(ATTENTION))
         model = checkpoint.wrap(backbone("gemma3"), config).eval()
         (layer,) = tuner(model).layers().values()
         with torch.no_grad():
