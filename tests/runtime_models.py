@@ -23,7 +23,7 @@ from lime_edge.runtime import Runtime
 from .tiny import tiny_model
 
 Array = npt.NDArray[Any]
-HIDDEN, HEAD, RANK, LAYERS = 64, 16, 4, 2
+HIDDEN, INSIDE, HEAD, RANK, LAYERS = 64, 96, 16, 4, 2
 PROMPTS = ["Hello", "a much longer question: é中😀 what is the answer to the other one?", "is it so?", "no"]
 
 
@@ -46,10 +46,15 @@ def exported(window: int = 1, precision: Any = "fp32", architecture: str = "llam
     modules = [
         AdaptedModule(f"model.layers.{layer}.{name}", _normal(rng, RANK, d), _normal(rng, h, RANK), 0.1)
         for layer in range(LAYERS)
-        for name, d, h in (("self_attn.q_proj", HIDDEN, 64), ("self_attn.o_proj", 64, HIDDEN))
+        for name, d, h in (
+            ("self_attn.q_proj", HIDDEN, 64),
+            ("self_attn.o_proj", 64, HIDDEN),
+            ("mlp.up_proj", HIDDEN, INSIDE),
+        )
     ]
+    gain_only = ("up_proj",)  # as the shipped model
     routing = Routing(experts=3, window=window)
-    weights = AdapterWeights(tuple(modules), routing, KINDS, "token", "tiny", "main", "b" * 64, "a" * 64)
+    weights = AdapterWeights(tuple(modules), routing, KINDS, "token", "tiny", "main", "b" * 64, "a" * 64, gain_only)
     export(weights, source, target, precision)
     return target
 
@@ -73,7 +78,7 @@ def skill(directory: Path, name: str, seed: int = 0, size: float = 0.5, **manife
     tensors = {
         f"{kind}.{module.name}": size * _normal(rng, *module.shape(kind, found.table.experts))
         for module in found.table.modules
-        for kind in found.table.kinds
+        for kind in found.table.kinds_of(module.name)
     }
     whole: dict[str, Any] = {
         "name": name,
