@@ -161,7 +161,7 @@ class InsertOperators(ir.passes.InPlacePass):
         forms = [_Form(len(t.modules), t.modules[0].name in self._table.gain_only, t.name in products) for t in new]
         operators = {
             form: self._operator(form, [t.modules for t, own in zip(new, forms, strict=True) if own == form], opset)
-            for form in set(forms)
+            for form in dict.fromkeys(forms)
         }
         moved: dict[ir.Value, ir.Value] = {}  # what products put out, and what puts it out now
         for target, form in zip(new, forms, strict=True):
