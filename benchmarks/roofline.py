@@ -117,7 +117,7 @@ def work_of(
         elif node.op_type == "GroupQueryAttention":
             _attend(work, node, head, context, rows)
         elif node.domain == "ai.lime" and skills:
-            _adapt(work, node, contract, rows, skills)
+            _adapt(work, node, rows, skills)
         elif "LayerNormalization" in node.op_type:
             work.moves(WEIGHTS, _constants(node))
     vocabulary = next(value for value in model.graph.outputs if value.name == "logits").shape
@@ -137,17 +137,19 @@ def _attend(work: Work, node: ir.Node, head: int, context: int, rows: int) -> No
     work.float_operations += 4 * rows * node.attributes["num_heads"].as_int() * context * head
 
 
-def _adapt(work: Work, node: ir.Node, contract: ModelContract, rows: int, skills: Sequence[int]) -> None:
-    """x A, then times B, and every output changed by the mixed vectors of its row's skill."""
+def _adapt(work: Work, node: ir.Node, rows: int, skills: Sequence[int]) -> None:
+    """x A, then times B, where expert or routing ask for it, and every output changed by its row's mixed vectors."""
     bank = next(value for value in node.inputs if value is not None and value.name == "lime.bank")
     assert bank.dtype is not None
     parts = [int(size) for size in node.attributes["parts"].as_ints()]
-    fields = sum(kind != "rank" for kind in node.attributes["kinds"].as_string().split(","))
+    kinds = node.attributes["kinds"].as_string().split(",")
+    fields = sum(kind != "rank" for kind in kinds)
     vectors = fields * sum(parts)  # numbers of one expert
-    work.moves(SHARED, _constants(node))
+    asked = "expert" in kinds or max(skills) > 1
+    work.moves(SHARED, _constants(node) * asked)
     work.moves(ROW, sum(skills) * vectors * bank.dtype.itemsize)
     shared = sum(_elements(value) for value in node.inputs if value is not None and value is not bank)
-    work.float_operations += rows * (2 * shared + 2 * max(skills) * vectors)
+    work.float_operations += rows * (2 * shared * asked + 2 * max(skills) * vectors)
 
 
 def _size(shape: ir.Shape, axis: int) -> int:

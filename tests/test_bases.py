@@ -233,7 +233,7 @@ def test_an_embedding_is_adapted_and_its_tied_twin_left_alone(tied: bool, tmp_pa
 
 def test_gemma_scales_its_embeddings() -> None:
     for base in ("dora", "slicefine"):
-        config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=list(ATTENTION))
+        config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=["embed_tokens"], kinds=("expert",))
         model = checkpoint.wrap(backbone("gemma3"), config).eval()
         (layer,) = tuner(model).layers().values()
         with torch.no_grad():

@@ -275,9 +275,10 @@ def test_the_work_of_a_step() -> None:
     assert plain.byte_operations == 0
     assert plain.float_operations == 2 * 2 * matrices + LAYERS * 4 * 2 * 4 * 10 * HEAD
     both = work_of(graph, contract(model), HEAD, context=10, rows=2, skills=[3, 3])
-    adapted = LAYERS * 2  # q and o
-    assert both.bytes[SHARED] - plain.bytes.get(SHARED, 0) == 4 * adapted * 2 * RANK * 64
-    assert (
-        both.bytes[ROW] == 2 * 3 * 4 * adapted * 3 * 64
-    )  # two skills of three experts, three kinds as wide as the output
+    shared = LAYERS * RANK * (2 * (64 + 64) + 64 + 96)  # A and B of q, o and up
+    assert both.bytes[SHARED] - plain.bytes.get(SHARED, 0) == 4 * shared
+    row = LAYERS * (2 * 3 * 64 + 96)  # three kinds as wide as the output of q and o, the gain of up
+    assert both.bytes[ROW] == 2 * 3 * 4 * row  # two skills of three experts
+    one = work_of(graph, contract(model), HEAD, context=10, rows=1, skills=[1])
+    assert one.bytes[SHARED] == 4 * LAYERS * RANK * 2 * (64 + 64)  # nothing asks for up's
     assert both.bytes[WEIGHTS] == plain.bytes[WEIGHTS]

@@ -86,7 +86,8 @@ def test_memory_and_starts_are_measured(tmp_path: Path) -> None:
     found = ran(memory.main, tmp_path, "--loaded", "1,3", "--starts", "1", "--mapped")
     assert [one["skills"] for one in found["memory"]["loaded"]] == [1, 3]
     assert all(0 < one["private"] < one["all"] for one in found["memory"]["loaded"])
-    assert found["memory"]["bytes_of_a_skill_in_the_bank"] == 3 * 4 * 256 * 4  # experts, modules, numbers, bytes
+    numbers = 2 * (256 + 256 + 128)  # two layers; of q and o every kind, of up the gain, padded
+    assert found["memory"]["bytes_of_a_skill_in_the_bank"] == 3 * numbers * 4  # of three experts
     stages = found["starts"]["until"]
     assert list(stages) == ["Python", "import", "Runtime.load", "load_skill", "first token"]
     for how in ("cold", "warm"):
