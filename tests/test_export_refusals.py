@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lime_edge.contract import Routing
+from lime_edge.contract import Module, Routing
 from lime_edge.errors import ExportError
 from lime_edge.exporters import AdapterWeights, export
 from tests.test_export import contents, make_adapter
@@ -38,6 +38,9 @@ ADAPTER_FAULTS: dict[str, Any] = {
     "no c_fc to keep the gain of; adapted are down_proj": lambda a: replace(a, gain_only=("c_fc", "q_proj")),
     "self_attn.q_proj, model.layers.0.self_attn.k_proj, model.layers.0.self_attn.v_proj are one node of the graph": (
         lambda a: replace(a, gain_only=("q_proj",))
+    ),
+    "no gain alone: a soft prefix adapts no projection": lambda a: replace(
+        a, prefix=Module("embed", 64, 4), gain_only=("q_proj",)
     ),
     "is adapted 2 times": lambda a: replace(a, modules=a.modules + a.modules[:1]),
     "expected [r, D] and [H, r]": lambda a: replaced(a, a=a.modules[0].a[:-1]),

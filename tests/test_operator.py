@@ -118,10 +118,10 @@ def test_cases_are_mostly_clear_of_the_limits() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("window", [1, 3])
-def test_half_precision_activations(mode: Any, window: int) -> None:
-    case = Case(
-        Routing(experts=4, mode=mode, window=window), ALL, 70, (33, 18), (2, 3), dtype=ir.DataType.FLOAT16, seed=window
-    )
+@pytest.mark.parametrize("times", [False, True])
+def test_half_precision_activations(mode: Any, window: int, times: bool) -> None:
+    routing, half = Routing(experts=4, mode=mode, window=window), ir.DataType.FLOAT16
+    case = Case(routing, ALL, 70, (33, 18), (2, 3), dtype=half, seed=window, times=times)
     x, y = case.data(2, 7)
     ids = skill_ids(case, "tokens", 2, 7)
     out = case.run(case.session(library()), x, y, ids)[0]
@@ -130,7 +130,7 @@ def test_half_precision_activations(mode: Any, window: int) -> None:
     if mode.endswith("soft"):  # continuous, so that a selection cannot jump
         assert np.abs(out - expected).max() < 4e-3 * np.abs(expected).max()
     base = ids == 0
-    assert out[base].tobytes() == y.astype(np.float16)[base].tobytes()
+    assert out[base].tobytes() == case.base(y)[base].tobytes()
     tiny = case.run(case.session(library()), np.full_like(x, 1e-7), np.full_like(y, 1e-7), ids)[0]
     assert np.isfinite(tiny).all()
 

@@ -1,5 +1,5 @@
-// The operators ai.lime::LimeLinear<n>, LimeGain<n>, LimeLinearTimes<n> and LimeGainTimes<n>, n from 1 to 4, as ONNX Runtime asks
-// for them, for one kind of processor.
+// The operators ai.lime::LimeLinear<n>, LimeGain<n>, LimeLinearTimes<n> and LimeGainTimes<n>, n from 1 to 4, as ONNX
+// Runtime asks for them, for one kind of processor.
 #pragma once
 #include <cstdio>
 #include <exception>
