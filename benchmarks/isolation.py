@@ -157,7 +157,7 @@ def main(
     found: dict[str, Any] = {"tasks": list(TASKS), "steps": lengths, "batch": batch, "rows": rows}
     for way in WAYS:
         torch.manual_seed(0)
-        model, tokenizer, _ = prepare(shared, Recipe("skill"), backbone.training_dtype())
+        model, tokenizer, _ = prepare(shared, Recipe("skill", expert=True), backbone.training_dtype())
         if way == "trained along":
             thaw(model)
         found[way] = []

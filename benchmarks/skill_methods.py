@@ -25,6 +25,7 @@ from lime_edge.peft_config import ATTENTION, TARGETS
 from lime_edge.vectors import Array, kind_of, module_of, quantise
 
 Vectors = Mapping[str, Array]
+Optimizer = Literal["adamw", "signal"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Method(Protocol):
     def family(self) -> str:
         """Methods of a family share the learning rate."""
 
+    @property
+    def optimizer(self) -> Optimizer:
+        """As `training.Plan` names it."""
+
     def open(self, shared: Path) -> tuple[Any, Any]:
         """Model, whose parameters that train require gradients, and tokenizer; `shared`: the checkpoint."""
 
@@ -69,6 +74,7 @@ class Lime:
     experts: int = 1
     dtype: Literal["i8", "f16"] = "i8"
     family: str = "lime"
+    optimizer: Optimizer = "signal"  # of `learn.SKILL_PLAN`
 
     def holds(self, name: str) -> bool:
         """Whether the skill has this vector, ``<kind>.<module>``."""
@@ -77,7 +83,8 @@ class Lime:
 
     def open(self, shared: Path) -> tuple[Any, Any]:
         """As `learn` opens it, without the vectors that the skill is not to have."""
-        recipe = Recipe("skill", self.experts, gain_only=())
+        held = any("expert" in kinds for kinds in self.kinds.values())
+        recipe = Recipe("skill", self.experts, held, gain_only=())
         model, tokenizer, _ = prepare(shared, recipe, backbone.training_dtype())
         for name, layer in checkpoint.tuner(model).layers().items():
             for kind in KINDS:
@@ -105,6 +112,7 @@ class Peft:
 
     family: str
     config: Callable[[], Any]
+    optimizer: Optimizer = "adamw"
 
     def open(self, shared: Path) -> tuple[Any, Any]:
         model, tokenizer = backbone.load(_backbone(shared), backbone.training_dtype())
@@ -148,8 +156,10 @@ def _backbone(shared: Path) -> Path:
     return backbone.resolve(checkpoint.read_config(shared).base_model_name_or_path or backbone.DEFAULT)
 
 
-def _lora(rank: int, targets: Sequence[str] = ATTENTION) -> Peft:
-    return Peft("lora", lambda: LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets)))
+def _lora(rank: int, targets: Sequence[str] = ATTENTION, **how: Any) -> Peft:
+    return Peft(
+        how.pop("family", "lora"), lambda: LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets)), **how
+    )
 
 
 def four_bits(vectors: Vectors) -> dict[str, Array]:
@@ -165,7 +175,8 @@ def four_bits(vectors: Vectors) -> dict[str, Array]:
 _ALL: tuple[Kind, ...] = ("expert", "gain", "shift")
 _GAIN: tuple[Kind, ...] = ("gain",)
 _INSIDE: Mapping[str, tuple[Kind, ...]] = dict.fromkeys(GAIN_ONLY, _GAIN)
-_LEARNED: Mapping[str, tuple[Kind, ...]] = {**_INSIDE, "": _ALL}  # by `lime-edge learn`
+_LEARNED: Mapping[str, tuple[Kind, ...]] = {**_INSIDE, "": ("gain", "shift")}  # by `lime-edge learn`
+_MIXED: Mapping[str, tuple[Kind, ...]] = {**_INSIDE, "": _ALL}  # by `lime-edge learn --expert`
 
 #: Most telling first.
 METHODS: dict[str, Method] = {
@@ -173,15 +184,18 @@ METHODS: dict[str, Method] = {
     "lora-8": _lora(8),
     "ia3": Peft("ia3", IA3Config),
     "road": Peft("road", lambda: RoadConfig(target_modules=list(ATTENTION))),
-    "lime gain+shift": Lime({**_INSIDE, "": ("gain", "shift")}),
     "lora-1": _lora(1),
+    "lime with expert, adamw": Lime(_MIXED, family="lime, adamw", optimizer="adamw"),
+    "lora-8, signal": _lora(8, family="lora, signal", optimizer="signal"),
+    "ia3, signal": Peft("ia3, signal", IA3Config, "signal"),
+    "lime with expert": Lime(_MIXED),
     "lora-8 on o, up": _lora(8, TARGETS),
     "lime on o": Lime({**dict.fromkeys(GAIN_ONLY, ()), "": _ALL}),
     "lime on up": Lime(_INSIDE),
     "lime, all kinds on up": Lime({"": _ALL}),
     "lime gain": Lime({"": _GAIN}),
     "lime expert": Lime({"": ("expert",)}),
-    "lime E=2": Lime(experts=2),
+    "lime E=4": Lime(_MIXED, experts=4),
     "vera": Peft("vera", lambda: VeraConfig(target_modules=list(ATTENTION), save_projection=False)),
     "lora-2": _lora(2),
     "lora-4": _lora(4),

@@ -51,9 +51,12 @@ WAVES = (2, 4)  # the first methods run on the first 2 tasks, on the next 2, the
 TELLING = 6  # methods, "base" included, that are asked first
 RATE_TASK, RATE_STEPS = "request_to_json", 160
 RATES = {  # family: rates to choose from, and the method that stands for it
-    "lime": ("lime", (5e-3, 1e-2)),
+    "lime": ("lime", (1e-2, 2e-2)),
+    "lime, adamw": ("lime with expert, adamw", (5e-3, 1e-2)),
     "lora": ("lora-8", (1e-3, 3e-3)),
+    "lora, signal": ("lora-8, signal", (3e-3, 6e-3)),
     "ia3": ("ia3", (1e-2, 3e-2)),
+    "ia3, signal": ("ia3, signal", (3e-2, 6e-2)),
     "road": ("road", (1e-2, 3e-2)),
     "vera": ("vera", (1e-2, 3e-2)),
 }
@@ -129,6 +132,7 @@ class Bench:
             vector_rate=rate,
             shared_rate=rate,
             weight_decay=0.0,
+            optimizer=METHODS[job["method"]].optimizer,
             seed=job["seed"],
             save_every=10 * steps,
         )

@@ -25,6 +25,7 @@ class LimeLora(LimeLayer):
     """LiME-LoRA: d = s * Bm (A x); A Kaiming-uniform, Bm zero at the start."""
 
     shared_names: ClassVar[tuple[str, ...]] = ("lime_A", "lime_B")
+    spares_expert = True
     adapter_layer_names: tuple[str, ...] = (*LimeLayer.adapter_layer_names, *shared_names)
     lime_A: nn.ParameterDict  # noqa: N815
     lime_B: nn.ParameterDict  # noqa: N815
@@ -52,6 +53,7 @@ class LimeDora(LimeLora):
 
     shared_names = (*LimeLora.shared_names, "lime_m")
     adapter_layer_names = (*LimeLora.adapter_layer_names, "lime_m")
+    spares_expert = False  # the magnitudes stand
     weighs = True
     lime_m: nn.ParameterDict
     _held: Tensor | None = None  # g of the call under way

@@ -142,6 +142,11 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     "--experts", type=_COUNT, default=1, show_default=True, help="Expert vectors: 1, or as many as the checkpoint has."
 )
 @click.option(
+    "--expert/--no-expert",
+    default=None,
+    help="Learn how much of the shared adapter to add.  [default: only with several experts]",
+)
+@click.option(
     "--gain-only",
     metavar="NAMES",
     help='Projections whose gain alone is learned, "" for none.  [default: those inside of feed-forward blocks]',
@@ -258,6 +263,12 @@ def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None
     metavar="NAMES",
     help="Projections of which skills bring the gain alone, as learn --gain-only: a skill takes less memory and time.",
 )
+@click.option(
+    "--expert/--no-expert",
+    default=True,
+    show_default=True,
+    help="Take expert vectors; skills of one expert have none, and take less memory without.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a model directory that is there.")
 @click.option(
     "--genai-operators",
@@ -271,6 +282,7 @@ def export(
     precision: Any,
     rank_gate: bool,
     gain_only: str,
+    expert: bool,
     overwrite: bool,
     genai_operators: bool,
     target: str | None,
@@ -281,6 +293,7 @@ def export(
     from .looking import describe_model
 
     with quietly():
-        export_checkpoint(checkpoint, output, precision, rank_gate, overwrite, genai_operators, _names(gain_only))
+        names = _names(gain_only)
+        export_checkpoint(checkpoint, output, precision, rank_gate, overwrite, genai_operators, names, expert)
     document, tables = describe_model(output)
     report(document, tables, target)

@@ -136,7 +136,7 @@ def make(directory: Path) -> None:
         from .exporting import export_checkpoint
     note = "the first time: fetching the model and exporting it to int4, a few minutes"
     with Console(stderr=True).status(note), quietly():
-        export_checkpoint(SHIPPED / MODEL, directory, PRECISION, overwrite=True, gain_only=GAIN_ONLY)
+        export_checkpoint(SHIPPED / MODEL, directory, PRECISION, overwrite=True, gain_only=GAIN_ONLY, expert=False)
 
 
 def put_skills(directory: Path, skills: Sequence[Skill]) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import backbone, checkpoint
 from .contract import KINDS, ModelContract
+from .errors import ConfigError
 from .extras import need
 from .runtime import operators as native
 
@@ -23,6 +24,7 @@ def export_checkpoint(
     overwrite: bool = False,
     genai_operators: bool = False,
     gain_only: Sequence[str] = (),
+    expert: bool = True,
 ) -> ModelContract:
     """Export a checkpoint as a model directory.
 
@@ -34,6 +36,7 @@ def export_checkpoint(
         overwrite: Replace `output` if it is there.
         gain_only: Projections of which the graph takes the gain of a skill and nothing else: less memory for a skill
             and less time for a token, and no place for skills that hold more of them, as the checkpoint's own may.
+        expert: Whether the graph takes expert vectors; skills of one expert are learned without. As `gain_only`.
         genai_operators: Put this installation's native operators beside the model, for ONNX Runtime GenAI.
 
     Raises:
@@ -44,11 +47,15 @@ def export_checkpoint(
 
         from .bases import BASES
     operators = native.installed().library if genai_operators else None
-    exact = BASES[checkpoint.read_config(directory).base].weighs
+    base = checkpoint.read_config(directory).base
+    if not (expert or BASES[base].spares_expert):
+        raise ConfigError(f"skills on {base} rest on expert vectors: the graph cannot do without them")
+    exact = BASES[base].weighs
     model, _, where = checkpoint.open_checkpoint(directory, torch.float32 if exact else torch.bfloat16)
     config = checkpoint.tuner(model).lime_config
     table = checkpoint.tuner(model).table()
     wanted = {"expert", "gain", "shift", *config.kinds} | ({"rank"} if rank_gate else set())
+    wanted -= set() if expert else {"expert"}
     prompt = table.virtual_tokens > 0
     adapters = {} if prompt else checkpoint.shared_adapter(model)
     weights = AdapterWeights(

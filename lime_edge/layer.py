@@ -55,6 +55,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
     fixed_names: ClassVar[tuple[str, ...]] = ()  # those of them that stay as they start
     settled: ClassVar[dict[str, Any]] = {}  # routing constants that the base leaves no choice of
     targets: ClassVar[tuple[str, ...]] = ()  # the only modules that the base goes on
+    spares_expert: ClassVar[bool] = False  # whether a module without expert vectors is what it was
     weighs: ClassVar[bool] = False  # whether `low_rank` computes with W, which must then be exact
     vector_names: ClassVar[tuple[str, ...]] = ("lime_expert", "lime_gain", "lime_shift", "lime_rank")
     adapter_layer_names: tuple[str, ...] = (*vector_names, "lime_shared", "lime_gate")

@@ -18,6 +18,7 @@ import torch
 from transformers import TrainerCallback
 
 from . import backbone, checkpoint, processes
+from .bases import BASES
 from .checkpoint import Vectors
 from .contract import KINDS, Kind, Routing
 from .data import Collator, Examples
@@ -34,7 +35,12 @@ from .vectors import kind_of, module_of
 
 #: How a skill is learned: docs/log.md has what was tried.
 SKILL_PLAN = Plan(
-    steps=200, batch=8, vector_rate=1e-2, vector_scales={"expert": 10.0, "gain": 4.0, "shift": 0.3}, save_every=25
+    steps=200,
+    batch=8,
+    vector_rate=1e-2,
+    vector_scales={"expert": 10.0, "gain": 4.0, "shift": 0.3},
+    optimizer="signal",
+    save_every=25,
 )
 
 #: Inside of a feed-forward block one gain for each neuron does what there is to do (docs/log.md, 2026-11-26).
@@ -51,6 +57,7 @@ class Recipe:
 
     name: str
     experts: int = 1  # 1, or the E that the model is exported with
+    expert: bool | None = None  # learn how much of the shared adapter to add; None: with several experts, or by base
     gain_only: Sequence[str] | None = None  # projections whose gain alone is learned; None: GAIN_ONLY, where adapted
     rank_gate: bool = False  # also learn q; the model must be exported with --rank-gate
     activation: Activation = "always"  # or "response": the prompt is read as the base would
@@ -60,10 +67,16 @@ class Recipe:
     metric_rows: int = 100  # rows of the validation split that are measured; 0 measures nothing
     about: dict[str, str] = field(default_factory=dict)  # description, license, author, version
 
+    def on(self, base: str) -> Recipe:
+        """The same with `expert` decided: one alone is not worth its bytes (docs/results-skills.md)."""
+        needed = self.experts > 1 or self.rank_gate or not BASES[base].spares_expert
+        return self if self.expert is not None else replace(self, expert=needed)
+
     def learns(self, name: str) -> bool:
-        """Whether the skill has this vector, ``<kind>.<module>``."""
+        """Whether the skill has this vector, ``<kind>.<module>``; `on` comes first."""
         few = GAIN_ONLY if self.gain_only is None else self.gain_only
-        return kind_of(name) == "gain" or _projection(module_of(name)) not in few
+        kind = kind_of(name)
+        return kind == "gain" or (_projection(module_of(name)) not in few and (kind != "expert" or bool(self.expert)))
 
 
 def learn(
@@ -94,7 +107,9 @@ def learn(
     Raises:
         ConfigError, DataError: naming everything that cannot be used.
     """
-    _check(recipe, checkpoint.read_config(checkpoint_dir), output)
+    config = checkpoint.read_config(checkpoint_dir)
+    _check(recipe, config, output)
+    recipe = recipe.on(config.base)
     train_rows, valid_rows = _split(data, valid, plan.seed)
     torch.manual_seed(plan.seed)  # of vectors that start at random
     model, tokenizer, where = prepare(checkpoint_dir, recipe, backbone.training_dtype())
@@ -122,6 +137,7 @@ def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any,
     """The checkpoint with a skill of the recipe's shape on it; only the skill's vectors require gradients."""
     model, tokenizer, where = checkpoint.open_checkpoint(checkpoint_dir, dtype)
     config = checkpoint.tuner(model).lime_config
+    recipe = recipe.on(config.base)
     if faults := _experts_faults(recipe, config):
         raise ConfigError(faults[0])
     shared, start = checkpoint.get_shared(model), checkpoint.get_vectors(model)
@@ -186,6 +202,8 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
             faults.append(f"{name} is {value!r}; expected a whole number from {least}")
     if config.base == "prompt" and (recipe.rank_gate or recipe.activation != "always"):
         faults.append("a skill of prompt tuning has no rank gate, and stands before the prompt: activation is always")
+    if recipe.expert is False and (recipe.rank_gate or not BASES[config.base].spares_expert):
+        faults.append("expert is False; " + ("a rank gate" if recipe.rank_gate else f"{config.base}") + " needs it")
     if isinstance(recipe.gain_only, str):
         faults.append(f"gain_only is the text {recipe.gain_only!r}; expected names in a tuple, or None")
     if recipe.dtype not in ("i8", "f16"):
@@ -216,8 +234,8 @@ def _experts_faults(recipe: Recipe, config: LimeConfig) -> list[str]:
 
 
 def _kinds(config: LimeConfig, recipe: Recipe) -> tuple[Kind, ...]:
-    wanted = {"expert", "gain", "shift", *config.kinds} | ({"rank"} if recipe.rank_gate else set())
-    return tuple(kind for kind in KINDS if kind in wanted)
+    wanted = {"gain", "shift", *config.kinds} - {"expert"} | ({"rank"} if recipe.rank_gate else set())
+    return tuple(kind for kind in KINDS if kind in wanted or (kind == "expert" and recipe.expert))
 
 
 def _split(data: Path, valid: Path | None, seed: int) -> tuple[list[Row], list[Row]]:

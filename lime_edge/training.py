@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -30,8 +30,10 @@ from .data import Collator, Examples
 from .errors import ConfigError, DataError
 from .layer import LimeLayer
 from .model import LimeModel
+from .optimizer import SignalAdamW
 
 _SCALED = (*KINDS, "shared", "gate")  # what may have a rate of its own
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "signal": SignalAdamW}
 _LINE_EVERY = 20  # steps between lines where there is no terminal to draw a bar on
 
 
@@ -46,32 +48,38 @@ class Plan:
     vector_scales: Mapping[str, float] = field(default_factory=dict)  # of vector_rate, by kind; 1 where none is
     shared_rate: float = 4e-4  # learning rate of everything else
     weight_decay: float = 0.01  # of everything else
+    optimizer: Literal["adamw", "signal"] = "adamw"  # or AdamW that trusts a gradient by its signal (optimizer.py)
     warmup: float = 0.05  # share of the steps; the rate then falls linearly
     seed: int = 0
     save_every: int = 100  # steps between checkpoints and evaluations
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        if faults := [*self._number_faults(), *self._other_faults()]:
+            raise ConfigError("this cannot be trained", faults)
+
+    def _number_faults(self) -> Iterator[str]:
         whole = {"steps": 1, "batch": 1, "save_every": 1, "seed": 0}
         real = {"vector_rate": (0, 1e3), "shared_rate": (0, 1e3), "weight_decay": (0, 1e3), "warmup": (0, 1)}
-        faults = []
         for name, least in whole.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**32:
-                faults.append(f"{name} is {value!r}; expected a whole number from {least}")
+                yield f"{name} is {value!r}; expected a whole number from {least}"
         for name, (low, high) in real.items():
             value = getattr(self, name)
             if not _number(value) or not low <= value <= high:
-                faults.append(f"{name} is {value!r}; expected a number from {low} to {high:g}")
+                yield f"{name} is {value!r}; expected a number from {low} to {high:g}"
         for kind, scale in self.vector_scales.items():
             if kind not in _SCALED:
-                faults.append(f"vector_scales has {kind!r}; expected {', '.join(_SCALED)}")
+                yield f"vector_scales has {kind!r}; expected {', '.join(_SCALED)}"
             if not _number(scale) or not 0 <= scale <= 1e3:
-                faults.append(f"vector_scales of {kind} is {scale!r}; expected a number from 0 to 1000")
+                yield f"vector_scales of {kind} is {scale!r}; expected a number from 0 to 1000"
+
+    def _other_faults(self) -> Iterator[str]:
         if self.minutes is not None and not (_number(self.minutes) and self.minutes > 0):
-            faults.append(f"minutes is {self.minutes!r}; expected a number above 0, or None")
-        if faults:
-            raise ConfigError("this cannot be trained", faults)
+            yield f"minutes is {self.minutes!r}; expected a number above 0, or None"
+        if self.optimizer not in tuple(OPTIMIZERS):
+            yield f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}"
 
 
 def _number(value: Any) -> bool:
@@ -155,7 +163,7 @@ def fit(
     newest = _newest(state_dir) if resume else None
     if resume and newest is None:
         raise DataError(f"nothing to resume: {state_dir} holds no checkpoint")
-    optimizer = torch.optim.AdamW(parameter_groups(model, plan))
+    optimizer = OPTIMIZERS[plan.optimizer](parameter_groups(model, plan))
     progress = _Progress(plan.minutes)
     trainer = _Trainer(
         model=model,

@@ -192,7 +192,7 @@ def test_the_most_telling_runs_come_first_and_none_is_left_out() -> None:
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_the_first_skill_keeps_its_bits_while_the_adapter_is_frozen(frozen: bool, shared: Path) -> None:
-    model, tokens, _ = prepare(shared, Recipe("skill"), torch.float32)
+    model, tokens, _ = prepare(shared, Recipe("skill", expert=True), torch.float32)
     if not frozen:
         isolation.thaw(model)
     some = read_rows(tasks() / "skill" / "train.jsonl")

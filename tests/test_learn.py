@@ -40,6 +40,8 @@ def learned(folder: Path, plan: Plan = PLAN, **recipe: Any) -> Skill:
     "recipe",
     [
         {},
+        {"expert": True},
+        {"experts": 3, "expert": False},
         {"experts": 3, "dtype": "f16", "rank_gate": True},
         {"activation": "response", "system": "be brief"},
         {"activation": "response", "experts": 3},
@@ -57,6 +59,7 @@ def test_a_skill_fits_its_export_and_proves_itself(recipe: dict[str, Any], tmp_p
     assert manifest.prompt["system"] == recipe.get("system")
     assert skill.dtype == recipe.get("dtype", "i8").upper()
     assert ("rank" in skill.kinds) == recipe.get("rank_gate", False)
+    assert ("expert" in skill.kinds) == recipe.get("expert", manifest.experts > 1)
     assert len(manifest.golden) == 3
     runtime = Runtime.load(directory, threads=1)
     info = runtime.load_skill(skill.path, prove=True)
@@ -129,7 +132,7 @@ def test_bfloat16_training_gives_a_skill_for_the_same_adapter(tmp_path: Path, mo
 
 
 def test_the_skill_is_trained_where_it_applies(tmp_path: Path) -> None:
-    model, tokens, _ = prepare(trained()[0], Recipe("a", activation="response"), torch.float32)
+    model, tokens, _ = prepare(trained()[0], Recipe("a", expert=True, activation="response"), torch.float32)
     rows = read_rows(tasks() / "skill" / "train.jsonl")
     predictor = Predictor(model, tokens, response_only=True)
     prompt = predictor.prompt(rows[0])
@@ -158,14 +161,15 @@ def test_only_the_vectors_of_a_skill_are_free() -> None:
 def test_a_skill_starts_from_the_vectors_trained_with_the_adapter() -> None:
     start = checkpoint.get_vectors(checkpoint.open_checkpoint(trained()[0], torch.float32)[0])
     same_number = checkpoint.get_vectors(prepare(trained()[0], Recipe("a", experts=3), torch.float32)[0])
-    one = checkpoint.get_vectors(prepare(trained()[0], Recipe("a"), torch.float32)[0])
+    one = checkpoint.get_vectors(prepare(trained()[0], Recipe("a", expert=True), torch.float32)[0])
     for name, vector in start.items():
         np.testing.assert_array_equal(same_number[name], vector)
         np.testing.assert_allclose(one[name], vector.mean(0, keepdims=True), rtol=1e-6)
 
 
 def test_of_some_projections_a_skill_has_the_gain_alone(tmp_path: Path) -> None:
-    some, whole = learned(tmp_path, gain_only=("q_proj", "k_proj")), learned(tmp_path, name="whole")
+    some = learned(tmp_path, expert=True, gain_only=("q_proj", "k_proj"))
+    whole = learned(tmp_path, expert=True, name="whole")
     less = {name for name in whole.tensors if not name.startswith("gain.") and name.endswith((".q_proj", ".k_proj"))}
     assert len(less) == len(whole.tensors) / 3  # two kinds of three on half of the modules
     assert some.tensors.keys() == whole.tensors.keys() - less
@@ -173,7 +177,7 @@ def test_of_some_projections_a_skill_has_the_gain_alone(tmp_path: Path) -> None:
     runtime = Runtime.load(exported(False)[0])
     runtime.load_skill(some.path, prove=True)  # its golden prompts come out
 
-    recipe = Recipe("a", gain_only=("q_proj", "k_proj"))
+    recipe = Recipe("a", expert=True, gain_only=("q_proj", "k_proj"))
     model, _, _ = prepare(trained()[0], recipe, torch.float32)
     assert not any(checkpoint.get_vectors(model)[name].any() for name in less)  # neutral
     free = [name for name, p in model.named_parameters() if p.requires_grad]
@@ -182,22 +186,30 @@ def test_of_some_projections_a_skill_has_the_gain_alone(tmp_path: Path) -> None:
         prepare(trained()[0], Recipe("a", gain_only=("up_proj", "q_proj")), torch.float32)
 
 
-def test_inside_of_feed_forward_blocks_the_gain_is_all_there_is(tmp_path: Path) -> None:
-    run(tmp_path / "checkpoint", target_modules=["o_proj", "up_proj"])
-    skill, _ = learn(tasks() / "skill", tmp_path / "checkpoint", tmp_path / "one.lime", Recipe("one"), PLAN)
-    found = {(name.split(".")[0], name.rpartition(".")[2]) for name in skill.tensors}
+def test_an_export_takes_what_skills_hold_and_no_more(tmp_path: Path) -> None:
+    shared = tmp_path / "checkpoint"
+    run(shared, target_modules=["o_proj", "up_proj"])
+    one, _ = learn(tasks() / "skill", shared, tmp_path / "one.lime", Recipe("one"), PLAN)
+    found = {(name.split(".")[0], name.rpartition(".")[2]) for name in one.tensors}
+    assert found == {("gain", "up_proj"), ("gain", "o_proj"), ("shift", "o_proj")}
+    more, _ = learn(tasks() / "skill", shared, tmp_path / "more.lime", Recipe("more", expert=True), PLAN)
+    assert {name for name in more.tensors if name.startswith("expert.")} == more.tensors.keys() - one.tensors.keys()
     sizes = []
-    for gain_only in ((), ("up_proj",)):
+    for gain_only, expert in (((), True), (("up_proj",), True), (("up_proj",), False)):
         contract = export_checkpoint(
-            tmp_path / "checkpoint", tmp_path / "model", "fp32", overwrite=True, gain_only=gain_only
+            shared, tmp_path / "model", "fp32", overwrite=True, gain_only=gain_only, expert=expert
         )
         runtime = Runtime.load(tmp_path / "model")
-        runtime.load_skill(skill.path, prove=True)
+        runtime.load_skill(one.path, prove=True)
         sizes.append(contract.table.row_size)
-    assert sizes[1] < sizes[0]
-    with pytest.raises(SkillMismatchError, match=r"up_proj.* of which the model takes the gain alone"):
-        runtime.load_skill(tmp_path / "checkpoint" / "general.lime")
-    assert found == {("gain", "up_proj"), *((kind, "o_proj") for kind in ("expert", "gain", "shift"))}
+        if gain_only:
+            with pytest.raises(SkillMismatchError, match=r"up_proj.* of which the model takes the gain alone"):
+                runtime.load_skill(shared / "general.lime")
+        if expert:
+            runtime.load_skill(more.path, prove=True)
+    assert sizes[0] > sizes[1] > sizes[2]
+    with pytest.raises(SkillMismatchError, match="expert"):
+        runtime.load_skill(more.path)
 
 
 def test_every_fault_of_a_recipe_is_listed_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +217,8 @@ def test_every_fault_of_a_recipe_is_listed_before_training(tmp_path: Path, monke
     wrong: dict[str, Any] = {
         "name": "No Name",
         "experts": 2,
+        "expert": False,
+        "rank_gate": True,
         "activation": "sometimes",
         "system": "x" * 100_001,
         "gain_only": "up_proj",
@@ -223,6 +237,7 @@ def test_every_fault_of_a_recipe_is_listed_before_training(tmp_path: Path, monke
         "2 experts",
         "activation",
         "system",
+        "expert is False; a rank gate needs it",
         "gain_only is the text 'up_proj'",
         "dtype",
         "max_length",

@@ -130,6 +130,7 @@ def test_every_fault_of_a_plan_is_listed() -> None:
         "warmup": 1.5,
         "vector_scales": {"gain": -1.0, "gian": 2.0},
         "minutes": 0,
+        "optimizer": "sgd",
     }
     with pytest.raises(ConfigError) as caught:
         Plan(**wrong)
