@@ -195,7 +195,7 @@ METHODS: dict[str, Method] = {
     "lime, all kinds on up": Lime({"": _ALL}),
     "lime gain": Lime({"": _GAIN}),
     "lime expert": Lime({"": ("expert",)}),
-    "lime E=4": Lime(_MIXED, experts=4),
+    "lime E=2": Lime(_MIXED, experts=2),
     "vera": Peft("vera", lambda: VeraConfig(target_modules=list(ATTENTION), save_projection=False)),
     "lora-2": _lora(2),
     "lora-4": _lora(4),

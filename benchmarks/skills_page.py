@@ -58,6 +58,19 @@ def grouped(records: Iterable[Record]) -> Runs:
     return {method: found[method] for method in _ORDER if method in found}
 
 
+def _rates(rates: Sequence[Record]) -> str:
+    """Validation losses of every method and rate on the tasks that rates are chosen on."""
+    tasks = sorted({record["task"] for record in rates})
+    losses: dict[tuple[str, float], dict[str, float]] = {}
+    for record in rates:
+        losses.setdefault((record["method"], record["rate"]), {})[record["task"]] = record["valid_loss"]
+    rows = [
+        [method, f"{rate:g}", *(f"{found[task]:.4f}" if task in found else "" for task in tasks)]
+        for (method, rate), found in sorted(losses.items())
+    ]
+    return table(("method", "rate", *tasks), rows)
+
+
 def blocks(runs: Runs, rates: Sequence[Record]) -> dict[str, str]:
     """The tables that there is something for."""
     made: dict[str, str] = {}
@@ -74,8 +87,7 @@ def blocks(runs: Runs, rates: Sequence[Record]) -> dict[str, str]:
         ]
         made["storage"] = table(("task", "seed", "loss as trained, 32 bits", "as stored, I8", "4 bits"), rows)
     if rates:
-        rows = [[r["method"], f"{r['rate']:g}", f"{r['valid_loss']:.4f}"] for r in rates]
-        made["rates"] = table(("method", "rate", f"validation loss, {rates[0]['task']}"), rows)
+        made["rates"] = _rates(rates)
     return made
 
 
