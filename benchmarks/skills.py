@@ -120,7 +120,7 @@ class Bench:
 
         def mean(rate: float) -> float:
             found = [record for job in jobs[rate] if (record := self.rates.find(job)) is not None]
-            return sum(record["valid_loss"] for record in found) / len(found)
+            return float(sum(record["valid_loss"] for record in found) / len(found))
 
         return min(rates, key=mean)
 
