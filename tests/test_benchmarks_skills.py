@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,9 @@ def test_a_run_of_the_skill_benchmark(
 ) -> None:
     monkeypatch.setattr(skills, "RATE_STEPS", 2)
     found = [{"prompt": f"say {i}", "answer": '{"a": "b"}'} for i in range(6)]
-    for split in ("train", "valid", "test"):
-        write_rows(tmp_path / "skills" / "request_to_json" / f"{split}.jsonl", found)
+    for task in skills.RATE_TASKS:
+        for split in ("train", "valid", "test"):
+            write_rows(tmp_path / "skills" / task / f"{split}.jsonl", found)
     budget = skills.Budget(steps=2, batch=2, rows=3, max_length=100, tokens=4)
     rates = Lines(tmp_path / "rates.jsonl", (*skills.KEYS, "rate"))
     bench = skills.Bench(tmp_path, shared, budget, rates)
@@ -167,14 +169,18 @@ def test_a_run_of_the_skill_benchmark(
     record = bench.run(job)
     assert (record["metric"], record["rows_measured"]) == ("slot F1", 3)
     if method != "base":
-        losses = {line["rate"]: line["valid_loss"] for line in rates.read()}
-        assert len(losses) == 2
+        losses: dict[float, float] = defaultdict(float)
+        for line in rates.read():
+            losses[line["rate"]] += line["valid_loss"]
+        assert len(rates.read()) == len(skills.RATE_TASKS) * len(losses) == 4
         assert record["rate"] == min(losses, key=losses.__getitem__)
         assert record["bytes"] > record["smallest_bytes"] or method == "lime"
         assert bench.run(job)["loss"] == record["loss"]
     assert ("loss_4_bits" in record) == (method == "lime")
     page = skills_page.grouped([{**job, **record}])
-    assert "slot F1" in skills_page.blocks(page, rates.read())["scores"]
+    made = skills_page.blocks(page, rates.read())
+    assert "slot F1" in made["scores"]
+    assert ("rates" in made) == (method != "base")
 
 
 def test_the_most_telling_runs_come_first_and_none_is_left_out() -> None:
