@@ -134,7 +134,7 @@ def _rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     "--rate",
     "vector_rate",
     type=_RATE,
-    default=1e-2,
+    default=2e-2,
     show_default=True,
     help="Learning rate; expert vectors have 10 times it, gains 4 times, shifts 0.3 times.",
 )

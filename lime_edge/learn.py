@@ -37,7 +37,7 @@ from .vectors import kind_of, module_of
 SKILL_PLAN = Plan(
     steps=200,
     batch=8,
-    vector_rate=1e-2,
+    vector_rate=2e-2,
     vector_scales={"expert": 10.0, "gain": 4.0, "shift": 0.3},
     optimizer="signal",
     save_every=25,

@@ -169,9 +169,9 @@ def test_a_run_of_the_skill_benchmark(
     record = bench.run(job)
     assert (record["metric"], record["rows_measured"]) == ("slot F1", 3)
     if method != "base":
-        losses: dict[float, float] = defaultdict(float)
+        losses: dict[float, float] = defaultdict(lambda: 1.0)
         for line in rates.read():
-            losses[line["rate"]] += line["valid_loss"]
+            losses[line["rate"]] *= line["valid_loss"]
         assert len(rates.read()) == len(skills.RATE_TASKS) * len(losses) == 4
         assert record["rate"] == min(losses, key=losses.__getitem__)
         assert record["bytes"] > record["smallest_bytes"] or method == "lime"
