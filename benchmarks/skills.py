@@ -112,7 +112,7 @@ class Bench:
         return {"valid_loss": loss(model, tokenizer, self._rows(job["task"], "valid"))}
 
     def rate(self, family: str) -> float:
-        """The better of the family's rates, which are measured the first time: by share, since losses differ tenfold."""
+        """The better of the family's rates by geometric mean: losses differ tenfold. Measured the first time."""
         method, rates = RATES[family]
         batch, rows = self.budget.batch, self.budget.rows
         fixed = {"method": method, "seed": 0, "steps": RATE_STEPS, "batch": batch, "rows": rows}
