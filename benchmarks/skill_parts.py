@@ -33,7 +33,7 @@ SKILLS = {
     "shell": "shell_command",
     "legal": "legal_clause_type",
 }
-VARIANTS = ("whole", "4 bits", "no gain", "no shift", "no o_proj", "no up_proj", "base")
+VARIANTS = ("whole", "4 bits", "no expert", "no gain", "no shift", "no o_proj", "no up_proj", "base")
 KEYS = ("skill", "variant", "rows")
 _SHARED = SHIPPED / "smollm2-135m"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
