@@ -176,6 +176,28 @@ def test_the_whole_way(base: str, architecture: str, tmp_path: Path, monkeypatch
     assert ids_of == Plain(exported, file).answer(virtual + prompt.ids.tolist(), prompt.boundary, len(ids_of))
 
 
+@pytest.mark.parametrize("base", ALL)
+def test_one_expert_is_left_out_where_nothing_rests_on_it(base: str, tmp_path: Path) -> None:
+    made, file, model = tmp_path / "checkpoint", tmp_path / "one.lime", tmp_path / "model"
+    config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=list(ATTENTION))
+    train([str(tasks() / "tasks")], str(backbone_dir()), made, config, PLAN)
+    skill, _ = learn(tasks() / "skill", made, file, Recipe("one"), PLAN)
+    spares = base in ("lora", "lora-fa")
+    assert set(skill.kinds) == (
+        {"prefix"} if base == "prompt" else {"gain", "shift"} | set(() if spares else ("expert",))
+    )
+    export_checkpoint(made, model, "fp32", expert=not spares)
+    Runtime.load(model, threads=1).load_skill(file, prove=True)
+    if spares:
+        return
+    with pytest.raises(ConfigError, match=f"skills on {base} rest on expert vectors"):
+        export_checkpoint(made, tmp_path / "less", "fp32", expert=False)
+    with pytest.raises(ConfigError) as caught:
+        learn(tasks() / "skill", made, tmp_path / "less.lime", Recipe("less", expert=False), PLAN)
+    assert list(caught.value.faults) == [f"expert is False; {base} needs it"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("less")]
+
+
 # -- other modules than Linear ---------------------------------------------------------------------
 
 
