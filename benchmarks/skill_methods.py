@@ -18,14 +18,14 @@ from safetensors.numpy import load_file, save
 from lime_edge import backbone, checkpoint
 from lime_edge.contract import KINDS, NEUTRAL, Kind
 from lime_edge.golden import made_for, today
-from lime_edge.learn import GAIN_ONLY, Recipe, prepare
+from lime_edge.learn import GAIN_ONLY, SKILL_PLAN, Recipe, prepare
 from lime_edge.manifest import Manifest
 from lime_edge.package import write_skill
 from lime_edge.peft_config import ATTENTION, TARGETS
+from lime_edge.training import Optimizer
 from lime_edge.vectors import Array, kind_of, module_of, quantise
 
 Vectors = Mapping[str, Array]
-Optimizer = Literal["adamw", "signal"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Lime:
     experts: int = 1
     dtype: Literal["i8", "f16"] = "i8"
     family: str = "lime"
-    optimizer: Optimizer = "signal"  # of `learn.SKILL_PLAN`
+    optimizer: Optimizer = SKILL_PLAN.optimizer
 
     def holds(self, name: str) -> bool:
         """Whether the skill has this vector, ``<kind>.<module>``."""
@@ -156,10 +156,8 @@ def _backbone(shared: Path) -> Path:
     return backbone.resolve(checkpoint.read_config(shared).base_model_name_or_path or backbone.DEFAULT)
 
 
-def _lora(rank: int, targets: Sequence[str] = ATTENTION, **how: Any) -> Peft:
-    return Peft(
-        how.pop("family", "lora"), lambda: LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets)), **how
-    )
+def _lora(rank: int, targets: Sequence[str] = ATTENTION, family: str = "lora", optimizer: Optimizer = "adamw") -> Peft:
+    return Peft(family, lambda: LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets)), optimizer)
 
 
 def four_bits(vectors: Vectors) -> dict[str, Array]:

@@ -58,19 +58,6 @@ def grouped(records: Iterable[Record]) -> Runs:
     return {method: found[method] for method in _ORDER if method in found}
 
 
-def _rates(rates: Sequence[Record]) -> str:
-    """Validation losses of every method and rate on the tasks that rates are chosen on."""
-    tasks = sorted({record["task"] for record in rates})
-    losses: dict[tuple[str, float], dict[str, float]] = {}
-    for record in rates:
-        losses.setdefault((record["method"], record["rate"]), {})[record["task"]] = record["valid_loss"]
-    rows = [
-        [method, f"{rate:g}", *(f"{found[task]:.4f}" if task in found else "" for task in tasks)]
-        for (method, rate), found in sorted(losses.items())
-    ]
-    return table(("method", "rate", *tasks), rows)
-
-
 def blocks(runs: Runs, rates: Sequence[Record]) -> dict[str, str]:
     """The tables that there is something for."""
     made: dict[str, str] = {}
@@ -113,6 +100,19 @@ def _method(name: str, runs: Runs) -> list[str]:
     points = "" if higher is None else f"{100 * higher:+.1f}"
     losses = "" if worse is None else f"{worse:+.3f}"
     return [name, numbers, *sizes, str(len(runs[name])), f"{100 * score:.1f}", points, f"{loss:.3f}", losses]
+
+
+def _rates(rates: Sequence[Record]) -> str:
+    """Validation losses of every method and rate on the tasks that rates are chosen on."""
+    tasks = sorted({record["task"] for record in rates})
+    losses: dict[tuple[str, float], dict[str, float]] = {}
+    for record in rates:
+        losses.setdefault((record["method"], record["rate"]), {})[record["task"]] = record["valid_loss"]
+    rows = [
+        [method, f"{rate:g}", *(f"{found[task]:.4f}" if task in found else "" for task in tasks)]
+        for (method, rate), found in sorted(losses.items())
+    ]
+    return table(("method", "rate", *tasks), rows)
 
 
 def _parts(records: Sequence[Record]) -> str:

@@ -67,10 +67,14 @@ class Recipe:
     metric_rows: int = 100  # rows of the validation split that are measured; 0 measures nothing
     about: dict[str, str] = field(default_factory=dict)  # description, license, author, version
 
+    def needs_expert(self, base: str) -> bool:
+        """Whether the skill is nothing, or not what it should be, without expert vectors."""
+        return self.rank_gate or not BASES[base].spares_expert
+
     def on(self, base: str) -> Recipe:
         """The same with `expert` decided: one alone is not worth its bytes (docs/results-skills.md)."""
-        needed = self.experts > 1 or self.rank_gate or not BASES[base].spares_expert
-        return self if self.expert is not None else replace(self, expert=needed)
+        given = self.expert
+        return self if given is not None else replace(self, expert=self.experts > 1 or self.needs_expert(base))
 
     def learns(self, name: str) -> bool:
         """Whether the skill has this vector, ``<kind>.<module>``; `on` comes first."""
@@ -202,8 +206,8 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
             faults.append(f"{name} is {value!r}; expected a whole number from {least}")
     if config.base == "prompt" and (recipe.rank_gate or recipe.activation != "always"):
         faults.append("a skill of prompt tuning has no rank gate, and stands before the prompt: activation is always")
-    if recipe.expert is False and (recipe.rank_gate or not BASES[config.base].spares_expert):
-        faults.append("expert is False; " + ("a rank gate" if recipe.rank_gate else f"{config.base}") + " needs it")
+    if recipe.expert is False and recipe.needs_expert(config.base):
+        faults.append(f"expert is False; {'a rank gate' if recipe.rank_gate else config.base} needs it")
     if isinstance(recipe.gain_only, str):
         faults.append(f"gain_only is the text {recipe.gain_only!r}; expected names in a tuple, or None")
     if recipe.dtype not in ("i8", "f16"):

@@ -55,10 +55,10 @@ class SignalAdamW(torch.optim.Optimizer):
     def _move(self, p: torch.Tensor, group: dict[str, Any]) -> None:
         state, grad = self.state[p], p.grad
         if not state:
-            state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            state |= {"step": 0, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
         (first, second), mean, square = group["betas"], state["exp_avg"], state["exp_avg_sq"]
         state["step"] += 1
-        step = float(state["step"])
+        step = state["step"]
         mean.lerp_(grad, 1 - first)
         square.mul_(second).addcmul_(grad, grad, value=1 - second)
         root = (square / (1 - second**step)).sqrt_().add_(group["eps"])

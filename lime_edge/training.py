@@ -33,6 +33,7 @@ from .model import LimeModel
 from .optimizer import SignalAdamW
 
 _SCALED = (*KINDS, "shared", "gate")  # what may have a rate of its own
+Optimizer = Literal["adamw", "signal"]
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "signal": SignalAdamW}
 _LINE_EVERY = 20  # steps between lines where there is no terminal to draw a bar on
 
@@ -48,7 +49,7 @@ class Plan:
     vector_scales: Mapping[str, float] = field(default_factory=dict)  # of vector_rate, by kind; 1 where none is
     shared_rate: float = 4e-4  # learning rate of everything else
     weight_decay: float = 0.01  # of everything else
-    optimizer: Literal["adamw", "signal"] = "adamw"  # or AdamW that trusts a gradient by its signal (optimizer.py)
+    optimizer: Optimizer = "adamw"  # or AdamW that trusts a gradient by its signal (optimizer.py)
     warmup: float = 0.05  # share of the steps; the rate then falls linearly
     seed: int = 0
     save_every: int = 100  # steps between checkpoints and evaluations

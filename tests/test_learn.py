@@ -19,7 +19,7 @@ from lime_edge.learn import Recipe, learn, prepare
 from lime_edge.package import LIMITS, Skill, check_skill, write_skill
 from lime_edge.predict import Predictor
 from lime_edge.rows import read_rows
-from lime_edge.training import Plan
+from lime_edge.training import OPTIMIZERS, Plan
 
 from .tiny_training import backbone_dir, tasks, write_rows
 from .train_case import PLAN, dies_after, exported, run, trained
@@ -74,10 +74,11 @@ def test_a_skill_fits_its_export_and_proves_itself(recipe: dict[str, Any], tmp_p
     assert again.digest == skill.digest  # what was measured is what ships
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_learning_that_was_cut_off_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = dataclasses.replace(PLAN, steps=8, save_every=3)
+    plan = dataclasses.replace(PLAN, steps=8, save_every=3, optimizer=optimizer)
     recipe = Recipe("lime", experts=3)
     given = (tasks() / "skill", trained()[0])
     whole, _ = learn(*given, tmp_path / "whole.lime", recipe, plan)
