@@ -71,16 +71,10 @@ class Recipe:
         """Whether the skill is nothing, or not what it should be, without expert vectors."""
         return self.rank_gate or not BASES[base].spares_expert
 
-    def on(self, base: str) -> Recipe:
-        """The same with `expert` decided: one alone is not worth its bytes (docs/results-skills.md)."""
-        given = self.expert
-        return self if given is not None else replace(self, expert=self.experts > 1 or self.needs_expert(base))
-
     def learns(self, name: str) -> bool:
-        """Whether the skill has this vector, ``<kind>.<module>``; `on` comes first."""
+        """Whether the skill has this vector, ``<kind>.<module>``, if it has the kind."""
         few = GAIN_ONLY if self.gain_only is None else self.gain_only
-        kind = kind_of(name)
-        return kind == "gain" or (_projection(module_of(name)) not in few and (kind != "expert" or bool(self.expert)))
+        return kind_of(name) == "gain" or _projection(module_of(name)) not in few
 
 
 def learn(
@@ -111,9 +105,7 @@ def learn(
     Raises:
         ConfigError, DataError: naming everything that cannot be used.
     """
-    config = checkpoint.read_config(checkpoint_dir)
-    _check(recipe, config, output)
-    recipe = recipe.on(config.base)
+    _check(recipe, checkpoint.read_config(checkpoint_dir), output)
     train_rows, valid_rows = _split(data, valid, plan.seed)
     torch.manual_seed(plan.seed)  # of vectors that start at random
     model, tokenizer, where = prepare(checkpoint_dir, recipe, backbone.training_dtype())
@@ -141,7 +133,6 @@ def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any,
     """The checkpoint with a skill of the recipe's shape on it; only the skill's vectors require gradients."""
     model, tokenizer, where = checkpoint.open_checkpoint(checkpoint_dir, dtype)
     config = checkpoint.tuner(model).lime_config
-    recipe = recipe.on(config.base)
     if faults := _experts_faults(recipe, config):
         raise ConfigError(faults[0])
     shared, start = checkpoint.get_shared(model), checkpoint.get_vectors(model)
@@ -238,8 +229,11 @@ def _experts_faults(recipe: Recipe, config: LimeConfig) -> list[str]:
 
 
 def _kinds(config: LimeConfig, recipe: Recipe) -> tuple[Kind, ...]:
-    wanted = {"gain", "shift", *config.kinds} - {"expert"} | ({"rank"} if recipe.rank_gate else set())
-    return tuple(kind for kind in KINDS if kind in wanted or (kind == "expert" and recipe.expert))
+    """One expert's vector alone is not worth its bytes (docs/results-skills.md)."""
+    expert = recipe.experts > 1 or recipe.needs_expert(config.base) if recipe.expert is None else recipe.expert
+    wanted = {"gain", "shift", *config.kinds} | ({"rank"} if recipe.rank_gate else set())
+    wanted = wanted | {"expert"} if expert else wanted - {"expert"}
+    return tuple(kind for kind in KINDS if kind in wanted)
 
 
 def _split(data: Path, valid: Path | None, seed: int) -> tuple[list[Row], list[Row]]:

@@ -34,7 +34,7 @@ from .optimizer import SignalAdamW
 
 _SCALED = (*KINDS, "shared", "gate")  # what may have a rate of its own
 Optimizer = Literal["adamw", "signal"]
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "signal": SignalAdamW}
+OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "signal": SignalAdamW}
 _LINE_EVERY = 20  # steps between lines where there is no terminal to draw a bar on
 
 

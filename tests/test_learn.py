@@ -94,6 +94,13 @@ def test_learning_that_was_cut_off_goes_on_as_if_it_had_not_been(
         learn(*given, tmp_path / "new.lime", recipe, plan, resume=True)
 
 
+def test_the_plan_says_how_steps_are_taken(tmp_path: Path) -> None:
+    plans = {name: dataclasses.replace(PLAN, optimizer=name) for name in OPTIMIZERS}
+    digests = {learned(tmp_path / name, plan, metric_rows=0).digest for name, plan in plans.items()}
+    assert len(digests) == len(plans)
+    assert learning.SKILL_PLAN.optimizer == "signal"  # what the rates beside it were found with
+
+
 def test_a_skill_is_better_than_the_base_at_what_it_learned(tmp_path: Path) -> None:
     skill = learned(tmp_path, dataclasses.replace(PLAN, steps=16, vector_rate=0.1))
     (metric,) = skill.manifest.metrics

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lime_edge.optimizer import SignalAdamW
-from lime_edge.training import OPTIMIZERS
+from lime_edge.training import OPTIMIZERS, Optimizer
 
 
-def run(kind: str, grads: torch.Tensor, **options: float) -> torch.Tensor:
+def run(kind: Optimizer, grads: torch.Tensor, **options: float) -> torch.Tensor:
     """Where a parameter at 1 is after steps with these gradients."""
     parameter = torch.nn.Parameter(torch.ones_like(grads[0]))
     optimizer = OPTIMIZERS[kind]([parameter], **options)
