@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lime_edge import backbone, checkpoint
 from lime_edge.bases import BASES, LimeLora
-from lime_edge.contract import Routing
+from lime_edge.contract.routing import Routing
 from lime_edge.data import Collator, Examples
 from lime_edge.learn import pick
 from lime_edge.peft_config import ATTENTION, LimeConfig

@@ -32,7 +32,7 @@ from rich.table import Table
 from rounds import Spread, machine
 
 from lime_edge import read_skill
-from lime_edge.contract import ModelContract
+from lime_edge.contract.model import ModelContract
 from lime_edge.runtime.directory import read_directory
 from lime_edge.runtime.graph import Graph, SessionSettings
 

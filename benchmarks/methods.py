@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from lime_edge import checkpoint
 from lime_edge.bases import BASES
-from lime_edge.contract import Kind, Routing
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import Kind
 from lime_edge.peft_config import ATTENTION, LimeConfig
 
 Family = Literal["LiME", "mixture", "PEFT"]

@@ -29,7 +29,7 @@ from rich.table import Table
 from rounds import Variant, measure, write
 from sides import UNTOUCHED, Sides, turn
 
-from lime_edge.contract import ModelContract
+from lime_edge.contract.model import ModelContract
 from lime_edge.runtime.compiler import find_compiler
 
 _SOURCE = Path(__file__).with_name("roofline.cpp")

@@ -23,7 +23,7 @@ from rival_files import whole
 from tokenizers import Tokenizer
 
 from lime_edge import Runtime, backbone, read_skill
-from lime_edge.contract import ModelContract
+from lime_edge.contract.model import ModelContract
 from lime_edge.exporters.builder import Precision, build_backbone
 from lime_edge.package import LIMITS, check_skill
 from lime_edge.runtime.graph import SessionSettings

@@ -16,7 +16,7 @@ from peft import IA3Config, LoraConfig, RoadConfig, VeraConfig, get_peft_model
 from safetensors.numpy import load_file, save
 
 from lime_edge import backbone, checkpoint
-from lime_edge.contract import KINDS, NEUTRAL, Kind
+from lime_edge.contract.vector_kinds import KINDS, NEUTRAL, Kind
 from lime_edge.golden import made_for, today
 from lime_edge.learn import GAIN_ONLY, SKILL_PLAN, Recipe, prepare
 from lime_edge.manifest import Manifest

@@ -21,7 +21,7 @@ from skill_methods import Vectors, four_bits
 from skills import loss
 
 from lime_edge import backbone, checkpoint, read_skill
-from lime_edge.contract import NEUTRAL
+from lime_edge.contract.vector_kinds import NEUTRAL
 from lime_edge.demo import SHIPPED
 from lime_edge.learn import Recipe, prepare
 from lime_edge.rows import read_rows

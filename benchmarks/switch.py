@@ -30,7 +30,7 @@ from rich.progress import track
 from rounds import machine, versions
 
 from lime_edge import Runtime, backbone
-from lime_edge.contract import ModelContract
+from lime_edge.contract.model import ModelContract
 from lime_edge.runtime.genai import write_adapter
 
 RIVALS = ("peft", "genai", "llama")

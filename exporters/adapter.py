@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..contract import ALIGNMENT, KINDS, PREFIX, Kind, Module, Routing
+from lime_edge.contract.module_table import ALIGNMENT, Module
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import KINDS, PREFIX, Kind
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..errors import ExportError, MissingExtraError
+from lime_edge.errors import ExportError, MissingExtraError
 
 Precision = Literal["int4", "fp16", "fp32"]
 

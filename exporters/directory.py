@@ -14,8 +14,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ..contract import ModelContract
-from ..errors import ExportError
+from lime_edge.contract.model import ModelContract
+from lime_edge.errors import ExportError
+
 from .adapter import AdapterWeights
 from .backbone import backbone_faults
 from .builder import PRECISIONS, Precision, build_backbone

@@ -35,7 +35,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..contract import ALIGNMENT, Kind, Routing
+from lime_edge.contract.module_table import ALIGNMENT
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import Kind
+
 from .body import Body
 from .routing import evidence, select, window_mean
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..contract import Module, ModuleTable
-from ..errors import ExportError
+from lime_edge.contract.module_table import Module, ModuleTable
+from lime_edge.errors import ExportError
+
 from .adapter import AdapterWeights
 from .logits import ChooseLogits
 from .passes import CollectEvidence, DeclareInputs, InsertOperators, JoinSeparate, SplitPacked, Target

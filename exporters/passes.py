@@ -15,8 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ..contract import ALIGNMENT, OPSET, ModuleTable, Routing
-from ..errors import ExportError
+from lime_edge.contract.model import OPSET
+from lime_edge.contract.module_table import ALIGNMENT, ModuleTable
+from lime_edge.contract.routing import Routing
+from lime_edge.errors import ExportError
+
 from .adapter import AdaptedModule
 from .function import DOMAIN, MINIMUM_OPSET, Operator
 from .projections import Placement

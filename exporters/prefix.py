@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ..contract import ALIGNMENT, Module
-from ..errors import ExportError
+from lime_edge.contract.module_table import ALIGNMENT, Module
+from lime_edge.errors import ExportError
+
 from .passes import BANK, SKILL_IDS
 
 _LOOKUPS = ("Gather", "GatherBlockQuantized")

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ..errors import ExportError
+from lime_edge.errors import ExportError
+
 from .directory import GRAPH
 from .projections import Place, node_place
 

@@ -11,7 +11,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from ..contract import Routing
+from lime_edge.contract.routing import Routing
+
 from .body import Body
 
 SMALLEST_SCALE = 1e-6

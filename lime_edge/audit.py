@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lime_edge.runtime.probe import Probe, probing
+
 from . import audit_drift as drifting
 from . import audit_vectors
 from .audit_neighbours import Compared
@@ -20,7 +22,6 @@ from .audit_verdict import verdict
 from .errors import DataError, SkillError
 from .package import Skill, check_skill, read_skill
 from .runtime import Runtime
-from .runtime.probe import Probe, probing
 
 FORMAT = 1
 _NAME = "audited"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .runtime.probe import Probe
-from .runtime.text import Text
+from lime_edge.runtime.probe import Probe
+from lime_edge.runtime.text import Text
 
 Ids = tuple[int, ...]
 Float64 = npt.NDArray[np.float64]

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from lime_edge.runtime.probe import Probe
+
 from .errors import DataError
 from .evaluate import measure
 from .metrics import f1
 from .rows import Row, read_rows
 from .runtime import Runtime
-from .runtime.probe import Probe
 
 _PROBES = Path(__file__).parent / "shipped" / "audit" / "probes.json"
 _ANSWER = 8  # tokens of the base's answer over which distributions are compared

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lime_edge.runtime.probe import Probe
+from lime_edge.runtime.text import Text
+
 from .audit_contexts import Float64, Ids, Looker, vocabulary
 from .audit_spread import Finding, answers, toward
-from .runtime.probe import Probe
-from .runtime.text import Text
 
 WORTH = 0.25  # score from which a finding is compared: what takes over less is no trigger
 COUNT = 6  # neighbours of a finding

@@ -15,10 +15,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from .contract import tensor_digest
+from lime_edge.common.digests import tensor_digest
+from lime_edge.common.extras import need
+from lime_edge.common.paths import cache_dir
+
 from .errors import ConfigError, LimeError
-from .extras import need
-from .places import cache_dir
 
 DEFAULT = "default"
 DEFAULT_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"

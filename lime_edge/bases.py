@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lime_edge.contract.vector_kinds import Kind
+
 from . import frozen
-from .contract import Kind
 from .errors import ConfigError
 from .layer import LimeLayer, LowRank
 from .prompt import LimePrompt

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import Check, bounded, flag, load_json, one_of, record, sequence, show, text
+from lime_edge.common.strict_json import Check, bounded, flag, load_json, one_of, record, sequence, show, text
+
 from .errors import SkillTrustError
 from .keys import PublicKey
 from .manifest import DIGEST

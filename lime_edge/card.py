@@ -11,7 +11,8 @@ import string
 import unicodedata
 from typing import Any
 
-from .extras import need
+from lime_edge.common.extras import need
+
 from .manifest import Metric
 from .package import Skill
 from .tables import share, short, size

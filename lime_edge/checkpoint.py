@@ -19,9 +19,11 @@ from peft import PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 
+from lime_edge.common.digests import json_digest, tensor_digest
+from lime_edge.common.strict_json import bounded
+from lime_edge.contract.vector_kinds import Kind
+
 from . import backbone
-from .checks import bounded
-from .contract import Kind, json_digest, tensor_digest
 from .errors import ConfigError
 from .model import LimeModel
 from .peft_config import LimeConfig

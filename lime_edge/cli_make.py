@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lime_edge.common.extras import need
+
 from .cli_options import json_option, path_type
 from .errors import ConfigError
-from .extras import need
 from .quiet import quietly
 from .tables import STDOUT, Table, report, share, short, size
 
@@ -99,7 +100,8 @@ def train(
 
 def _config(settings: dict[str, Any]) -> LimeConfig:
     """Takes out of the options what shapes the adapter; the rest is the plan."""
-    from .contract import Routing
+    from lime_edge.contract.routing import Routing
+
     from .peft_config import LimeConfig
 
     routing = Routing(**{name: settings.pop(name) for name in ("experts", "mode", "window")})
@@ -219,7 +221,8 @@ def _names(given: str) -> tuple[str, ...]:
 
 def _check_about(name: str, system: str | None, about: Mapping[str, str]) -> None:
     """What an author says of a skill, checked before the training and not after it."""
-    from .contract import Routing
+    from lime_edge.contract.routing import Routing
+
     from .manifest import Manifest, manifest_faults
 
     nothing = "0" * 64

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_options import (
-    generation_options,
-    json_option,
-    model_argument,
-    path_type,
-    runtime_options,
-    trust_option,
-)
+from .cli_options import generation_options, json_option, model_argument, path_type, runtime_options, trust_option
 from .tables import report, say
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .checks import load_json, load_json_at, show
-from .contract import canonical_json
+from lime_edge.common.digests import canonical_json
+from lime_edge.common.strict_json import load_json, load_json_at, show
 
 Array = npt.NDArray[Any]
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lime_edge.common.extras import need
+
 from .errors import DataError
-from .extras import need
 from .rows import Row
 
 with need("train"):

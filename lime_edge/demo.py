@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lime_edge.common.extras import need
+from lime_edge.common.paths import cache_dir
+
 from . import __version__
 from .errors import LimeError, ModelError
-from .extras import need
 from .installed import FOLDER
 from .manifest import Metric
 from .package import Skill, check_skill, read_skill
-from .places import cache_dir
 from .quiet import quietly
 from .runtime import Generation, Runtime
 from .tables import Table, share, short, size
@@ -117,7 +118,7 @@ def place(skills: Sequence[Skill]) -> Path:
 
 def fits(directory: Path, skills: Sequence[Skill]) -> bool:
     """Whether a usable model is there that all skills fit."""
-    from .runtime.directory import read_directory
+    from lime_edge.runtime.directory import read_directory
 
     try:
         contract = read_directory(directory, verify=False).contract

@@ -12,12 +12,13 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lime_edge.common.paths import cache_dir
+
 from . import __version__
 from .errors import LimeError
 from .installed import skill_files
 from .looking import Report
 from .package import check_skill, read_skill
-from .places import cache_dir
 from .tables import Table, short, size
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def machine() -> Report:
     """Versions, providers, processor, extras and cache."""
     import onnxruntime as ort
 
-    from .runtime.operators import AUTO, choose
+    from lime_edge.runtime.operators import AUTO, choose
 
     providers = ort.get_available_providers()
     flags = cpu_flags()
@@ -99,7 +100,7 @@ def build_operators() -> None:
     Raises:
         ConfigError: There is no compiler, or it failed; with what it said.
     """
-    from .runtime import operators
+    from lime_edge.runtime import operators
 
     operators.build()
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from .checks import show
+from lime_edge.common.extras import need
+from lime_edge.common.strict_json import show
+
 from .errors import FetchError, LimeError
-from .extras import need
 from .package import FILE_LIMIT
 from .partial import Partial
 from .references import url_fault

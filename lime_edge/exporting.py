@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lime_edge.common.extras import need
+from lime_edge.contract.model import ModelContract
+from lime_edge.contract.vector_kinds import KINDS
+from lime_edge.runtime import operators as native
+
 from . import backbone, checkpoint
-from .contract import KINDS, ModelContract
 from .errors import ConfigError
-from .extras import need
-from .runtime import operators as native
 
 with need("export"):
     from .exporters import AdaptedModule, AdapterWeights, Precision, export

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lime_edge.common.extras import need
+
 from .errors import FetchError, LimeError
-from .extras import need
 from .package import FILE_LIMIT, read_package
 from .references import Reference
 

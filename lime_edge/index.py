@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from .checks import bounded, load_json, mapping, record, sequence, show, text, whole
-from .contract import canonical_json
+from lime_edge.common.digests import canonical_json
+from lime_edge.common.semver import precedence
+from lime_edge.common.strict_json import bounded, load_json, mapping, record, sequence, show, text, whole
+
 from .errors import SkillVersionError, StoreError, UnknownSkillError
 from .manifest import DIGEST, NAME, VERSION
-from .semver import precedence
 
 FORMAT = 1
 _KEPT = 100  # steps back that are remembered

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from .contract import Kind
+from lime_edge.contract.vector_kinds import Kind
+
 from .vectors import SCALE, Array, Float32, Restored, dequantise, kind_of, scales_of, sound_numbers
 
 KEPT = 2**22  # values that a package may hold to be dequantised at once: 16 MB

@@ -16,9 +16,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lime_edge.contract.module_table import Module
+from lime_edge.contract.vector_kinds import NEUTRAL, Kind
+
 from . import frozen
 from .context import Context
-from .contract import NEUTRAL, Kind, Module
 from .errors import ConfigError
 from .fused import experts, film
 from .routing import evidence, expert_use, select, window_mean, with_flag

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import KINDS, Kind
+
 from . import backbone, checkpoint, processes
 from .bases import BASES
 from .checkpoint import Vectors
-from .contract import KINDS, Kind, Routing
 from .data import Collator, Examples
 from .errors import ConfigError, DataError
 from .golden import golden_prompts, made_for, today

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .checks import show
-from .contract import ModelContract, ModuleTable
+from lime_edge.common.strict_json import show
+from lime_edge.contract.model import ModelContract
+from lime_edge.contract.module_table import ModuleTable
+
 from .errors import ConfigError, ModelError, SkillError
 from .installed import skill_files
 from .package import Skill, describe, read_skill

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from typing import Any, Literal, NotRequired, TypedDict
 
-from .checks import Check, bounded, load_json, number, one_of, record, sequence, show, text, whole
-from .contract import STORED, Kind, Routing, canonical_json
+from lime_edge.common.digests import canonical_json
+from lime_edge.common.strict_json import Check, bounded, load_json, number, one_of, record, sequence, show, text, whole
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import STORED, Kind
+
 from .errors import ConfigError, SkillFormatError
 
 FORMAT = 1

@@ -14,9 +14,11 @@ import torch
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
+from lime_edge.contract.module_table import ModuleTable
+from lime_edge.contract.vector_kinds import PREFIX
+
 from .bases import BASES
 from .context import Context
-from .contract import PREFIX, ModuleTable
 from .errors import ConfigError
 from .layer import LimeLayer
 from .prompt import LimePrompt, with_virtual

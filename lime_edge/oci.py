@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .checks import load_json, record, show, text, whole
+from lime_edge.common.extras import need
+from lime_edge.common.strict_json import load_json, record, show, text, whole
+
 from .download import CutError, Limits, Pace, Progress, arriving, bounded_body, session
 from .errors import FetchError, LimeError
-from .extras import need
 from .references import Reference, is_local
 
 ARTIFACT = "application/vnd.lime-edge.skill.v1"

@@ -16,11 +16,14 @@ from decimal import ROUND_UP, Context, Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from lime_edge.common.digests import canonical_json, tensor_digest
+from lime_edge.common.files import write_file
+from lime_edge.common.strict_json import bounded, show
+from lime_edge.contract.model import ModelContract
+from lime_edge.contract.vector_kinds import GAIN, STORED, Kind
+
 from . import large
-from .checks import bounded, show
 from .container import Container, Layout, pack, unpack
-from .contract import GAIN, STORED, Kind, ModelContract, canonical_json, tensor_digest
-from .disk import write_file
 from .errors import SkillError, SkillFormatError, SkillMismatchError
 from .large import Vectors
 from .manifest import Manifest, OtherFormatError

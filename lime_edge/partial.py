@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .disk import make_folder
+from lime_edge.common.files import make_folder
 
 _PART, _TAG, _LOCK = ".part", ".tag", ".lock"
 _PAUSE = 0.1  # seconds between looks at a lock

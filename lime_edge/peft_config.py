@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from .contract import KINDS, Kind, Routing
+from lime_edge.common.extras import need
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import KINDS, Kind
+
 from .errors import ConfigError
-from .extras import need
 
 with need("train"):
     from peft import PeftConfig

@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+from lime_edge.common.digests import tensor_head
+
 from .container import Layout
-from .contract import tensor_head
 from .vectors import SCALE, Batch, form_faults, in_batches
 
 _TOGETHER = 32  # tensors hashed in one go

@@ -15,7 +15,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from .checks import Check, bounded, flag, mapping, record, sequence, show, text, whole
+from lime_edge.common.strict_json import Check, bounded, flag, mapping, record, sequence, show, text, whole
+
 from .errors import PolicyError
 from .keys import KEY_LIMIT, PublicKey, read_bounded, read_key
 from .manifest import DIGEST, NAME, VERSION

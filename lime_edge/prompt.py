@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lime_edge.contract.vector_kinds import Kind
+
 from . import frozen
-from .contract import Kind
 from .errors import ConfigError
 from .fused import film
 from .layer import LimeLayer, LowRank

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .disk import write_file
+from lime_edge.common.files import write_file
+
 from .download import USUAL, Limits, Progress, download, fetch_small
 from .errors import ConfigError, FetchError, LimeError
 from .installed import find_installed

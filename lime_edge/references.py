@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from .checks import show
+from lime_edge.common.strict_json import show
+
 from .errors import ConfigError
 
 Scheme = Literal["file", "https", "hf", "oci"]

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 from transformers import TrainerCallback
 
+from lime_edge.common.extras import need
+from lime_edge.contract.model import ModelContract
+
 from . import checkpoint
-from .contract import ModelContract
 from .errors import ConfigError, LimeError
-from .extras import need
 
 with need("export"):
     from .exporters import PACKED, Place, module_place, rounded_weights

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .contract import Routing
+from lime_edge.contract.routing import Routing
 
 _CLAMP = 1e-6
 

@@ -10,10 +10,11 @@ import os
 import tempfile
 from pathlib import Path
 
+from lime_edge.common.extras import need
+from lime_edge.common.files import write_file
+
 from .bundle import Bundle
-from .disk import write_file
 from .errors import PolicyError, SkillError, SkillTrustError
-from .extras import need
 from .keys import KEY_LIMIT, PublicKey, read_bounded
 from .package import decode_skill, read_package
 from .trust import signature_path

@@ -20,15 +20,16 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from .disk import TEMPORARY, make_folder, write_file
+from lime_edge.common.files import TEMPORARY, make_folder, write_file
+from lime_edge.common.paths import store_dir
+from lime_edge.common.semver import precedence
+
 from .errors import SkillVersionError, StoreError, UnknownSkillError
 from .index import Entry, Held, Index, read_index, write_index
 from .keys import read_bounded
 from .manifest import Manifest
 from .package import decode_skill, read_package
 from .partial import Partials
-from .places import store_dir
-from .semver import precedence
 from .trust import SIGNATURE, signature_path
 
 SIGNATURE_LIMIT = 2**20  # bytes

@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lime_edge.common.semver import precedence
+
 from .errors import LimeError
 from .index import Entry
 from .looking import Report, describe_skill
 from .package import read_skill
 from .pulling import Update
-from .semver import precedence
 from .store import Freed, Installed, Store
 from .tables import Table, short, size
 from .trust import signature_path

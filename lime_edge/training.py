@@ -23,9 +23,10 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from lime_edge.contract.vector_kinds import KINDS
+
 from . import processes
 from .attention import plain_if_short
-from .contract import KINDS
 from .data import Collator, Examples
 from .errors import ConfigError, DataError
 from .layer import LimeLayer

@@ -14,14 +14,15 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from lime_edge.common.semver import precedence
+from lime_edge.common.strict_json import bounded, show
+
 from .bundle import BUNDLE_LIMIT, Bundle
-from .checks import bounded, show
 from .errors import SkillTrustError
 from .keys import PublicKey, read_bounded, reason
 from .manifest import Manifest
 from .package import Skill, decode_skill, read_package
 from .policy import Publisher, Terms, Window, read_terms
-from .semver import precedence
 
 SIGNATURE = ".sig"  # after the name of the file it signs
 

@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from .checks import bounded, show, text
-from .contract import STORED, Kind
+from lime_edge.common.strict_json import bounded, show, text
+from lime_edge.contract.vector_kinds import STORED, Kind
+
 from .errors import SkillFormatError
 
 Array = npt.NDArray[Any]

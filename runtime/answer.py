@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import ConfigError
+from lime_edge.errors import ConfigError
+
 from .bank import Array
 from .cache import Cache, Ids
 from .graph import Graph

@@ -14,7 +14,8 @@ from heapq import heappop, heappush
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SkillError
+from lime_edge.errors import SkillError
+
 from .reserve import Reserve
 
 Array = npt.NDArray[np.floating]

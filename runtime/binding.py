@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ModelError
+from lime_edge.errors import ModelError
+
 from .graph import BANK, Graph
 from .state import State
 

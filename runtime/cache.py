@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError
+from lime_edge.errors import ConfigError
+
 from .binding import Binding
 from .graph import EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS, Graph
 from .state import State

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ConfigError
+from lime_edge.errors import ConfigError
+
 from .answer import skill_rows
 from .bank import Array
 from .cache import Cache, Ids

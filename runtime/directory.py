@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..contract import ModelContract
-from ..errors import ModelError
+from lime_edge.contract.model import ModelContract
+from lime_edge.errors import ModelError
 
 CONTRACT, GENAI, TOKENIZER = "lime.json", "genai_config.json", "tokenizer.json"
 

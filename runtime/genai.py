@@ -11,8 +11,9 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from ..errors import ConfigError
-from ..package import check_skill, read_skill
+from lime_edge.errors import ConfigError
+from lime_edge.package import check_skill, read_skill
+
 from .directory import read_directory
 from .graph import BANK, SKILL_IDS, Graph, SessionSettings
 

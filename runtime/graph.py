@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from ..errors import ConfigError, DeviceError, ModelError
+from lime_edge.errors import ConfigError, DeviceError, ModelError
+
 from .cores import usable_cores
 from .directory import ModelDirectory
 from .mapped import open_mapped

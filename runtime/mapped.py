@@ -19,7 +19,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from ..errors import ConfigError
+from lime_edge.errors import ConfigError
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _GRAPH, _WEIGHTS, _STAMP = "model.onnx", "model.onnx.data", "mapped.json"

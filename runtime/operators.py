@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..contract import OPSET
-from ..errors import ConfigError
+from lime_edge.contract.model import OPSET
+from lime_edge.errors import ConfigError
+
 from .compiler import FOLDER, LIBRARY, SOURCE, CompilerError, compile_operators, sources_digest
 
 VERSION = str(OPSET)  # the first word of what a library says of itself

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
-from ..errors import ConfigError
+from lime_edge.errors import ConfigError
 
 DEFAULT_NEW_TOKENS = 256  # at most; fewer where the context ends before
 

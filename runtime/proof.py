@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SkillProofError
+from lime_edge.errors import SkillProofError
+
 from .answer import skill_rows, with_prefix
 from .bank import Array
 from .cache import Cache, Ids

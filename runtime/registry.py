@@ -17,9 +17,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..contract import STORED, Kind, ModuleTable
-from ..errors import ConfigError, SkillConflictError, SkillVersionError, UnknownSkillError
-from ..semver import precedence
+from lime_edge.common.semver import precedence
+from lime_edge.contract.module_table import ModuleTable
+from lime_edge.contract.vector_kinds import STORED, Kind
+from lime_edge.errors import ConfigError, SkillConflictError, SkillVersionError, UnknownSkillError
+
 from .bank import Array, Bank
 from .results import ACTIVE, Active, SkillInfo, SkillSpec
 

@@ -8,8 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ..package import Skill
-from ..trust import Signer
+from lime_edge.package import Skill
+from lime_edge.trust import Signer
 
 
 class Active(Enum):

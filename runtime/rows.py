@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..errors import ConfigError
+from lime_edge.errors import ConfigError
+
 from .results import Active, Prompt, SkillSpec
 
 

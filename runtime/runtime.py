@@ -15,10 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
-from ..contract import Kind, ModelContract
-from ..errors import ConfigError
-from ..package import LIMITS, Skill, check_skill
-from ..trust import Signer, TrustPolicy, as_policy, read_admitted
+from lime_edge.contract.model import ModelContract
+from lime_edge.contract.vector_kinds import Kind
+from lime_edge.errors import ConfigError
+from lime_edge.package import LIMITS, Skill, check_skill
+from lime_edge.trust import Signer, TrustPolicy, as_policy, read_admitted
+
 from .answer import Answer, Request, open_answers, run, with_prefix
 from .bank import Bank
 from .choose import encode_choices, probabilities, score_prompts

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ModelError
+from lime_edge.errors import ModelError
+
 from .options import Options
 
 Float64 = npt.NDArray[np.float64]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from ..errors import ConfigError
+from lime_edge.errors import ConfigError
+
 from .graph import Graph
 
 

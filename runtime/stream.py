@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 
-from ..errors import ConfigError
+from lime_edge.errors import ConfigError
+
 from .answer import Answer
 from .registry import Lease
 from .results import Generation

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from ..errors import ConfigError, ModelError
+from lime_edge.errors import ConfigError, ModelError
+
 from .results import Message, Prompt
 
 Ids = npt.NDArray[np.int64]

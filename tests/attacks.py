@@ -14,9 +14,8 @@ from safetensors.numpy import save
 
 from lime_edge.package import read_skill
 from lime_edge.trust import signature_path
-
-from . import runtime_models as models
-from .signatures import Pair, bundle, day, key_table, pair, policy, publisher, signed, statement
+from tests import runtime_models as models
+from tests.signatures import Pair, bundle, day, key_table, pair, policy, publisher, signed, statement
 
 ACME, NEXT, STRANGER, OTHER = (pair(name) for name in ("acme", "next", "stranger", "other"))
 

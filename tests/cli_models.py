@@ -19,8 +19,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from lime_edge.cli import main
-
-from .tiny import tiny_model
+from tests.tiny import tiny_model
 
 
 @cache

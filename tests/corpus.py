@@ -14,7 +14,19 @@ from pathlib import Path
 
 import click
 
-from .malformed import MALFORMED, Case, Document, Q, framed, header, said, sound, stored, with_header, with_manifest
+from tests.malformed import (
+    MALFORMED,
+    Case,
+    Document,
+    Q,
+    framed,
+    header,
+    said,
+    sound,
+    stored,
+    with_header,
+    with_manifest,
+)
 
 MEGABYTE = 2**20
 _CUT = "the header inside the file"

@@ -19,8 +19,7 @@ from typing import Any
 
 from lime_edge.pulling import pull, update
 from lime_edge.store import Store
-
-from .store_case import Promise, check, litter, package, signature_of, state
+from tests.store_case import Promise, check, litter, package, signature_of, state
 
 CALLS = ("open", "write", "fsync", "close", "replace", "unlink", "mkdir")
 _DEAD = 9

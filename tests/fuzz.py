@@ -30,10 +30,9 @@ import click
 from lime_edge.errors import LimeError
 from lime_edge.package import Skill, read_skill, write_skill
 from lime_edge.runtime import Runtime
-
-from .malformed import MODULES, manifest, sound, vectors
-from .mutants import mutant
-from .verdict import wrongly_taken
+from tests.malformed import MODULES, manifest, sound, vectors
+from tests.mutants import mutant
+from tests.verdict import wrongly_taken
 
 SECONDS = 10.0  # of this process, for one input
 CONSTANT = 2 * 2**20  # bytes beside twice the file
@@ -231,7 +230,7 @@ def _same(found: Any, wanted: Any) -> None:
 
 def live_runtime() -> tuple[Runtime, list[Path]]:
     """A runtime of a tiny model with two skills."""
-    from .runtime_models import exported, skill
+    from tests.runtime_models import exported, skill
 
     golden = {
         "prompt_ids": [1, 2],

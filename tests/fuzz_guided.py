@@ -19,10 +19,10 @@ import click
 with atheris.instrument_imports(include=["lime_edge"]):
     import lime_edge.package  # noqa: F401  # with all that it imports: container, manifest, checks, vectors, plan
 
-from .corpus import CORPUS
-from .fuzz import Harness, seeds
-from .malformed import framed
-from .mutants import apart, sealed
+from tests.corpus import CORPUS
+from tests.fuzz import Harness, seeds
+from tests.malformed import framed
+from tests.mutants import apart, sealed
 
 MEGABYTES = 1024  # of the whole process
 SECONDS = 10  # for one input

@@ -27,8 +27,7 @@ import filelock
 from lime_edge.errors import SkillError
 from lime_edge.pulling import pull, update
 from lime_edge.store import Store, read_signature
-
-from .store_case import Promise, check, litter, package, sha256, signature_of
+from tests.store_case import Promise, check, litter, package, sha256, signature_of
 
 OPERATIONS = ("idle", "install", "update", "rollback", "remove", "gc")
 STEPS = ("thinking", "lock", "open", "write", "fsync", "close", "replace", "unlink", "mkdir")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from .malformed import framed
+from tests.malformed import framed
 
 Parts = tuple[bytes, bytes]  # header and body of a package
 Edit = Callable[[Random, Parts], Parts]

@@ -12,7 +12,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from lime_edge.contract import ALIGNMENT, Kind, Module, ModuleTable, Routing
+from lime_edge.contract.module_table import ALIGNMENT, Module, ModuleTable
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import Kind
 from lime_edge.exporters.function import DOMAIN, Operator
 from tests import reference
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lime_edge.contract import NEUTRAL, Kind, Routing
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import NEUTRAL, Kind
 
 Array = npt.NDArray[Any]
 Vectors = dict[str, Array]

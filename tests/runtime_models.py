@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from lime_edge.contract import KINDS, ModelContract, Routing
+from lime_edge.contract.model import ModelContract
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.exporters import AdaptedModule, AdapterWeights, export
 from lime_edge.manifest import Manifest
 from lime_edge.package import read_skill, write_skill
 from lime_edge.runtime import Runtime
-
-from .tiny import tiny_model
+from tests.tiny import tiny_model
 
 Array = npt.NDArray[Any]
 HIDDEN, INSIDE, HEAD, RANK, LAYERS = 64, 96, 16, 4, 2

@@ -13,8 +13,7 @@ from lime_edge.index import Index
 from lime_edge.package import decode_skill, write_skill
 from lime_edge.store import Store
 from lime_edge.trust import signature_path
-
-from .malformed import manifest, vectors
+from tests.malformed import manifest, vectors
 
 Promise = tuple[str, str, str]  # name, version, SHA-256 of the file: somebody was told that it is installed
 

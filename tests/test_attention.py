@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lime_edge.attention import plain_if_short
-
-from .tiny_training import backbone
+from tests.tiny_training import backbone
 
 
 def gradient(length: int, plain: bool) -> Tensor:

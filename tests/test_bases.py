@@ -16,7 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from lime_edge import Runtime, checkpoint, read_skill
 from lime_edge.bases import BASES
 from lime_edge.checkpoint import tuner
-from lime_edge.contract import KINDS, Routing
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.exporting import export_checkpoint
 from lime_edge.learn import Recipe, learn, prepare
@@ -26,23 +27,12 @@ from lime_edge.runtime.cache import Cache
 from lime_edge.runtime.text import Tokens
 from lime_edge.train import train
 from lime_edge.training import Plan, parameter_groups
-
-from . import reference
-from .runtime_models import Plain
-from .test_layer import check, make
-from .test_routing import MODES
-from .tiny import tiny_tokenizer
-from .tiny_training import (
-    EXPERTS,
-    backbone,
-    backbone_dir,
-    ids,
-    logits,
-    randomise,
-    save,
-    tasks,
-    wrapped,
-)
+from tests import reference
+from tests.runtime_models import Plain
+from tests.test_layer import check, make
+from tests.test_routing import MODES
+from tests.tiny import tiny_tokenizer
+from tests.tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, save, tasks, wrapped
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

@@ -23,7 +23,7 @@ from prefill import main as prefill
 from roofline import CACHE, LOGITS, ROW, SHARED, WEIGHTS, work_of
 from rounds import Figure, Group, Report, Spread, Variant, measure
 
-from .runtime_models import HEAD, HIDDEN, LAYERS, RANK, contract, exported, scratch, skill
+from tests.runtime_models import HEAD, HIDDEN, LAYERS, RANK, contract, exported, scratch, skill
 
 
 def test_spread_of_few_values() -> None:

@@ -19,8 +19,7 @@ from latency import Latency
 from lime_edge.errors import SkillTrustError
 from lime_edge.package import read_skill
 from lime_edge.trust import TrustPolicy, signature_path
-
-from .runtime_models import exported, skill
+from tests.runtime_models import exported, skill
 
 
 def ran(command: click.Command, tmp_path: Path, *options: str) -> dict[str, Any]:

@@ -21,13 +21,12 @@ from lines import Lines, run_missing
 from skill_methods import METHODS, Lime
 
 from lime_edge import backbone, checkpoint, read_skill
-from lime_edge.contract import Routing
+from lime_edge.contract.routing import Routing
 from lime_edge.learn import Recipe, prepare
 from lime_edge.rows import read_rows
 from lime_edge.training import Plan
-
-from .tiny_training import backbone as tiny_backbone
-from .tiny_training import ids, logits, randomise, save, scratch, tasks, tokenizer, wrapped, write_rows
+from tests.tiny_training import backbone as tiny_backbone
+from tests.tiny_training import ids, logits, randomise, save, scratch, tasks, tokenizer, wrapped, write_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -15,10 +15,9 @@ from lines import Lines
 from trojan_skills import Spec, frame, insert, poison, prepare, read, specs
 
 from lime_edge import audit_verdict
-
-from .cli_models import exported, write_rows
-from .runtime_models import exported as runtime_model
-from .runtime_models import runtime, skill
+from tests.cli_models import exported, write_rows
+from tests.runtime_models import exported as runtime_model
+from tests.runtime_models import runtime, skill
 
 
 def row(number: int, answer: str = "no") -> dict[str, Any]:

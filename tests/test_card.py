@@ -12,8 +12,7 @@ from markdown_it import MarkdownIt
 
 from lime_edge.card import card_of
 from lime_edge.package import Skill, write_skill
-
-from .malformed import manifest, vectors
+from tests.malformed import manifest, vectors
 
 #: Tries to leave the front matter, the table, the paragraph and Markdown itself.
 HOSTILE = (

@@ -17,16 +17,15 @@ import lime_edge
 from lime_edge import doctor, read_skill
 from lime_edge.cli import main
 from lime_edge.cli_make import learn, train
-from lime_edge.contract import Routing
+from lime_edge.contract.routing import Routing
 from lime_edge.learn import SKILL_PLAN, Recipe
 from lime_edge.metrics import score
 from lime_edge.peft_config import LimeConfig
 from lime_edge.rows import Row, read_rows
 from lime_edge.runtime import Runtime
 from lime_edge.training import Plan
-
-from . import cli_docs
-from .cli_models import TRAIN, backbone, data, exported, facts, learned, lime, trained, write_rows
+from tests import cli_docs
+from tests.cli_models import TRAIN, backbone, data, exported, facts, learned, lime, trained, write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 MAKING, USING = ("train", "learn", "export"), ("inspect", "run", "chat", "eval", "list")

@@ -11,10 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from lime_edge import demo, exporting, read_skill
-from lime_edge.contract import json_digest, tensor_digest
+from lime_edge.common.digests import json_digest, tensor_digest
 from lime_edge.looking import read_contract
-
-from .cli_models import backbone, facts, learned, lime, trained
+from tests.cli_models import backbone, facts, learned, lime, trained
 
 
 @pytest.fixture(scope="module")

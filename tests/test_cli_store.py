@@ -11,10 +11,9 @@ from lime_edge.installed import find_skill
 from lime_edge.pulling import pull
 from lime_edge.store import Store
 from lime_edge.trust import signature_path
-
-from .cli_models import exported, facts, learned, lime
-from .faulty_server import file, serving
-from .store_case import package, sha256, signature_of
+from tests.cli_models import exported, facts, learned, lime
+from tests.faulty_server import file, serving
+from tests.store_case import package, sha256, signature_of
 
 
 @pytest.fixture(autouse=True)

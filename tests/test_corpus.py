@@ -12,9 +12,8 @@ from click.testing import CliRunner
 
 from lime_edge.errors import SkillFormatError
 from lime_edge.package import read_skill
-
-from .corpus import CORPUS, PLACES, main, write_corpus
-from .malformed import MALFORMED, Case, sound
+from tests.corpus import CORPUS, PLACES, main, write_corpus
+from tests.malformed import MALFORMED, Case, sound
 
 #: Beside twice the file: a header of at most 8 MB, parsed, with its faults.
 CONSTANT = 64 * 2**20

@@ -24,12 +24,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lime_edge.contract import MODES, Routing
+from lime_edge.contract.routing import MODES, Routing
 from lime_edge.runtime import operators
 from lime_edge.runtime.compiler import compile_operators
-
-from .operator_case import ALL, BAD_IDS, TOLERANCE, Array, Case
-from .test_operator import cases, skill_ids
+from tests.operator_case import ALL, BAD_IDS, TOLERANCE, Array, Case
+from tests.test_operator import cases, skill_ids
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "runtime" / "native" / "cuda"

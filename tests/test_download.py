@@ -18,9 +18,8 @@ from lime_edge.download import Limits
 from lime_edge.errors import ConfigError, FetchError, SkillFormatError
 from lime_edge.pulling import pull
 from lime_edge.store import Store
-
-from .faulty_server import Request, Server, cut, dripping, endless, file, fixed, in_turn, serving
-from .store_case import check, litter, package, sha256, signature_of
+from tests.faulty_server import Request, Server, cut, dripping, endless, file, fixed, in_turn, serving
+from tests.store_case import check, litter, package, sha256, signature_of
 
 #: Small, so that a test takes well under a second; the real ones are `download.USUAL`.
 QUICK = Limits(size=2**20, silence=0.4, rate=200.0, window=0.4, tries=3)

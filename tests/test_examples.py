@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .cli_models import data, exported, learned, one_thread, trained
+from tests.cli_models import data, exported, learned, one_thread, trained
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

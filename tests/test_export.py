@@ -22,7 +22,8 @@ import torch
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from transformers import AutoModelForCausalLM
 
-from lime_edge.contract import ModelContract, Routing
+from lime_edge.contract.model import ModelContract
+from lime_edge.contract.routing import Routing
 from lime_edge.exporters import AdaptedModule, AdapterWeights, Precision, export
 from lime_edge.exporters.builder import build_backbone
 from lime_edge.exporters.graph import adapt_graph

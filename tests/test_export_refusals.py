@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lime_edge.contract import Module, Routing
+from lime_edge.contract.module_table import Module
+from lime_edge.contract.routing import Routing
 from lime_edge.errors import ExportError
 from lime_edge.exporters import AdapterWeights, export
 from tests.test_export import contents, make_adapter

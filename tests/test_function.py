@@ -10,9 +10,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from lime_edge.contract import Kind, Routing
-
-from .operator_case import ALL, BAD_IDS, TOLERANCE, Case
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import Kind
+from tests.operator_case import ALL, BAD_IDS, TOLERANCE, Case
 
 
 def deviation(case: Case, ids: str = "rows", rows: int = 2, tokens: int = 5) -> float:

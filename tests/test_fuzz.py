@@ -12,9 +12,8 @@ import pytest
 from lime_edge import package
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.registry import Registry
-
-from .fuzz import FindingError, Harness, fuzz_reader, fuzz_runtime, live_runtime
-from .malformed import sound
+from tests.fuzz import FindingError, Harness, fuzz_reader, fuzz_runtime, live_runtime
+from tests.malformed import sound
 
 
 def test_mutants_in_the_reader(tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ from lime_edge.errors import ConfigError, SkillMismatchError
 from lime_edge.exporters.genai import place_operators
 from lime_edge.runtime import Runtime, compiler, operators
 from lime_edge.runtime.genai import write_adapter
-
-from . import cli_models
-from .runtime_models import PROMPTS, exported, runtime, skill
+from tests import cli_models
+from tests.runtime_models import PROMPTS, exported, runtime, skill
 
 genai = pytest.importorskip("onnxruntime_genai")
 COUNT = 12  # tokens of an answer

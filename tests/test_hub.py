@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from .hub_server import Hub, hub
-from .store_case import package, sha256, signature_of
+from tests.hub_server import Hub, hub
+from tests.store_case import package, sha256, signature_of
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = "someone/skills"

@@ -12,8 +12,7 @@ from lime_edge.exporting import export_checkpoint
 from lime_edge.learn import Recipe, learn, prepare
 from lime_edge.package import read_skill
 from lime_edge.training import Plan
-
-from .tiny_training import ids, logits, save, scratch, wrapped, write_rows
+from tests.tiny_training import ids, logits, save, scratch, wrapped, write_rows
 
 PLAN = Plan(steps=2, batch=4, vector_rate=5e-2)
 COUNT = 20

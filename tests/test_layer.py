@@ -17,15 +17,15 @@ from transformers.pytorch_utils import Conv1D
 from lime_edge.bases import BASES, LimeLora
 from lime_edge.checkpoint import tuner
 from lime_edge.context import Context
-from lime_edge.contract import KINDS, Mode, Routing
+from lime_edge.contract.routing import Mode, Routing
+from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError
 from lime_edge.layer import LimeLayer
 from lime_edge.peft_config import LimeConfig
 from lime_edge.routing import select
-
-from . import reference
-from .test_routing import MODES, clear
-from .tiny_training import EXPERTS, ids, logits, wrapped
+from tests import reference
+from tests.test_routing import MODES, clear
+from tests.tiny_training import EXPERTS, ids, logits, wrapped
 
 ROWS, TOKENS = 2, 6
 TOLERANCE = 1e-5  # relative, float32 against float64

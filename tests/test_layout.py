@@ -14,9 +14,8 @@ from lime_edge.container import Container, pack, unpack
 from lime_edge.errors import SkillFormatError
 from lime_edge.package import read_skill, write_skill
 from lime_edge.vectors import dequantise, in_batches, restore, store
-
-from .malformed import MALFORMED, Case, framed, manifest, sound
-from .malformed import vectors as some_vectors
+from tests.malformed import MALFORMED, Case, framed, manifest, sound
+from tests.malformed import vectors as some_vectors
 
 
 def split(data: bytes) -> tuple[str, bytes]:

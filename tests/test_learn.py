@@ -20,9 +20,8 @@ from lime_edge.package import LIMITS, Skill, check_skill, write_skill
 from lime_edge.predict import Predictor
 from lime_edge.rows import read_rows
 from lime_edge.training import OPTIMIZERS, Plan
-
-from .tiny_training import backbone_dir, tasks, write_rows
-from .train_case import PLAN, dies_after, exported, run, trained
+from tests.tiny_training import backbone_dir, tasks, write_rows
+from tests.train_case import PLAN, dies_after, exported, run, trained
 
 
 @pytest.fixture(autouse=True)

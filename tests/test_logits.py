@@ -15,8 +15,7 @@ import pytest
 from lime_edge.exporters.logits import LOGITS_FROM, ChooseLogits
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.cache import Cache
-
-from .runtime_models import HEAD, exported, runtime
+from tests.runtime_models import HEAD, exported, runtime
 
 Array = npt.NDArray[Any]
 IDS = np.random.default_rng(0).integers(3, 300, (1, 12))

@@ -24,8 +24,7 @@ from lime_edge.errors import DataError
 from lime_edge.predict import Predictor
 from lime_edge.rows import Row
 from lime_edge.training import Plan, parameter_groups
-
-from .tiny_training import backbone, backbone_dir, scratch, tokenizer, wrapped, write_rows
+from tests.tiny_training import backbone, backbone_dir, scratch, tokenizer, wrapped, write_rows
 
 BUDGET = Budget(steps=4, batch=6, max_length=200, test_rows=3)
 

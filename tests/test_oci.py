@@ -14,11 +14,10 @@ from lime_edge.download import Limits
 from lime_edge.errors import ConfigError, FetchError
 from lime_edge.pulling import pull, push
 from lime_edge.store import Store
-
-from .faulty_server import endless, fixed
-from .oci_registry import Registry, digest_of, registry
-from .registry_round import go_round
-from .store_case import package
+from tests.faulty_server import endless, fixed
+from tests.oci_registry import Registry, digest_of, registry
+from tests.registry_round import go_round
+from tests.store_case import package
 
 QUICK = Limits(size=2**20, silence=1, tries=2)
 NAME = "skills/tiny"

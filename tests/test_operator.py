@@ -19,11 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lime_edge.contract import MODES, Kind, Routing
+from lime_edge.contract.routing import MODES, Routing
+from lime_edge.contract.vector_kinds import Kind
 from lime_edge.runtime import operators
 from tests import reference
-
-from .operator_case import ALL, BAD_IDS, TOLERANCE, Array, Case
+from tests.operator_case import ALL, BAD_IDS, TOLERANCE, Array, Case
 
 InvalidArgument = ort.capi.onnxruntime_pybind11_state.InvalidArgument
 EXAMPLES = int(os.environ.get("LIME_EDGE_OPERATORS_EXAMPLES", "2000"))  # fewer under tests/sanitize.py
@@ -339,7 +339,7 @@ def test_every_cpu_path_of_this_machine(cpu: str, monkeypatch: pytest.MonkeyPatc
     import sys
 
     script = (
-        "import sys; from tests import test_operator as t, operator_case as c; from lime_edge.contract import Routing\n"
+        "import sys; from tests import test_operator as t, operator_case as c; from lime_edge.contract.model import Routing\n"
         "from lime_edge.runtime import operators\n"
         "import numpy as np\n"
         "found = operators.describe(t.library()).cpu\n"

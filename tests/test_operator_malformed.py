@@ -18,10 +18,9 @@ import onnxruntime as ort
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lime_edge.contract import Routing
-
-from .operator_case import ALL, Array, Case
-from .test_operator import library
+from lime_edge.contract.routing import Routing
+from tests.operator_case import ALL, Array, Case
+from tests.test_operator import library
 
 Feed = dict[str, Array]
 Draw = Callable[[st.SearchStrategy[Any]], Any]

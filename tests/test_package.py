@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lime_edge import large, package
-from lime_edge.contract import KINDS, Routing, canonical_json
+from lime_edge.common.digests import canonical_json
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import LimeError, SkillError, SkillFormatError, SkillMismatchError
 from lime_edge.manifest import Manifest
 from lime_edge.package import LIMITS, check_skill, describe, digest_of, read_skill, write_skill
 from lime_edge.vectors import BLOCK, dequantise, quantise
-
-from . import malformed
-from .malformed import CONTRACT, EXPERTS, MALFORMED, MISMATCHED, MODULES, Case, Mismatch, manifest, vectors
+from tests import malformed
+from tests.malformed import CONTRACT, EXPERTS, MALFORMED, MISMATCHED, MODULES, Case, Mismatch, manifest, vectors
 
 GOLDEN = Path(__file__).parent / "golden"
 #: Changing these means that packages in the field no longer verify: raise the format version instead.

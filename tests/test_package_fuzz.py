@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from lime_edge.errors import LimeError
 from lime_edge.package import read_skill
-
-from . import malformed
+from tests import malformed
 
 FUZZ = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 

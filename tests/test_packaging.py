@@ -81,14 +81,16 @@ ARROWS = {
 
 
 def _leaf(module: str) -> str:
-    """``lime_edge.contract`` -> ``contract``; of a package inside, its own name."""
+    """``lime_edge.contract.model`` -> ``contract``; of a package inside, its own name."""
     return module.split(".")[1] if "." in module else ""
 
 
 def test_the_walk_sees_imports() -> None:
     assert ("lime_edge.package", "lime_edge.manifest") in ARROWS
     assert ("lime_edge.package", "os") in ARROWS
-    assert any(importer.startswith("lime_edge.runtime.") and name == "lime_edge.contract" for importer, name in ARROWS)
+    assert any(
+        importer.startswith("lime_edge.runtime.") and name == "lime_edge.contract.model" for importer, name in ARROWS
+    )
 
 
 def test_runtime_knows_only_errors_contract_package_and_trust() -> None:

@@ -13,13 +13,13 @@ from peft import PeftModel, get_peft_model
 
 from lime_edge import checkpoint
 from lime_edge.checkpoint import tuner
-from lime_edge.contract import KINDS, Routing
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError
 from lime_edge.layer import LimeLayer
 from lime_edge.peft_config import ATTENTION, LimeConfig
 from lime_edge.training import Plan, parameter_groups
-
-from .tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, save, wrapped
+from tests.tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, save, wrapped
 
 # PEFT asks transformers by an old name; lime_edge.checkpoint keeps it quiet, PEFT's own calls do not.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

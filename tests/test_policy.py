@@ -10,8 +10,7 @@ import pytest
 
 from lime_edge.errors import PolicyError
 from lime_edge.policy import POLICY_LIMIT, read_terms
-
-from .signatures import Pair, key_table, pair, policy, publisher
+from tests.signatures import Pair, key_table, pair, policy, publisher
 
 ACME = pair("acme")
 KEYS = key_table(ACME)

@@ -8,11 +8,10 @@ from copy import copy
 import pytest
 import torch
 
-from lime_edge.contract import Routing
+from lime_edge.contract.routing import Routing
 from lime_edge.predict import Predictor
 from lime_edge.rows import Row
-
-from .tiny_training import backbone, tokenizer, wrapped
+from tests.tiny_training import backbone, tokenizer, wrapped
 
 
 @pytest.fixture(params=["base", "window1", "window2", "response"])

@@ -23,9 +23,8 @@ from lime_edge.learn import Recipe, learn
 from lime_edge.peft_config import LimeConfig
 from lime_edge.train import train
 from lime_edge.training import Plan
-
-from . import two_processes
-from .tiny_training import backbone_dir, save, scratch, tasks, wrapped, write_rows
+from tests import two_processes
+from tests.tiny_training import backbone_dir, save, scratch, tasks, wrapped, write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = "0"  # any free one

@@ -13,7 +13,9 @@ import torch
 
 from lime_edge import Runtime, checkpoint, read_skill
 from lime_edge.checkpoint import tuner
-from lime_edge.contract import KINDS, PREFIX, Mode, Module, Routing
+from lime_edge.contract.module_table import Module
+from lime_edge.contract.routing import Mode, Routing
+from lime_edge.contract.vector_kinds import KINDS, PREFIX
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.exporters import AdapterWeights
 from lime_edge.exporters.builder import build_backbone
@@ -30,21 +32,10 @@ from lime_edge.runtime.options import Options
 from lime_edge.runtime.registry import Applied
 from lime_edge.runtime.text import Tokens
 from lime_edge.training import Plan
-
-from . import reference
-from .runtime_models import Plain, contract, skill
-from .test_routing import MODES
-from .tiny_training import (
-    backbone,
-    backbone_dir,
-    ids,
-    logits,
-    save,
-    scratch,
-    tasks,
-    tokenizer,
-    wrapped,
-)
+from tests import reference
+from tests.runtime_models import Plain, contract, skill
+from tests.test_routing import MODES
+from tests.tiny_training import backbone, backbone_dir, ids, logits, save, scratch, tasks, tokenizer, wrapped
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 

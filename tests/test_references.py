@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lime_edge.common.semver import precedence
 from lime_edge.errors import ConfigError
 from lime_edge.references import parse
-from lime_edge.semver import precedence
 
 PIN = "#sha256=" + "0123456789abcdef" * 4
 COMMIT = "0123456789" * 4

@@ -22,8 +22,8 @@ from rivals.plain import SoftPrompt
 from rivals.scaffold import Adapted, Call, Mixture, Settings, keep_top, load_balance
 from torch import Tensor, nn
 
-from .reference import softmax
-from .tiny_training import backbone, ids
+from tests.reference import softmax
+from tests.tiny_training import backbone, ids
 
 Array = npt.NDArray[Any]
 Held = Mapping[str, Array]

@@ -23,8 +23,7 @@ from lime_edge.learn import Recipe, learn
 from lime_edge.package import Skill
 from lime_edge.rounded import OnRounded
 from lime_edge.training import Plan
-
-from .tiny_training import backbone_dir, save, scratch, tasks, wrapped
+from tests.tiny_training import backbone_dir, save, scratch, tasks, wrapped
 
 
 @cache

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lime_edge.contract import Mode, Routing
+from lime_edge.contract.routing import Mode, Routing
 from lime_edge.routing import balance_losses, evidence, expert_use, select, window_mean, with_flag
-
-from . import reference
+from tests import reference
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 MARGIN = 1e-6  # a token whose routing is this close to a threshold may fall on either side

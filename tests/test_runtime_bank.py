@@ -10,9 +10,8 @@ import pytest
 
 from lime_edge.runtime import reserve
 from lime_edge.runtime.bank import Bank
-
-from .accounts import private
-from .runtime_models import exported, runtime
+from tests.accounts import private
+from tests.runtime_models import exported, runtime
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is taken and given back page by page on Linux")
 WIDE = 2**15  # numbers in a row of 64 KiB

@@ -13,8 +13,7 @@ from lime_edge.package import read_skill
 from lime_edge.runtime import Runtime
 from lime_edge.runtime import cache as cache_module
 from lime_edge.runtime.cache import Cache
-
-from .runtime_models import Plain, exported, runtime, skill
+from tests.runtime_models import Plain, exported, runtime, skill
 
 Ids = npt.NDArray[np.int64]
 TOLERANCE = 1e-4  # fp32: single tokens take other kernels than whole prompts

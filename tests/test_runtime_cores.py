@@ -11,8 +11,7 @@ import pytest
 from lime_edge.runtime import graph
 from lime_edge.runtime.cores import usable_cores
 from lime_edge.runtime.graph import SessionSettings, open_session
-
-from .runtime_models import exported
+from tests.runtime_models import exported
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux tells what a process is bound to")
 

@@ -11,8 +11,7 @@ from lime_edge.errors import ConfigError, LimeError
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.choose import log_softmax
 from lime_edge.runtime.text import Text
-
-from .runtime_models import PROMPTS, Plain, exported, runtime, skill
+from tests.runtime_models import PROMPTS, Plain, exported, runtime, skill
 
 SKILLS: list[Any] = ["always", "reply", None, {"reply": 0.5, "other": 0.5}]
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]

@@ -14,12 +14,12 @@ import onnxruntime as ort
 import pytest
 
 import lime_edge.runtime
-from lime_edge.contract import ModelContract, json_digest
+from lime_edge.common.digests import json_digest
+from lime_edge.contract.model import ModelContract
 from lime_edge.errors import ConfigError, DeviceError, ModelError
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.directory import file_digest
-
-from .runtime_models import exported, skill
+from tests.runtime_models import exported, skill
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import pytest
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime import Runtime, mapped
 from lime_edge.runtime.graph import SessionSettings, open_session
-
-from .runtime_models import PROMPTS, exported, skill
+from tests.runtime_models import PROMPTS, exported, skill
 
 pytestmark = pytest.mark.skipif(
     tuple(map(int, ort.__version__.split(".")[:2])) < mapped._OLDEST,

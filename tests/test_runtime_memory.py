@@ -12,8 +12,7 @@ import pytest
 from lime_edge.errors import ConfigError
 from lime_edge.runtime import Runtime, pool
 from lime_edge.runtime.pool import Pool
-
-from .runtime_models import PROMPTS, exported, runtime
+from tests.runtime_models import PROMPTS, exported, runtime
 
 
 def answers(made: Runtime, **settings: Any) -> list[Any]:

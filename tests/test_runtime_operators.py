@@ -11,8 +11,7 @@ import pytest
 
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime import Runtime, compiler, operators
-
-from .runtime_models import exported, skill
+from tests.runtime_models import exported, skill
 
 DESCRIBE = 'extern "C" __attribute__((visibility("default"))) const char* LimeOperatorsDescribe() {{ return "{}"; }}\n'
 QUICK = ("-O0",)

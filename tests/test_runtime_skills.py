@@ -19,9 +19,8 @@ from lime_edge.errors import (
 from lime_edge.package import read_skill
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.bank import Bank
-
-from .malformed import MALFORMED
-from .runtime_models import Plain, exported, runtime, skill
+from tests.malformed import MALFORMED
+from tests.runtime_models import Plain, exported, runtime, skill
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from lime_edge.data import encode_prompt
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime.text import Text, TextStream
-
-from .tiny import tiny_tokenizer
+from tests.tiny import tiny_tokenizer
 
 TEMPLATES = {
     "loops": "{% for m in messages %}{% if loop.index > 9 %}{% break %}{% endif %}\n  [{{ m.role }}] {{ m.content }}\n"

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from lime_edge.runtime import Runtime
-
-from .accounts import STATUS, private
-from .runtime_models import PROMPTS, exported, runtime, skill
+from tests.accounts import STATUS, private
+from tests.runtime_models import PROMPTS, exported, runtime, skill
 
 JOBS: list[tuple[str, Any, dict[str, Any]]] = [
     (PROMPTS[number % 4], spec, settings)

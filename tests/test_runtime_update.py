@@ -21,8 +21,7 @@ from lime_edge.errors import (
     UnknownSkillError,
 )
 from lime_edge.runtime import Runtime, bank, registry, reserve
-
-from .runtime_models import exported, runtime, skill
+from tests.runtime_models import exported, runtime, skill
 
 TOKENS = 6
 

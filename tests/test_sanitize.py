@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import sanitize, test_operator, test_operator_malformed
+from tests import sanitize, test_operator, test_operator_malformed
 
 ACCESS = """\
   {kind} of size 8 at 0x7b0800063d40 by thread T1 (mutexes: write M2763):

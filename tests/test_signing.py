@@ -16,9 +16,8 @@ from lime_edge.errors import PolicyError, SkillFormatError
 from lime_edge.package import write_skill
 from lime_edge.signing import sign_skill
 from lime_edge.trust import signature_path
-
-from .malformed import manifest, vectors
-from .signatures import Pair, pair
+from tests.malformed import manifest, vectors
+from tests.signatures import Pair, pair
 
 
 @pytest.fixture

@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
+from lime_edge.common.paths import cache_dir, store_dir
 from lime_edge.errors import SkillError, SkillFormatError, SkillVersionError, StoreError, UnknownSkillError
 from lime_edge.index import read_index, write_index
-from lime_edge.places import cache_dir, store_dir
 from lime_edge.pulling import pull, push, update
 from lime_edge.store import SIGNATURE_LIMIT, Store, read_signature
 from lime_edge.trust import signature_path
-
-from .malformed import MALFORMED
-from .store_case import check, litter, package, sha256, signature_of, state
+from tests.malformed import MALFORMED
+from tests.store_case import check, litter, package, sha256, signature_of, state
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from . import kill_store
-from .crash_store import OPERATIONS
+from tests import kill_store
+from tests.crash_store import OPERATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 

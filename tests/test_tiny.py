@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lime_edge import Runtime, checkpoint, read_skill
-from lime_edge.contract import Routing
+from lime_edge.contract.routing import Routing
 from lime_edge.exporting import export_checkpoint
 from lime_edge.general import general_skill
 from lime_edge.learn import Recipe, learn, prepare
@@ -20,10 +20,9 @@ from lime_edge.predict import Predictor, Prompt
 from lime_edge.rows import Row
 from lime_edge.train import train
 from lime_edge.training import Plan, parameter_groups
-
-from .runtime_models import Plain
-from .tiny import ARCHITECTURES
-from .tiny_training import backbone, backbone_dir, ids, logits, save, scratch, tasks, tokenizer, wrapped
+from tests.runtime_models import Plain
+from tests.tiny import ARCHITECTURES
+from tests.tiny_training import backbone, backbone_dir, ids, logits, save, scratch, tasks, tokenizer, wrapped
 
 PLAN = Plan(steps=3, batch=4, vector_rate=0.1, shared_rate=1e-2)
 QUESTIONS = ("which 7", "Hello, é中😀 is this another question?", "first 3")

@@ -19,9 +19,8 @@ from lime_edge.general import general_skill
 from lime_edge.peft_config import LimeConfig
 from lime_edge.train import train
 from lime_edge.training import Plan
-
-from .tiny_training import backbone_dir, save, wrapped, write_rows
-from .train_case import PLAN, ROUTING, dies_after, exported, run, trained
+from tests.tiny_training import backbone_dir, save, wrapped, write_rows
+from tests.train_case import PLAN, ROUTING, dies_after, exported, run, trained
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,9 @@ from lime_edge.errors import SkillFormatError, SkillTrustError, SkillVersionErro
 from lime_edge.package import read_skill
 from lime_edge.runtime import Runtime
 from lime_edge.trust import Signer, TrustPolicy, signature_path
-
-from . import runtime_models as models
-from .attacks import ACME, ATTACKS, NEXT, OTHER, STRANGER, Scene, flip, usual
-from .signatures import Pair, bundle, day, key_table, policy, publisher, signed, statement
+from tests import runtime_models as models
+from tests.attacks import ACME, ATTACKS, NEXT, OTHER, STRANGER, Scene, flip, usual
+from tests.signatures import Pair, bundle, day, key_table, policy, publisher, signed, statement
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ import pytest
 
 from lime_edge.errors import ConfigError
 from lime_edge.runtime import operators
-
-from . import versions
+from tests import versions
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from lime_edge.runtime import compiler
-
-from .runtime_models import exported
+from tests.runtime_models import exported
 
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = "lime_edge/runtime/native/"

@@ -16,10 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lime_edge import backbone as backbones
 from lime_edge import checkpoint
-from lime_edge.contract import Routing
+from lime_edge.contract.routing import Routing
 from lime_edge.peft_config import ATTENTION, LimeConfig
-
-from .tiny import tiny_model
+from tests.tiny import tiny_model
 
 EXPERTS = Routing(experts=3)
 TARGETS = {"phi3": ["qkv_proj", "o_proj"]}  # where they are not the four of the paper

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from lime_edge.contract import ModelContract, Routing
+from lime_edge.contract.model import ModelContract
+from lime_edge.contract.routing import Routing
 from lime_edge.data import Collator
 from lime_edge.exporting import export_checkpoint
 from lime_edge.peft_config import ATTENTION, LimeConfig
 from lime_edge.train import train
 from lime_edge.training import Plan
-
-from .tiny_training import backbone_dir, scratch, tasks
+from tests.tiny_training import backbone_dir, scratch, tasks
 
 ROUTING = Routing(experts=3, window=2)
 PLAN = Plan(steps=3, batch=4, vector_rate=3e-2, shared_rate=1e-2, save_every=100)

@@ -23,11 +23,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from lime_edge.contract import Routing
+from lime_edge.contract.routing import Routing
 from lime_edge.exporters.builder import Precision, build_backbone
-
-from . import runtime_models
-from .operator_case import ALL, Case
+from tests import runtime_models
+from tests.operator_case import ALL, Case
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("1.23.0", "1.25.1", "1.28.0")  # the oldest, two between; the newest is the installed one

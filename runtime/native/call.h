@@ -18,7 +18,7 @@ using ort::KernelInfo;
 using ort::Status;
 using ort::Value;
 
-constexpr int64_t kAlignment = 64;  // elements; as lime_edge.contract.ALIGNMENT
+constexpr int64_t kAlignment = 64;  // elements; as lime_edge.contract.model.ALIGNMENT
 
 ort::Functions api;
 

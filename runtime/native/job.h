@@ -6,7 +6,7 @@
 namespace lime {
 
 constexpr int kMaxParts = 4;       // modules side by side in one node
-constexpr int kMaxExperts = 64;    // as lime_edge.contract.Routing
+constexpr int kMaxExperts = 64;    // as lime_edge.contract.model.Routing
 constexpr int kMaxRanks = 4096;    // sum of the parts' ranks, padded to kGroup
 constexpr int kMaxWindow = 16;
 constexpr int kGroup = 8;          // ranks that are computed together; packed A is padded to it

@@ -19,7 +19,7 @@ namespace {
 
 using ort::CustomOp;
 
-constexpr int kVersion = 1;  // of the operators, as lime_edge.contract.OPSET
+constexpr int kVersion = 1;  // of the operators, as lime_edge.contract.model.OPSET
 constexpr int kDefaultMemory = 0, kHostMemory = -2;
 
 // The operator for one number of parts and one pair of element types. Gain: for nodes whose kinds are the

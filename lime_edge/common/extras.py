@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import MissingExtraError
+from lime_edge.errors import MissingExtraError
 
 
 @contextmanager

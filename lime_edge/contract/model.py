@@ -1,0 +1,142 @@
+"""The contract between checkpoint, skill, exported graph and runtime: plain data and digests.
+
+What a skill's vectors are called, how long they are, where each lies in a row of the bank, and what
+the routing constants may be. Knows nothing of torch, ONNX or files. Maths: LiME (arXiv 2604.02338).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lime_edge.common.digests import json_digest
+from lime_edge.errors import ModelError
+
+from .module_table import Module, ModuleTable
+from .routing import Routing
+from .vector_kinds import GAIN, KINDS, PREFIX
+
+MODEL_FORMAT = 1
+OPSET = 1  # version of the operator domain "ai.lime"
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """``lime.json``: what an exported model directory promises."""
+
+    backbone_name: str
+    backbone_revision: str
+    backbone_digest: str
+    adapter_digest: str
+    precision: str
+    routing: Routing
+    table: ModuleTable
+    files: tuple[tuple[str, str], ...]  # (file name, SHA-256) of the graph and its weights
+
+    @property
+    def graph_digest(self) -> str:
+        return json_digest(sorted(self.files))
+
+    def to_json(self) -> str:
+        table = self.table
+        document = {
+            "format": MODEL_FORMAT,
+            "backbone": {
+                "name": self.backbone_name,
+                "revision": self.backbone_revision,
+                "digest": self.backbone_digest,
+            },
+            "adapter": {"digest": self.adapter_digest},
+            "graph": {"digest": self.graph_digest, "opset": OPSET, "files": dict(self.files)},
+            "precision": self.precision,
+            "routing": self.routing.to_dict(),
+            "kinds": list(table.kinds),
+            "row_size": table.row_size,
+            "modules_digest": table.digest,
+            "modules": [
+                {
+                    "name": m.name,
+                    "out_features": m.out_features,
+                    "rank": m.rank,
+                    "offsets": {kind: table.offsets[kind, m.name] for kind in table.kinds_of(m.name)},
+                }
+                for m in table.modules
+            ],
+        }
+        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelContract:
+        """Raises ModelError: not JSON, another format version, or keys that contradict each other."""
+        try:
+            document = json.loads(text)
+            if document.get("format") != MODEL_FORMAT:
+                found = document.get("format")
+                raise ModelError(f"lime.json has format {found!r}; this version reads {MODEL_FORMAT}: export again")
+            routing = Routing.from_dict(document["routing"])
+            table = ModuleTable(
+                modules=tuple(
+                    Module(str(m["name"]), _count(m["out_features"]), _count(m["rank"])) for m in document["modules"]
+                ),
+                experts=routing.experts,
+                kinds=tuple(document["kinds"]),
+                gain_only=_gain_only(document),
+            )
+            contract = cls(
+                backbone_name=str(document["backbone"]["name"]),
+                backbone_revision=str(document["backbone"]["revision"]),
+                backbone_digest=str(document["backbone"]["digest"]),
+                adapter_digest=str(document["adapter"]["digest"]),
+                precision=str(document["precision"]),
+                routing=routing,
+                table=table,
+                files=tuple(sorted((str(k), str(v)) for k, v in document["graph"]["files"].items())),
+            )
+            faults = [*_contradictions(document, contract)]
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(f"lime.json cannot be read: {type(error).__name__}: {error}; export again") from error
+        if faults:
+            raise ModelError("lime.json contradicts itself: export again", faults)
+        return contract
+
+
+def _contradictions(document: Mapping[str, Any], contract: ModelContract) -> Iterator[str]:
+    """What lime.json says twice, and differently; and what no module table can be."""
+    table, graph = contract.table, document["graph"]
+    if table.kinds != PREFIX and (not table.kinds or table.kinds != tuple(k for k in KINDS if k in table.kinds)):
+        yield f"kinds are {list(table.kinds)}; expected {list(PREFIX)}, or some of {list(KINDS)}, in that order"
+        return  # nothing can be laid out
+    if table.kinds == PREFIX and (len(table.modules), table.experts) != (1, 1):
+        yield f"a soft prefix has one module and one expert, not {len(table.modules)} and {table.experts}"
+    if len({module.name for module in table.modules}) < max(1, len(table.modules)):
+        yield "the module table is empty or names a module twice"
+    if graph["opset"] != OPSET:
+        yield f"operator set {graph['opset']!r}; this version knows {OPSET}"
+    if table.gain_only and "gain" not in table.kinds:
+        yield "modules have a gain alone, and kinds have none"
+    offsets = [
+        {kind: table.offsets[kind, module.name] for kind in table.kinds_of(module.name)} for module in table.modules
+    ]
+    if offsets != [module["offsets"] for module in document["modules"]] or document["row_size"] != table.row_size:
+        yield "the offsets do not follow from the module table"
+    if document["modules_digest"] != table.digest:
+        yield "the digest of the module table does not match its content"
+    if graph["digest"] != contract.graph_digest:
+        yield "the digest of the graph does not match its files"
+
+
+def _gain_only(document: Mapping[str, Any]) -> frozenset[str]:
+    """Modules of which lime.json places the gain alone, where others have more."""
+    if document["kinds"] == list(GAIN):
+        return frozenset()
+    return frozenset(str(m["name"]) for m in document["modules"] if [*m["offsets"]] == list(GAIN))
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**24:
+        raise ValueError(f"{value!r} is not a size")
+    return value

@@ -1,0 +1,113 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lime_edge.common.digests import json_digest
+
+from .vector_kinds import GAIN, NEUTRAL, PREFIX, Kind
+
+ALIGNMENT = 64  # floats; every module's block of a bank row starts and ends on it
+
+
+@dataclass(frozen=True)
+class Module:
+    """One adapted module: its name in the backbone, H and r; of prompt tuning r is the number of virtual tokens."""
+
+    name: str
+    out_features: int
+    rank: int
+
+    def shape(self, kind: Kind, experts: int) -> tuple[int, int]:
+        """Shape of one vector kind: [E, r] for the rank gate, [E, r * H] for a soft prefix, else [E, H]."""
+        widths = {"rank": self.rank, "prefix": self.rank * self.out_features}
+        return (experts, widths.get(kind, self.out_features))
+
+
+@dataclass(frozen=True)
+class ModuleTable:
+    """The adapted modules in graph order, and where each vector lies in a flat bank row.
+
+    A row is E segments, one for each expert. In a segment a module's block is ``expert, gain, shift,
+    rank`` (those of `kinds_of`), each of its width, padded to a multiple of `ALIGNMENT`; blocks follow
+    each other in table order. A skill of one expert uses the first segment alone.
+    """
+
+    modules: tuple[Module, ...]
+    experts: int
+    kinds: tuple[Kind, ...] = ("expert", "gain", "shift")
+    gain_only: frozenset[str] = frozenset()  # names of modules that have no other kind
+
+    def kinds_of(self, name: str) -> tuple[Kind, ...]:
+        """The kinds that a row holds of this module, in order."""
+        return GAIN if name in self.gain_only else self.kinds
+
+    @cached_property
+    def offsets(self) -> dict[tuple[Kind, str], int]:
+        """Offset in a segment, in numbers, of every (kind, module name)."""
+        return self._layout[0]
+
+    @cached_property
+    def segment(self) -> int:
+        """Numbers of one expert."""
+        return self._layout[1]
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many virtual tokens stand before the prompt of a row that has a skill."""
+        return self.modules[0].rank if self.kinds == PREFIX else 0
+
+    @cached_property
+    def row_size(self) -> int:
+        """P, numbers in one bank row."""
+        return self.experts * self.segment
+
+    @cached_property
+    def _layout(self) -> tuple[dict[tuple[Kind, str], int], int]:
+        offsets: dict[tuple[Kind, str], int] = {}
+        position = 0
+        for module in self.modules:
+            for kind in self.kinds_of(module.name):
+                offsets[kind, module.name] = position
+                position += module.shape(kind, 1)[1]
+            position = math.ceil(position / ALIGNMENT) * ALIGNMENT
+        return offsets, position
+
+    def pack(self, tensors: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """Lay vectors named ``<kind>.<module>``, each [E, width] or [1, width], into segments, [E or 1, segment].
+
+        A kind that is absent becomes its neutral value. Shapes must have been checked before.
+        """
+        segments = np.zeros((max((len(t) for t in tensors.values()), default=1), self.segment), np.float32)
+        for module in self.modules:
+            for kind in self.kinds_of(module.name):
+                start = self.offsets[kind, module.name]
+                target = segments[:, start : start + module.shape(kind, 1)[1]]
+                target[:] = tensors.get(f"{kind}.{module.name}", NEUTRAL[kind])
+        return segments
+
+    def bank(
+        self, skills: Iterable[Mapping[str, npt.NDArray[np.float32]]], dtype: npt.DTypeLike = np.float32
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """A whole bank [N + 1, P], the base in row 0, and the id that names each row [N + 1].
+
+        An id is the row, below 0 where the skill has several experts.
+        """
+        packed = [np.zeros((1, 0), np.float32), *(self.pack(skill) for skill in skills)]
+        rows = np.zeros((len(packed), self.row_size), dtype)
+        for row, segments in zip(rows, packed, strict=True):
+            row[: segments.size] = segments.ravel()
+        return rows, np.array([-at if len(segments) > 1 else at for at, segments in enumerate(packed)])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of names, H and r in order: what a skill's vectors are shaped by."""
+        return json_digest([[m.name, m.out_features, m.rank] for m in self.modules])
