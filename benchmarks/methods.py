@@ -18,10 +18,10 @@ from rivals.scaffold import Adapted, Call, Mixture, Settings, insert
 from torch import Tensor, nn
 
 from lime_edge import checkpoint
-from lime_edge.bases import BASES
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import Kind
-from lime_edge.peft_config import ATTENTION, LimeConfig
+from lime_edge.method.config import ATTENTION, LimeConfig
+from lime_edge.method.variants import BASES
 
 Family = Literal["LiME", "mixture", "PEFT"]
 

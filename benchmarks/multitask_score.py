@@ -17,8 +17,8 @@ import torch
 from multitask_data import Task
 from torch.nn.functional import cross_entropy
 
-from lime_edge.context import evidence_of, set_evidence
 from lime_edge.data import Collator, encode
+from lime_edge.method.forward_state import evidence_of, set_evidence
 from lime_edge.predict import Predictor, Prompt, pad_id
 from lime_edge.rows import Row
 

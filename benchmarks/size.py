@@ -137,7 +137,7 @@ def _adapters(model: Path) -> Iterator[dict[str, Any]]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from lime_edge.peft_config import ATTENTION
+    from lime_edge.method.config import ATTENTION
     from lime_edge.quiet import quietly
 
     targets = list(ATTENTION)

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from lime_edge import backbone
 from lime_edge.attention import plain_if_short
-from lime_edge.peft_config import ATTENTION
+from lime_edge.method.config import ATTENTION
 
 #: What is divided by what: a rival's step by LiME's. Goal of the first column: at least 1.29.
 PAIRS = {"moelora": "lime-lora", "moelora-fa": "lime-lora-fa", "moedora": "lime-dora"}

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .errors import LimeError
 
 if TYPE_CHECKING:
+    from lime_edge.method.config import LimeConfig
+
     from .package import Skill, read_skill
-    from .peft_config import LimeConfig
     from .runtime import Runtime
 
 __version__ = "0.1.0"

@@ -22,11 +22,11 @@ from safetensors import SafetensorError, safe_open
 from lime_edge.common.digests import json_digest, tensor_digest
 from lime_edge.common.strict_json import bounded
 from lime_edge.contract.vector_kinds import Kind
+from lime_edge.method.config import LimeConfig
+from lime_edge.method.model import LimeModel
 
 from . import backbone
 from .errors import ConfigError
-from .model import LimeModel
-from .peft_config import LimeConfig
 from .vectors import kind_of, module_of
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

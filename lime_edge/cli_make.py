@@ -17,9 +17,10 @@ from .quiet import quietly
 from .tables import STDOUT, Table, report, share, short, size
 
 if TYPE_CHECKING:
+    from lime_edge.method.config import LimeConfig
+
     from .learn import Recipe
     from .package import Skill
-    from .peft_config import LimeConfig
 
 _COUNT, _RATE = click.IntRange(1), click.FloatRange(0, min_open=True)
 _TARGETS = "o_proj,up_proj"
@@ -77,7 +78,8 @@ def train(
     "answer": ...}, with "choices": [...] if it is one of these, or {"messages": [...]} that ends with the answer.
     """
     with need("train"):
-        from . import processes
+        from lime_edge.method import distributed
+
         from . import train as training
         from .training import Plan
     config = _config(settings)
@@ -88,7 +90,7 @@ def train(
         if any(output.glob("run/checkpoint-*")):
             click.echo("\nthe same command with --resume goes on from here", err=True)
         raise
-    if not processes.first():
+    if not distributed.first():
         return
     from .installed import skill_files
 
@@ -101,8 +103,7 @@ def train(
 def _config(settings: dict[str, Any]) -> LimeConfig:
     """Takes out of the options what shapes the adapter; the rest is the plan."""
     from lime_edge.contract.routing import Routing
-
-    from .peft_config import LimeConfig
+    from lime_edge.method.config import LimeConfig
 
     routing = Routing(**{name: settings.pop(name) for name in ("experts", "mode", "window")})
     targets = [name.strip() for name in settings.pop("targets").split(",") if name.strip()]

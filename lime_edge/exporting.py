@@ -47,7 +47,7 @@ def export_checkpoint(
     with need("export"):
         import torch
 
-        from .bases import BASES
+        from lime_edge.method.variants import BASES
     operators = native.installed().library if genai_operators else None
     base = checkpoint.read_config(directory).base
     if not (expert or BASES[base].spares_expert):

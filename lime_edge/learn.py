@@ -19,9 +19,11 @@ from transformers import TrainerCallback
 
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS, Kind
+from lime_edge.method import distributed
+from lime_edge.method.config import LimeConfig
+from lime_edge.method.variants import BASES
 
-from . import backbone, checkpoint, processes
-from .bases import BASES
+from . import backbone, checkpoint
 from .checkpoint import Vectors
 from .data import Collator, Examples
 from .errors import ConfigError, DataError
@@ -29,7 +31,6 @@ from .golden import golden_prompts, made_for, today
 from .manifest import Activation, Golden, Manifest, Metric, manifest_faults
 from .metrics import score
 from .package import LIMITS, Skill, write_skill
-from .peft_config import LimeConfig
 from .predict import Predictor, pad_id
 from .rows import Row, data_digest, read_rows
 from .training import Plan, fit, unwritable
@@ -208,8 +209,8 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
     faults += [*_experts_faults(recipe, config), *unwritable(output.parent)]
     if output.is_dir():
         faults.append(f"{output} is a directory; expected a file to write")
-    if processes.launched() > 1:
-        faults.append(f"{processes.launched()} processes were launched; a skill is learned by one")
+    if distributed.launched() > 1:
+        faults.append(f"{distributed.launched()} processes were launched; a skill is learned by one")
     if faults:
         raise ConfigError("the skill cannot be learned", faults)
 

@@ -17,8 +17,9 @@ from rich.progress import track
 from torch import Tensor
 from transformers import DynamicCache
 
+from lime_edge.method.forward_state import evidence_of, set_evidence
+
 from .checkpoint import is_lime
-from .context import evidence_of, set_evidence
 from .data import encode_prompt
 from .rows import Row
 

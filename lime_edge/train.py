@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
-from . import backbone, checkpoint, processes
+from lime_edge.method import distributed
+from lime_edge.method.config import LimeConfig
+
+from . import backbone, checkpoint
 from .data import Collator, Examples
 from .errors import ConfigError
 from .general import general_skill
-from .peft_config import LimeConfig
 from .predict import pad_id
 from .rows import Row, find_files, read_rows
 from .training import Plan, fit, unwritable
@@ -46,15 +48,15 @@ def train(
     Raises:
         ConfigError, DataError: naming everything that cannot be used.
     """
-    processes.join()
-    if processes.first():
+    distributed.join()
+    if distributed.first():
         _check(output, max_length, resume)
     tasks = [read_rows(path) for path in find_files(data, "train")]
     folders = [path for path in data if Path(path).is_dir()]
     valid_tasks = [read_rows(path) for path in find_files(folders, "valid")] if folders else []
-    if processes.first():
+    if distributed.first():
         backbone.resolve(model)  # fetched once
-    processes.meet()
+    distributed.meet()
     where = backbone.resolve(model)
     config.backbone_digest = backbone.digest(where)
     net, tokenizer = backbone.load(where, backbone.training_dtype())
@@ -67,10 +69,10 @@ def train(
     valid_rows = _spread(valid_tasks, plan.seed) if valid_tasks else []
     valid_set = Examples(tokenizer, valid_rows, max_length) if valid_rows else None
     figures = fit(wrapped, train_set, valid_set, Collator(pad_id(tokenizer)), plan, output / "run", resume)
-    if processes.first():
+    if distributed.first():
         wrapped.save_pretrained(str(output), save_embedding_layers=False)
         general_skill(output, valid_rows)
-    processes.meet()
+    distributed.meet()
     return figures | {"dropped": float(train_set.dropped)}
 
 

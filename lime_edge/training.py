@@ -24,13 +24,13 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from lime_edge.contract.vector_kinds import KINDS
+from lime_edge.method import distributed
+from lime_edge.method.layer import LimeLayer
+from lime_edge.method.model import LimeModel
 
-from . import processes
 from .attention import plain_if_short
 from .data import Collator, Examples
 from .errors import ConfigError, DataError
-from .layer import LimeLayer
-from .model import LimeModel
 from .optimizer import SignalAdamW
 
 _SCALED = (*KINDS, "shared", "gate")  # what may have a rate of its own
@@ -159,8 +159,8 @@ def fit(
         DataError: `resume` without a checkpoint.
         ConfigError: the processes cannot share the rows of a step evenly.
     """
-    if plan.batch % processes.launched():
-        count = processes.launched()
+    if plan.batch % distributed.launched():
+        count = distributed.launched()
         raise ConfigError(f"{plan.batch} rows a step are not shared by {count} processes; choose a multiple of {count}")
     newest = _newest(state_dir) if resume else None
     if resume and newest is None:
@@ -207,8 +207,8 @@ def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments
     arguments = TrainingArguments(
         output_dir=str(state_dir),
         max_steps=plan.steps,
-        per_device_train_batch_size=plan.batch // processes.launched(),
-        per_device_eval_batch_size=plan.batch // processes.launched(),
+        per_device_train_batch_size=plan.batch // distributed.launched(),
+        per_device_eval_batch_size=plan.batch // distributed.launched(),
         ddp_find_unused_parameters=False,
         warmup_steps=max(1, round(plan.warmup * plan.steps)),
         lr_scheduler_type="linear",
@@ -240,7 +240,7 @@ class _Trainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> _Order:
         examples: Any = self.train_dataset if train_dataset is None else train_dataset
-        batch = self.args.train_batch_size * processes.launched()
+        batch = self.args.train_batch_size * distributed.launched()
         return _Order([len(item["input_ids"]) for item in examples], batch, self.args.seed)
 
 
@@ -311,7 +311,7 @@ class _Progress(TrainerCallback):
         seconds = time.monotonic() - self._began
         self.tokens_per_second = (int(state.num_input_tokens_seen) - self._tokens_before) / seconds
         self._bar.update(self._task, completed=state.global_step, description=f"training {self._figures()}")
-        if self.limit is not None and processes.agree(time.monotonic() > self.limit):
+        if self.limit is not None and distributed.agree(time.monotonic() > self.limit):
             control.should_training_stop = control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:

@@ -14,14 +14,14 @@ from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lime_edge import Runtime, checkpoint, read_skill
-from lime_edge.bases import BASES
 from lime_edge.checkpoint import tuner
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.exporting import export_checkpoint
 from lime_edge.learn import Recipe, learn, prepare
-from lime_edge.peft_config import ATTENTION, LimeConfig
+from lime_edge.method.config import ATTENTION, LimeConfig
+from lime_edge.method.variants import BASES
 from lime_edge.runtime.answer import skill_rows, with_prefix
 from lime_edge.runtime.cache import Cache
 from lime_edge.runtime.text import Tokens

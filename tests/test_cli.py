@@ -19,8 +19,8 @@ from lime_edge.cli import main
 from lime_edge.cli_make import learn, train
 from lime_edge.contract.routing import Routing
 from lime_edge.learn import SKILL_PLAN, Recipe
+from lime_edge.method.config import LimeConfig
 from lime_edge.metrics import score
-from lime_edge.peft_config import LimeConfig
 from lime_edge.rows import Row, read_rows
 from lime_edge.runtime import Runtime
 from lime_edge.training import Plan

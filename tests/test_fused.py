@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lime_edge.fused import experts, film, modulate
+from lime_edge.method.modulation import experts, film, modulate
 
 ROWS, TOKENS, WIDTH, RANK = 2, 5, 7, 3
 KINDS = [kinds for kinds in product([True, False], repeat=3) if any(kinds)]

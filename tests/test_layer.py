@@ -14,15 +14,15 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.pytorch_utils import Conv1D
 
-from lime_edge.bases import BASES, LimeLora
 from lime_edge.checkpoint import tuner
-from lime_edge.context import Context
 from lime_edge.contract.routing import Mode, Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError
-from lime_edge.layer import LimeLayer
-from lime_edge.peft_config import LimeConfig
-from lime_edge.routing import select
+from lime_edge.method.config import LimeConfig
+from lime_edge.method.forward_state import Context
+from lime_edge.method.layer import LimeLayer
+from lime_edge.method.routing import select
+from lime_edge.method.variants import BASES, LimeLora
 from tests import reference
 from tests.test_routing import MODES, clear
 from tests.tiny_training import EXPERTS, ids, logits, wrapped

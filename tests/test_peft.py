@@ -16,8 +16,8 @@ from lime_edge.checkpoint import tuner
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError
-from lime_edge.layer import LimeLayer
-from lime_edge.peft_config import ATTENTION, LimeConfig
+from lime_edge.method.config import ATTENTION, LimeConfig
+from lime_edge.method.layer import LimeLayer
 from lime_edge.training import Plan, parameter_groups
 from tests.tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, save, wrapped
 

@@ -16,11 +16,11 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from lime_edge import processes
 from lime_edge.cli import main
 from lime_edge.errors import ConfigError
 from lime_edge.learn import Recipe, learn
-from lime_edge.peft_config import LimeConfig
+from lime_edge.method import distributed
+from lime_edge.method.config import LimeConfig
 from lime_edge.train import train
 from lime_edge.training import Plan
 from tests import two_processes
@@ -81,10 +81,10 @@ def test_rows_that_processes_cannot_share_and_skills_of_two_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(wrapped(), tmp_path / "checkpoint")
-    monkeypatch.setattr(processes, "launched", lambda: 3)
+    monkeypatch.setattr(distributed, "launched", lambda: 3)
     with pytest.raises(ConfigError, match="3 processes were launched; a skill is learned by one"):
         learn(tasks() / "skill", tmp_path / "checkpoint", tmp_path / "a.lime", Recipe("a"), Plan())
-    monkeypatch.setattr(processes, "join", lambda: None)
+    monkeypatch.setattr(distributed, "join", lambda: None)
     with pytest.raises(ConfigError, match="4 rows a step are not shared by 3 processes; choose a multiple of 3"):
         train([str(data())], str(backbone_dir()), tmp_path / "out", LimeConfig(), Plan(batch=4))
 

@@ -23,9 +23,9 @@ from lime_edge.exporters.prefix import InsertPrefix
 from lime_edge.exporting import export_checkpoint
 from lime_edge.general import general_skill
 from lime_edge.learn import Recipe, learn
-from lime_edge.peft_config import LimeConfig
+from lime_edge.method.config import LimeConfig
+from lime_edge.method.prompt_tuning import LimePrompt
 from lime_edge.predict import Predictor, Prompt
-from lime_edge.prompt import LimePrompt
 from lime_edge.runtime.answer import Request, open_answers
 from lime_edge.runtime.genai import write_adapter
 from lime_edge.runtime.options import Options

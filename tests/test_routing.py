@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lime_edge.contract.routing import Mode, Routing
-from lime_edge.routing import balance_losses, evidence, expert_use, select, window_mean, with_flag
+from lime_edge.method.routing import balance_losses, evidence, expert_use, select, window_mean, with_flag
 from tests import reference
 
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -15,7 +15,7 @@ from lime_edge.contract.routing import Routing
 from lime_edge.exporting import export_checkpoint
 from lime_edge.general import general_skill
 from lime_edge.learn import Recipe, learn, prepare
-from lime_edge.peft_config import ATTENTION, LimeConfig
+from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.predict import Predictor, Prompt
 from lime_edge.rows import Row
 from lime_edge.train import train

@@ -16,7 +16,7 @@ from lime_edge import Runtime, backbone, checkpoint, read_skill
 from lime_edge import train as training
 from lime_edge.errors import ConfigError, DataError
 from lime_edge.general import general_skill
-from lime_edge.peft_config import LimeConfig
+from lime_edge.method.config import LimeConfig
 from lime_edge.train import train
 from lime_edge.training import Plan
 from tests.tiny_training import backbone_dir, save, wrapped, write_rows

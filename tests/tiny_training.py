@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lime_edge import backbone as backbones
 from lime_edge import checkpoint
 from lime_edge.contract.routing import Routing
-from lime_edge.peft_config import ATTENTION, LimeConfig
+from lime_edge.method.config import ATTENTION, LimeConfig
 from tests.tiny import tiny_model
 
 EXPERTS = Routing(experts=3)

@@ -14,7 +14,7 @@ from lime_edge.contract.model import ModelContract
 from lime_edge.contract.routing import Routing
 from lime_edge.data import Collator
 from lime_edge.exporting import export_checkpoint
-from lime_edge.peft_config import ATTENTION, LimeConfig
+from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.train import train
 from lime_edge.training import Plan
 from tests.tiny_training import backbone_dir, scratch, tasks

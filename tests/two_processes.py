@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from lime_edge import backbone, checkpoint
 from lime_edge import train as training
 from lime_edge.contract.routing import Routing
-from lime_edge.peft_config import LimeConfig
+from lime_edge.method.config import LimeConfig
 from lime_edge.training import Plan, fit
 from tests.tiny_training import randomise
 

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from lime_edge.contract.vector_kinds import Kind
+from lime_edge.errors import ConfigError
 
-from . import frozen
-from .errors import ConfigError
-from .fused import film
+from . import wrapped_module
 from .layer import LimeLayer, LowRank
+from .modulation import film
 
 if TYPE_CHECKING:
-    from .peft_config import LimeConfig  # imports this
+    from .config import LimeConfig  # imports this
 
 
 class LimePrompt(LimeLayer):
@@ -45,7 +45,7 @@ class LimePrompt(LimeLayer):
     def add_shared(self, adapter_name: str, config: LimeConfig) -> None:
         if not isinstance(self.get_base_layer(), nn.Embedding) or "rank" in config.kinds or config.shared_vector:
             raise ConfigError("prompt tuning goes on an Embedding, with expert, gain and shift alone")
-        rows = frozen.weight(self.get_base_layer()).T.detach()  # [V, H]
+        rows = wrapped_module.weight(self.get_base_layer()).T.detach()  # [V, H]
         picked = rows[torch.randint(len(rows), (config.r,))].float()
         self.lime_base[adapter_name] = nn.Parameter(picked.clone())
         self.lime_offset[adapter_name] = nn.Parameter(torch.zeros_like(picked))

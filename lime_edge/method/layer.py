@@ -18,15 +18,15 @@ from torch.nn import functional as F
 
 from lime_edge.contract.module_table import Module
 from lime_edge.contract.vector_kinds import NEUTRAL, Kind
+from lime_edge.errors import ConfigError
 
-from . import frozen
-from .context import Context
-from .errors import ConfigError
-from .fused import experts, film
+from . import wrapped_module
+from .forward_state import Context
+from .modulation import experts, film
 from .routing import evidence, expert_use, select, window_mean, with_flag
 
 if TYPE_CHECKING:
-    from .peft_config import LimeConfig  # imports the model, which imports this
+    from .config import LimeConfig  # imports the model, which imports this
 
 _SPREAD = 0.1  # expert vectors start uniform in [1 - spread, 1 + spread]
 
@@ -75,7 +75,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         self.context = context
         self.lime_config: dict[str, LimeConfig] = {}
         self.frozen_peft_weight_names: dict[str, tuple[str, ...]] = {}
-        self.in_features, self.out_features = frozen.features(self.get_base_layer())
+        self.in_features, self.out_features = wrapped_module.features(self.get_base_layer())
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ParameterDict())
         self._active_adapter = adapter_name
@@ -180,7 +180,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters or self.adapter not in self.lime_config:
             return y
         a, b, scale = self.low_rank()
-        low, matrix = frozen.product(self.get_base_layer(), x, a), scale * b
+        low, matrix = wrapped_module.product(self.get_base_layer(), x, a), scale * b
         some = self.routed_by()
         weights = self.route(y[..., some], F.linear(low, matrix[some].to(low.dtype)))
         if self.adapter in self.lime_rank:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from lime_edge.contract.vector_kinds import Kind
+from lime_edge.errors import ConfigError
 
-from . import frozen
-from .errors import ConfigError
+from . import wrapped_module
 from .layer import LimeLayer, LowRank
-from .prompt import LimePrompt
+from .prompt_tuning import LimePrompt
 
 if TYPE_CHECKING:
-    from .peft_config import LimeConfig  # imports this
+    from .config import LimeConfig  # imports this
 
 
 class LimeLora(LimeLayer):
@@ -32,7 +32,7 @@ class LimeLora(LimeLayer):
     lime_B: nn.ParameterDict  # noqa: N815
 
     def add_shared(self, adapter_name: str, config: LimeConfig) -> None:
-        self.lime_A[adapter_name] = nn.Parameter(frozen.starting_rows(self.get_base_layer(), config.r))
+        self.lime_A[adapter_name] = nn.Parameter(wrapped_module.starting_rows(self.get_base_layer(), config.r))
         self.lime_B[adapter_name] = nn.Parameter(torch.zeros(self.out_features, config.r))
 
     def low_rank(self) -> LowRank:
@@ -83,7 +83,7 @@ class LimeDora(LimeLora):
 
     def _norms(self, a: Tensor, b: Tensor, scaling: float) -> Tensor:
         """Row norms of W + s Bm A, [H], from r products with W instead of a second matrix of its size."""
-        w = frozen.weight(self.get_base_layer())
+        w = wrapped_module.weight(self.get_base_layer())
         a, b = a.to(w.device), scaling * b.to(w.device)
         squares = torch.linalg.vector_norm(w, dim=1, dtype=torch.float32).square()
         across = (b * (w @ a.T.to(w.dtype)).float()).sum(1)
@@ -95,7 +95,7 @@ class LimeDora(LimeLora):
 
     def standing(self) -> dict[Kind, Tensor]:
         gain = self.magnitude() - 1
-        bias = frozen.bias(self.get_base_layer())  # is not scaled
+        bias = wrapped_module.bias(self.get_base_layer())  # is not scaled
         return {"gain": gain, "shift": torch.zeros_like(gain) if bias is None else -gain * bias}
 
 
@@ -117,7 +117,7 @@ class LimeSliceFine(LimeLayer):
                 f"SliceFine trains the first r outputs of a module and routes by the first E of them: r is {config.r}; "
                 f"expected {config.routing.experts} (E) to {self.out_features}"
             )
-        rows = frozen.weight(self.get_base_layer())[: config.r]
+        rows = wrapped_module.weight(self.get_base_layer())[: config.r]
         self.lime_rows[adapter_name] = nn.Parameter(rows.detach().float().clone())
 
     def low_rank(self) -> LowRank:
@@ -131,7 +131,7 @@ class LimeSliceFine(LimeLayer):
     def standing(self) -> dict[Kind, Tensor]:
         rows = self.lime_rows[self.adapter]
         gain = -torch.eye(self.out_features, len(rows), device=rows.device).sum(1)
-        bias = frozen.bias(self.get_base_layer())
+        bias = wrapped_module.bias(self.get_base_layer())
         return {"gain": gain, "shift": torch.zeros_like(gain) if bias is None else -gain * bias}
 
 

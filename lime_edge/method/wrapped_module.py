@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from .errors import ConfigError
+from lime_edge.errors import ConfigError
 
 _NAMES = "torch.nn.Linear, torch.nn.Embedding and Conv1D"
 

@@ -10,13 +10,12 @@ from typing import Any, Literal
 from lime_edge.common.extras import need
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS, Kind
-
-from .errors import ConfigError
+from lime_edge.errors import ConfigError
 
 with need("train"):
     from peft import PeftConfig
 
-    from .bases import BASES
+    from .variants import BASES
 
 #: Projections of a decoder layer that the paper adapts.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import ConfigError
-from .processes import summed
+from lime_edge.errors import ConfigError
+
+from .distributed import summed
 from .routing import balance_losses
 
 _HELD = "lime_evidence"  # attribute of a cache

@@ -16,15 +16,15 @@ from torch import nn
 
 from lime_edge.contract.module_table import ModuleTable
 from lime_edge.contract.vector_kinds import PREFIX
+from lime_edge.errors import ConfigError
 
-from .bases import BASES
-from .context import Context
-from .errors import ConfigError
+from .forward_state import Context
 from .layer import LimeLayer
-from .prompt import LimePrompt, with_virtual
+from .prompt_tuning import LimePrompt, with_virtual
+from .variants import BASES
 
 if TYPE_CHECKING:
-    from .peft_config import LimeConfig  # registers this module's model
+    from .config import LimeConfig  # registers this module's model
 
 
 #: Projections of a decoder layer in the order of an exported graph; models may hold them in another (Phi-3 does).
