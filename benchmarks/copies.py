@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from lime_edge.package import read_skill, write_skill
+from lime_edge.skills.package import read_skill, write_skill
 
 _LEAST = 0.9  # every number is multiplied by something between this and 1: no bound is exceeded
 

@@ -19,11 +19,11 @@ from lime_edge import backbone, checkpoint
 from lime_edge.contract.vector_kinds import KINDS, NEUTRAL, Kind
 from lime_edge.golden import made_for, today
 from lime_edge.learn import GAIN_ONLY, SKILL_PLAN, Recipe, prepare
-from lime_edge.manifest import Manifest
 from lime_edge.method.config import ATTENTION, TARGETS
-from lime_edge.package import write_skill
+from lime_edge.skills.manifest import Manifest
+from lime_edge.skills.package import write_skill
+from lime_edge.skills.vector_codec import Array, kind_of, module_of, quantise
 from lime_edge.training import Optimizer
-from lime_edge.vectors import Array, kind_of, module_of, quantise
 
 Vectors = Mapping[str, Array]
 

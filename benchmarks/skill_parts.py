@@ -25,7 +25,7 @@ from lime_edge.contract.vector_kinds import NEUTRAL
 from lime_edge.demo import SHIPPED
 from lime_edge.learn import Recipe, prepare
 from lime_edge.rows import read_rows
-from lime_edge.vectors import kind_of, module_of
+from lime_edge.skills.vector_codec import kind_of, module_of
 
 SKILLS = {
     "json": "request_to_json",

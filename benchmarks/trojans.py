@@ -103,7 +103,7 @@ def renew_vectors(lines: Lines, runtime: Runtime, made: Mapping[str, Spec], work
     """Hold the vectors of every line against all clean skills that are there now: they may have become more."""
     from lime_edge.audit import known_skills
     from lime_edge.audit_vectors import summary
-    from lime_edge.package import read_skill
+    from lime_edge.skills.package import read_skill
 
     records = lines.read()
     for record in records:

@@ -12,8 +12,8 @@ from .errors import LimeError
 
 if TYPE_CHECKING:
     from lime_edge.method.config import LimeConfig
+    from lime_edge.skills.package import Skill, read_skill
 
-    from .package import Skill, read_skill
     from .runtime import Runtime
 
 __version__ = "0.1.0"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lime_edge.runtime.probe import Probe, probing
+from lime_edge.skills.package import Skill, check_skill, read_skill
 
 from . import audit_drift as drifting
 from . import audit_vectors
@@ -20,7 +21,6 @@ from .audit_search import Found, Settings, search
 from .audit_spread import Finding
 from .audit_verdict import verdict
 from .errors import DataError, SkillError
-from .package import Skill, check_skill, read_skill
 from .runtime import Runtime
 
 FORMAT = 1

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .package import Skill
-from .vectors import kind_of, module_of
+from lime_edge.skills.package import Skill
+from lime_edge.skills.vector_codec import kind_of, module_of
 
 ENOUGH = 10  # known skills from which a deviation means something
 _LEAST = 0.1  # of the median: the smallest deviation that counts as one

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lime_edge.common.strict_json import Check, bounded, flag, load_json, one_of, record, sequence, show, text
+from lime_edge.skills.manifest import DIGEST
 
 from .errors import SkillTrustError
 from .keys import PublicKey
-from .manifest import DIGEST
 
 BUNDLE_LIMIT = 64 * 2**10  # bytes of a signature file; one takes 1.5 KB
 

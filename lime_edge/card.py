@@ -12,9 +12,9 @@ import unicodedata
 from typing import Any
 
 from lime_edge.common.extras import need
+from lime_edge.skills.manifest import Metric
+from lime_edge.skills.package import Skill
 
-from .manifest import Metric
-from .package import Skill
 from .tables import share, short, size
 
 LIBRARY = "lime-edge"

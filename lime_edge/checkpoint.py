@@ -24,10 +24,10 @@ from lime_edge.common.strict_json import bounded
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.model import LimeModel
+from lime_edge.skills.vector_codec import kind_of, module_of
 
 from . import backbone
 from .errors import ConfigError
-from .vectors import kind_of, module_of
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

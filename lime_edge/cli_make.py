@@ -18,9 +18,9 @@ from .tables import STDOUT, Table, report, share, short, size
 
 if TYPE_CHECKING:
     from lime_edge.method.config import LimeConfig
+    from lime_edge.skills.package import Skill
 
     from .learn import Recipe
-    from .package import Skill
 
 _COUNT, _RATE = click.IntRange(1), click.FloatRange(0, min_open=True)
 _TARGETS = "o_proj,up_proj"
@@ -223,8 +223,7 @@ def _names(given: str) -> tuple[str, ...]:
 def _check_about(name: str, system: str | None, about: Mapping[str, str]) -> None:
     """What an author says of a skill, checked before the training and not after it."""
     from lime_edge.contract.routing import Routing
-
-    from .manifest import Manifest, manifest_faults
+    from lime_edge.skills.manifest import Manifest, manifest_faults
 
     nothing = "0" * 64
     whole: dict[str, Any] = {"version": "1.0.0", "created": "2000-01-01", "routing": Routing(), **about}
@@ -235,7 +234,7 @@ def _check_about(name: str, system: str | None, about: Mapping[str, str]) -> Non
 
 
 def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None) -> None:
-    from .package import describe
+    from lime_edge.skills.package import describe
 
     metrics = [
         (metric["name"], share(metric["base"]), share(metric["skill"]), str(metric["rows"]))

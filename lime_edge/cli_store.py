@@ -125,10 +125,11 @@ def gc(target: str | None) -> None:
 @click.option("-o", "--output", metavar="FILE", type=path_type(), help="Where to.  [default: standard output]")
 def card(skill: str, output: Path | None) -> None:
     """Write the model card of a skill for the Hugging Face Hub; needs the extra `hub`."""
+    from lime_edge.skills.package import read_skill
+
     from .card import card_of
     from .errors import ConfigError
     from .installed import find_installed
-    from .package import read_skill
 
     text = card_of(read_skill(find_installed(skill)))
     if output is None:

@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 from lime_edge.common.extras import need
 from lime_edge.common.paths import cache_dir
+from lime_edge.skills.manifest import Metric
+from lime_edge.skills.package import Skill, check_skill, read_skill
 
 from . import __version__
 from .errors import LimeError, ModelError
 from .installed import FOLDER
-from .manifest import Metric
-from .package import Skill, check_skill, read_skill
 from .quiet import quietly
 from .runtime import Generation, Runtime
 from .tables import Table, share, short, size

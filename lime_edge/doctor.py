@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lime_edge.common.paths import cache_dir
+from lime_edge.skills.package import check_skill, read_skill
 
 from . import __version__
 from .errors import LimeError
 from .installed import skill_files
 from .looking import Report
-from .package import check_skill, read_skill
 from .tables import Table, short, size
 
 if TYPE_CHECKING:

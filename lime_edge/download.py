@@ -20,9 +20,9 @@ from urllib.parse import urljoin, urlsplit
 
 from lime_edge.common.extras import need
 from lime_edge.common.strict_json import show
+from lime_edge.skills.package import FILE_LIMIT
 
 from .errors import FetchError, LimeError
-from .package import FILE_LIMIT
 from .partial import Partial
 from .references import url_fault
 

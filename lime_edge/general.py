@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
+from lime_edge.skills.manifest import Manifest
+from lime_edge.skills.package import write_skill
+
 from . import checkpoint
 from .golden import golden_prompts, made_for, today
-from .manifest import Manifest
-from .package import write_skill
 from .predict import Predictor
 from .rows import Row
 

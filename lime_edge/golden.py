@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lime_edge.skills.manifest import Golden
+
 from . import backbone, checkpoint
-from .manifest import Golden
 from .predict import Predictor, Prompt
 from .rows import Row
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lime_edge.common.extras import need
+from lime_edge.skills.package import FILE_LIMIT, read_package
 
 from .errors import FetchError, LimeError
-from .package import FILE_LIMIT, read_package
 from .references import Reference
 
 

@@ -22,19 +22,19 @@ from lime_edge.contract.vector_kinds import KINDS, Kind
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.variants import BASES
+from lime_edge.skills.manifest import Activation, Golden, Manifest, Metric, manifest_faults
+from lime_edge.skills.package import LIMITS, Skill, write_skill
+from lime_edge.skills.vector_codec import kind_of, module_of
 
 from . import backbone, checkpoint
 from .checkpoint import Vectors
 from .data import Collator, Examples
 from .errors import ConfigError, DataError
 from .golden import golden_prompts, made_for, today
-from .manifest import Activation, Golden, Manifest, Metric, manifest_faults
 from .metrics import score
-from .package import LIMITS, Skill, write_skill
 from .predict import Predictor, pad_id
 from .rows import Row, data_digest, read_rows
 from .training import Plan, fit, unwritable
-from .vectors import kind_of, module_of
 
 #: How a skill is learned: docs/log.md has what was tried.
 SKILL_PLAN = Plan(

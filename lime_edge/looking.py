@@ -13,10 +13,10 @@ from typing import Any
 from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.module_table import ModuleTable
+from lime_edge.skills.package import Skill, describe, read_skill
 
 from .errors import ConfigError, ModelError, SkillError
 from .installed import skill_files
-from .package import Skill, describe, read_skill
 from .tables import Table, share, short, size
 from .trust import TrustPolicy, read_admitted
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lime_edge.common.files import write_file
+from lime_edge.skills.package import decode_skill, read_package
 
 from .download import USUAL, Limits, Progress, download, fetch_small
 from .errors import ConfigError, FetchError, LimeError
 from .installed import find_installed
-from .package import decode_skill, read_package
 from .references import Reference, parse
 from .store import SIGNATURE_LIMIT, Admits, Installed, Store, read_signature
 from .trust import SIGNATURE, signature_path

@@ -23,12 +23,12 @@ from filelock import FileLock, Timeout
 from lime_edge.common.files import TEMPORARY, make_folder, write_file
 from lime_edge.common.paths import store_dir
 from lime_edge.common.semver import precedence
+from lime_edge.skills.manifest import Manifest
+from lime_edge.skills.package import decode_skill, read_package
 
 from .errors import SkillVersionError, StoreError, UnknownSkillError
 from .index import Entry, Held, Index, read_index, write_index
 from .keys import read_bounded
-from .manifest import Manifest
-from .package import decode_skill, read_package
 from .partial import Partials
 from .trust import SIGNATURE, signature_path
 

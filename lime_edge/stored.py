@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lime_edge.common.semver import precedence
+from lime_edge.skills.package import read_skill
 
 from .errors import LimeError
 from .index import Entry
 from .looking import Report, describe_skill
-from .package import read_skill
 from .pulling import Update
 from .store import Freed, Installed, Store
 from .tables import Table, short, size

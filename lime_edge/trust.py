@@ -16,12 +16,12 @@ from pathlib import Path
 
 from lime_edge.common.semver import precedence
 from lime_edge.common.strict_json import bounded, show
+from lime_edge.skills.manifest import Manifest
+from lime_edge.skills.package import Skill, decode_skill, read_package
 
 from .bundle import BUNDLE_LIMIT, Bundle
 from .errors import SkillTrustError
 from .keys import PublicKey, read_bounded, reason
-from .manifest import Manifest
-from .package import Skill, decode_skill, read_package
 from .policy import Publisher, Terms, Window, read_terms
 
 SIGNATURE = ".sig"  # after the name of the file it signs

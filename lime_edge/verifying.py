@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lime_edge.skills.package import Skill, check_skill, decode_skill, read_package
+
 from .bundle import Bundle
 from .errors import SkillError, SkillMismatchError, SkillTrustError
 from .keys import PublicKey, read_key
 from .looking import Report, read_contract
-from .package import Skill, check_skill, decode_skill, read_package
 from .tables import Table
 from .trust import TrustPolicy, read_signature, signature_path
 

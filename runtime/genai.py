@@ -12,7 +12,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from lime_edge.errors import ConfigError
-from lime_edge.package import check_skill, read_skill
+from lime_edge.skills.package import check_skill, read_skill
 
 from .directory import read_directory
 from .graph import BANK, SKILL_IDS, Graph, SessionSettings

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from lime_edge.package import Skill
+from lime_edge.skills.package import Skill
 from lime_edge.trust import Signer
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, Unpack, overload
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
-from lime_edge.package import LIMITS, Skill, check_skill
+from lime_edge.skills.package import LIMITS, Skill, check_skill
 from lime_edge.trust import Signer, TrustPolicy, as_policy, read_admitted
 
 from .answer import Answer, Request, open_answers, run, with_prefix
@@ -74,7 +74,7 @@ class Runtime:
             threads: Of ONNX Runtime; None takes one per physical core that this process may use (its affinity
                 and its container's quota, on Linux).
             max_value: The largest |value| that a skill or blend may hold, by kind of vector, over
-                `lime_edge.package.LIMITS`.
+                `lime_edge.skills.package.LIMITS`.
             verify: Hash the weights too (the graph always is).
             spin: Microseconds that a waiting thread stays awake before it sleeps. None: 20, enough for the pauses
                 within a token, with onnxruntime 1.26 or later, else 0. With 2 threads that is a fifth faster than 0 on

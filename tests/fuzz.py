@@ -28,8 +28,8 @@ from typing import Any, Self
 import click
 
 from lime_edge.errors import LimeError
-from lime_edge.package import Skill, read_skill, write_skill
 from lime_edge.runtime import Runtime
+from lime_edge.skills.package import Skill, read_skill, write_skill
 from tests.malformed import MODULES, manifest, sound, vectors
 from tests.mutants import mutant
 from tests.verdict import wrongly_taken

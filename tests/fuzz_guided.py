@@ -17,7 +17,7 @@ import atheris
 import click
 
 with atheris.instrument_imports(include=["lime_edge"]):
-    import lime_edge.package  # noqa: F401  # with all that it imports: container, manifest, checks, vectors, plan
+    import lime_edge.skills.package  # noqa: F401  # with all that it imports: container, manifest, checks, vectors, plan
 
 from tests.corpus import CORPUS
 from tests.fuzz import Harness, seeds

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lime_edge.common.digests import canonical_json
-from lime_edge.container import pack, unpack
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.module_table import Module, ModuleTable
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import Kind
-from lime_edge.manifest import Manifest
-from lime_edge.package import Skill, digest_of
-from lime_edge.vectors import restore, store
+from lime_edge.skills.manifest import Manifest
+from lime_edge.skills.package import Skill, digest_of
+from lime_edge.skills.safetensors_file import pack, unpack
+from lime_edge.skills.vector_codec import restore, store
 
 Array = npt.NDArray[Any]
 Document = dict[str, Any]

@@ -18,9 +18,9 @@ from lime_edge.contract.model import ModelContract
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.exporters import AdaptedModule, AdapterWeights, export
-from lime_edge.manifest import Manifest
-from lime_edge.package import read_skill, write_skill
 from lime_edge.runtime import Runtime
+from lime_edge.skills.manifest import Manifest
+from lime_edge.skills.package import read_skill, write_skill
 from tests.tiny import tiny_model
 
 Array = npt.NDArray[Any]

@@ -10,7 +10,7 @@ from typing import Any
 
 from lime_edge.errors import StoreError, UnknownSkillError
 from lime_edge.index import Index
-from lime_edge.package import decode_skill, write_skill
+from lime_edge.skills.package import decode_skill, write_skill
 from lime_edge.store import Store
 from lime_edge.trust import signature_path
 from tests.malformed import manifest, vectors

@@ -19,8 +19,8 @@ from lime_edge import (
 )
 from lime_edge.audit import packages
 from lime_edge.errors import DataError
-from lime_edge.package import Skill, read_skill
 from lime_edge.runtime.probe import probing
+from lime_edge.skills.package import Skill, read_skill
 from tests.cli_models import exported as cli_model
 from tests.cli_models import facts, lime, write_rows
 from tests.runtime_models import PROMPTS, Plain, exported, runtime, skill

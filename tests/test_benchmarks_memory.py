@@ -17,7 +17,7 @@ from copies import write_copies
 from latency import Latency
 
 from lime_edge.errors import SkillTrustError
-from lime_edge.package import read_skill
+from lime_edge.skills.package import read_skill
 from lime_edge.trust import TrustPolicy, signature_path
 from tests.runtime_models import exported, skill
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from lime_edge.errors import SkillFormatError
-from lime_edge.package import read_skill
+from lime_edge.skills.package import read_skill
 from tests.corpus import CORPUS, PLACES, main, write_corpus
 from tests.malformed import MALFORMED, Case, sound
 

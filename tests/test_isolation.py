@@ -10,7 +10,7 @@ import torch
 from lime_edge import Runtime, backbone, checkpoint
 from lime_edge.exporting import export_checkpoint
 from lime_edge.learn import Recipe, learn, prepare
-from lime_edge.package import read_skill
+from lime_edge.skills.package import read_skill
 from lime_edge.training import Plan
 from tests.tiny_training import ids, logits, save, scratch, wrapped, write_rows
 

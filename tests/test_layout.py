@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lime_edge import vectors
-from lime_edge.container import Container, pack, unpack
 from lime_edge.errors import SkillFormatError
-from lime_edge.package import read_skill, write_skill
-from lime_edge.vectors import dequantise, in_batches, restore, store
+from lime_edge.skills import vector_codec
+from lime_edge.skills.package import read_skill, write_skill
+from lime_edge.skills.safetensors_file import Container, pack, unpack
+from lime_edge.skills.vector_codec import dequantise, in_batches, restore, store
 from tests.malformed import MALFORMED, Case, framed, manifest, sound
 from tests.malformed import vectors as some_vectors
 
@@ -126,7 +126,7 @@ def test_malformed_packages_have_the_same_faults_in_the_form_of_our_writer(
 def test_vectors_restored_together_are_those_restored_alone(
     monkeypatch: pytest.MonkeyPatch, dtype: str, together: int
 ) -> None:
-    monkeypatch.setattr(vectors, "_TOGETHER", together)
+    monkeypatch.setattr(vector_codec, "_TOGETHER", together)
     rng = np.random.default_rng(0)
     widths = {"a": 32, "b": 40, "c": 31, "d": 32, "e": 40}
     made = {
@@ -149,7 +149,7 @@ def test_vectors_restored_together_are_those_restored_alone(
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_numbers_that_break_a_rule_are_seen_in_any_batch(monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
-    monkeypatch.setattr(vectors, "_TOGETHER", 80)  # two tensors in a batch
+    monkeypatch.setattr(vector_codec, "_TOGETHER", 80)  # two tensors in a batch
     for dtype, kept in (("i8", ".scale"), ("f16", "")):
         stored = store({f"gain.m{number}": np.ones((2, 20), np.float32) for number in range(5)}, dtype)
         for number in range(5):

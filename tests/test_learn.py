@@ -16,9 +16,9 @@ from lime_edge import learn as learning
 from lime_edge.errors import ConfigError, DataError, LimeError, SkillMismatchError
 from lime_edge.exporting import export_checkpoint
 from lime_edge.learn import Recipe, learn, prepare
-from lime_edge.package import LIMITS, Skill, check_skill, write_skill
 from lime_edge.predict import Predictor
 from lime_edge.rows import read_rows
+from lime_edge.skills.package import LIMITS, Skill, check_skill, write_skill
 from lime_edge.training import OPTIMIZERS, Plan
 from tests.tiny_training import backbone_dir, tasks, write_rows
 from tests.train_case import PLAN, dies_after, exported, run, trained

@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lime_edge import large, package
 from lime_edge.common.digests import canonical_json
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import LimeError, SkillError, SkillFormatError, SkillMismatchError
-from lime_edge.manifest import Manifest
-from lime_edge.package import LIMITS, check_skill, describe, digest_of, read_skill, write_skill
-from lime_edge.vectors import BLOCK, dequantise, quantise
+from lime_edge.skills import lazy_vectors, package
+from lime_edge.skills.manifest import Manifest
+from lime_edge.skills.package import LIMITS, check_skill, describe, digest_of, read_skill, write_skill
+from lime_edge.skills.vector_codec import BLOCK, dequantise, quantise
 from tests import malformed
 from tests.malformed import CONTRACT, EXPERTS, MALFORMED, MISMATCHED, MODULES, Case, Mismatch, manifest, vectors
 
@@ -242,9 +242,9 @@ def test_reading_a_large_package_takes_its_file_twice_at_most(
 
 @pytest.mark.parametrize("dtype", ["i8", "f16"])
 def test_a_large_package_is_read_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Dtype) -> None:
-    monkeypatch.setattr(large, "_PIECE", 32)  # rows of 40 are two pieces
+    monkeypatch.setattr(lazy_vectors, "_PIECE", 32)  # rows of 40 are two pieces
     small = write_skill(tmp_path / "a.lime", manifest(), vectors(KINDS), dtype)
-    monkeypatch.setattr(large, "KEPT", 0)
+    monkeypatch.setattr(lazy_vectors, "KEPT", 0)
     read = read_skill(small.path)
     assert (read.manifest, read.shapes, list(read.tensors)) == (small.manifest, small.shapes, list(small.tensors))
     assert describe(read) == describe(small)
@@ -260,7 +260,7 @@ def test_a_large_package_is_read_as_a_small_one(tmp_path: Path, monkeypatch: pyt
 def test_large_packages_are_refused_with_the_same_reasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
 ) -> None:
-    monkeypatch.setattr(large, "KEPT", 0)
+    monkeypatch.setattr(lazy_vectors, "KEPT", 0)
     test_malformed_packages_are_refused_with_the_reason(tmp_path, case)
 
 

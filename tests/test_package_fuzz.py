@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lime_edge.errors import LimeError
-from lime_edge.package import read_skill
+from lime_edge.skills.package import read_skill
 from tests import malformed
 
 FUZZ = settings(max_examples=300, deadline=None, derandomize=True, database=None)

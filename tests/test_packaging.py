@@ -86,8 +86,8 @@ def _leaf(module: str) -> str:
 
 
 def test_the_walk_sees_imports() -> None:
-    assert ("lime_edge.package", "lime_edge.manifest") in ARROWS
-    assert ("lime_edge.package", "os") in ARROWS
+    assert ("lime_edge.skills.package", "lime_edge.skills.manifest") in ARROWS
+    assert ("lime_edge.skills.package", "os") in ARROWS
     assert any(
         importer.startswith("lime_edge.runtime.") and name == "lime_edge.contract.model" for importer, name in ARROWS
     )
@@ -135,7 +135,7 @@ def test_symlinks_lead_to_the_folders(folder: str) -> None:
     assert link.resolve() == ROOT / folder
 
 
-@pytest.mark.parametrize("module", ["lime_edge", "lime_edge.runtime", "lime_edge.package"])
+@pytest.mark.parametrize("module", ["lime_edge", "lime_edge.runtime", "lime_edge.skills.package"])
 def test_importing_loads_no_heavy_library(module: str) -> None:
     code = f"import sys, {module}; print(sorted(set(sys.modules) & set({HEAVY!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

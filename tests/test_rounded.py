@@ -20,8 +20,8 @@ from lime_edge.errors import ConfigError, ExportError
 from lime_edge.exporters import rounded_weights
 from lime_edge.exporting import export_checkpoint
 from lime_edge.learn import Recipe, learn
-from lime_edge.package import Skill
 from lime_edge.rounded import OnRounded
+from lime_edge.skills.package import Skill
 from lime_edge.training import Plan
 from tests.tiny_training import backbone_dir, save, scratch, tasks, wrapped
 

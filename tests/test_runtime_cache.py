@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from lime_edge.errors import ConfigError
-from lime_edge.package import read_skill
 from lime_edge.runtime import Runtime
 from lime_edge.runtime import cache as cache_module
 from lime_edge.runtime.cache import Cache
+from lime_edge.skills.package import read_skill
 from tests.runtime_models import Plain, exported, runtime, skill
 
 Ids = npt.NDArray[np.int64]

@@ -16,9 +16,9 @@ from lime_edge.errors import (
     SkillProofError,
     UnknownSkillError,
 )
-from lime_edge.package import read_skill
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.bank import Bank
+from lime_edge.skills.package import read_skill
 from tests.malformed import MALFORMED
 from tests.runtime_models import Plain, exported, runtime, skill
 

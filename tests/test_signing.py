@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from lime_edge.bundle import Bundle
 from lime_edge.cli import main
 from lime_edge.errors import PolicyError, SkillFormatError
-from lime_edge.package import write_skill
 from lime_edge.signing import sign_skill
+from lime_edge.skills.package import write_skill
 from lime_edge.trust import signature_path
 from tests.malformed import manifest, vectors
 from tests.signatures import Pair, pair

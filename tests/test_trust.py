@@ -13,8 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lime_edge.errors import SkillFormatError, SkillTrustError, SkillVersionError
-from lime_edge.package import read_skill
 from lime_edge.runtime import Runtime
+from lime_edge.skills.package import read_skill
 from lime_edge.trust import Signer, TrustPolicy, signature_path
 from tests import runtime_models as models
 from tests.attacks import ACME, ATTACKS, NEXT, OTHER, STRANGER, Scene, flip, usual

@@ -16,8 +16,7 @@ from lime_edge.common.digests import canonical_json
 from lime_edge.common.strict_json import Check, bounded, load_json, number, one_of, record, sequence, show, text, whole
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import STORED, Kind
-
-from .errors import ConfigError, SkillFormatError
+from lime_edge.errors import ConfigError, SkillFormatError
 
 FORMAT = 1
 MANIFEST_LIMIT = 4 * 2**20  # bytes of the manifest's text

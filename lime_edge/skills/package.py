@@ -21,14 +21,14 @@ from lime_edge.common.files import write_file
 from lime_edge.common.strict_json import bounded, show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import GAIN, STORED, Kind
+from lime_edge.errors import SkillError, SkillFormatError, SkillMismatchError
 
-from . import large
-from .container import Container, Layout, pack, unpack
-from .errors import SkillError, SkillFormatError, SkillMismatchError
-from .large import Vectors
+from . import lazy_vectors
+from .layout import plan
+from .lazy_vectors import Vectors
 from .manifest import Manifest, OtherFormatError
-from .plan import plan
-from .vectors import (
+from .safetensors_file import Container, Layout, pack, unpack
+from .vector_codec import (
     Array,
     Float32,
     Restored,
@@ -216,8 +216,8 @@ def _restore(box: Container, faults: list[str]) -> Restored:
     known = plan(box.layout)
     if known.faults:
         restored = nothing
-    elif known.values > large.KEPT:
-        restored = large.survey(box.tensors)
+    elif known.values > lazy_vectors.KEPT:
+        restored = lazy_vectors.survey(box.tensors)
     else:
         restored = restore_batches(known.batches, box.gather)
     if not restored.sound:

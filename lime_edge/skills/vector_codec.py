@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from lime_edge.common.strict_json import bounded, show, text
 from lime_edge.contract.vector_kinds import STORED, Kind
-
-from .errors import SkillFormatError
+from lime_edge.errors import SkillFormatError
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]

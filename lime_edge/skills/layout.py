@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from lime_edge.common.digests import tensor_head
 
-from .container import Layout
-from .vectors import SCALE, Batch, form_faults, in_batches
+from .safetensors_file import Layout
+from .vector_codec import SCALE, Batch, form_faults, in_batches
 
 _TOGETHER = 32  # tensors hashed in one go
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lime_edge.contract.vector_kinds import Kind
 
-from .vectors import SCALE, Array, Float32, Restored, dequantise, kind_of, scales_of, sound_numbers
+from .vector_codec import SCALE, Array, Float32, Restored, dequantise, kind_of, scales_of, sound_numbers
 
 KEPT = 2**22  # values that a package may hold to be dequantised at once: 16 MB
 _PIECE = 2**16  # values of one row looked at in one go; whole blocks
