@@ -26,8 +26,8 @@ from rich.progress import track
 from rounds import machine, versions
 
 from lime_edge import Runtime
-from lime_edge.signing import sign_skill
-from lime_edge.trust import signature_path
+from lime_edge.trust.policy import signature_path
+from lime_edge.trust.signing import sign_skill
 
 _WAYS = ("load_skill", "load_skill, signed")
 _PATH = click.Path(path_type=Path)

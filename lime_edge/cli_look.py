@@ -27,8 +27,9 @@ def inspect(path: Path, target: str | None) -> None:
 def list_skills(directory: Path | None, trust: Path | None, target: str | None) -> None:
     """List installed skills, or with DIR those of a model directory or a folder of .lime files."""
     if directory is not None:
+        from lime_edge.trust.policy import as_policy
+
         from .looking import describe_skills
-        from .trust import as_policy
 
         report(*describe_skills(directory, as_policy(trust)), target)
     elif trust is not None:

@@ -32,9 +32,10 @@ def pull(references: tuple[str, ...], allow_downgrade: bool, trust: Path | None,
     REF is a path, file:///PATH, https://HOST/PATH, hf://ORG/REPO/FILE[@REVISION] or oci://HOST/REPO:TAG; with
     #sha256=HEX at its end, the file must have that SHA-256. All but paths need the extra `hub`.
     """
+    from lime_edge.trust.policy import as_policy
+
     from .pulling import pull as pulling
     from .stored import describe_installs
-    from .trust import as_policy
 
     store, done, policy = _store(), [], as_policy(trust)
     for reference in references:
@@ -77,9 +78,10 @@ def update(names: tuple[str, ...], allow_downgrade: bool, trust: Path | None, ta
 
     A pinned reference never changes, and a version that was rolled back is not taken again.
     """
+    from lime_edge.trust.policy import as_policy
+
     from .pulling import update as updating
     from .stored import describe_updates
-    from .trust import as_policy
 
     done = updating(_store(), names, as_policy(trust), allow_downgrade)
     report(*describe_updates(done), target)
@@ -93,7 +95,7 @@ def update(names: tuple[str, ...], allow_downgrade: bool, trust: Path | None, ta
 @trust_option
 def rollback(name: str, to: str | None, trust: Path | None) -> None:
     """Use an earlier version of a skill again."""
-    from .trust import as_policy
+    from lime_edge.trust.policy import as_policy
 
     found = _store().rollback(name, to, as_policy(trust))
     say(

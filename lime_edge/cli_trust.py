@@ -25,7 +25,7 @@ def sign(skill: Path, key: Path, password: str | None, output: Path | None) -> N
     The signature lies beside the package, holds for these bytes under this file name, and is verified by `lime-edge
     verify` and by `model_signing verify key`. docs/trust.md says how to make a key.
     """
-    from .signing import sign_skill
+    from lime_edge.trust.signing import sign_skill
 
     written, public = sign_skill(skill, key, password, output)
     click.echo(f"{written}, signed with the key {public.id} ({public.curve})")

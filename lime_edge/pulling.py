@@ -12,13 +12,13 @@ from pathlib import Path
 
 from lime_edge.common.files import write_file
 from lime_edge.skills.package import decode_skill, read_package
+from lime_edge.trust.policy import SIGNATURE, signature_path
 
 from .download import USUAL, Limits, Progress, download, fetch_small
 from .errors import ConfigError, FetchError, LimeError
 from .installed import find_installed
 from .references import Reference, parse
 from .store import SIGNATURE_LIMIT, Admits, Installed, Store, read_signature
-from .trust import SIGNATURE, signature_path
 
 Files = tuple[bytes, bytes | None]  # a package and its signature
 

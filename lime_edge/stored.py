@@ -9,6 +9,7 @@ from typing import Any
 
 from lime_edge.common.semver import precedence
 from lime_edge.skills.package import read_skill
+from lime_edge.trust.policy import signature_path
 
 from .errors import LimeError
 from .index import Entry
@@ -16,7 +17,6 @@ from .looking import Report, describe_skill
 from .pulling import Update
 from .store import Freed, Installed, Store
 from .tables import Table, short, size
-from .trust import signature_path
 
 
 def describe_store(store: Store) -> Report:

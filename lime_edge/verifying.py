@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lime_edge.skills.package import Skill, check_skill, decode_skill, read_package
+from lime_edge.trust.keys import PublicKey, read_key
+from lime_edge.trust.policy import TrustPolicy, read_signature, signature_path
+from lime_edge.trust.sigstore_bundle import Bundle
 
-from .bundle import Bundle
 from .errors import SkillError, SkillMismatchError, SkillTrustError
-from .keys import PublicKey, read_key
 from .looking import Report, read_contract
 from .tables import Table
-from .trust import TrustPolicy, read_signature, signature_path
 
 if TYPE_CHECKING:
     from .runtime import Runtime

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lime_edge.skills.package import Skill
-from lime_edge.trust import Signer
+from lime_edge.trust.policy import Signer
 
 
 class Active(Enum):

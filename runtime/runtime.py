@@ -19,7 +19,7 @@ from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
 from lime_edge.skills.package import LIMITS, Skill, check_skill
-from lime_edge.trust import Signer, TrustPolicy, as_policy, read_admitted
+from lime_edge.trust.policy import Signer, TrustPolicy, as_policy, read_admitted
 
 from .answer import Answer, Request, open_answers, run, with_prefix
 from .bank import Bank

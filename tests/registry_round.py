@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lime_edge.pulling import pull, push, update
 from lime_edge.store import Store, read_signature
-from lime_edge.trust import signature_path
+from lime_edge.trust.policy import signature_path
 from tests.store_case import package, sha256, signature_of
 
 _CONFIG = """\

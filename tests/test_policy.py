@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lime_edge.errors import PolicyError
-from lime_edge.policy import POLICY_LIMIT, read_terms
+from lime_edge.trust.policy_file import POLICY_LIMIT, read_terms
 from tests.signatures import Pair, key_table, pair, policy, publisher
 
 ACME = pair("acme")

@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lime_edge.bundle import Bundle
 from lime_edge.cli import main
 from lime_edge.errors import PolicyError, SkillFormatError
-from lime_edge.signing import sign_skill
 from lime_edge.skills.package import write_skill
-from lime_edge.trust import signature_path
+from lime_edge.trust.policy import signature_path
+from lime_edge.trust.signing import sign_skill
+from lime_edge.trust.sigstore_bundle import Bundle
 from tests.malformed import manifest, vectors
 from tests.signatures import Pair, pair
 

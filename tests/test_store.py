@@ -15,7 +15,7 @@ from lime_edge.errors import SkillError, SkillFormatError, SkillVersionError, St
 from lime_edge.index import read_index, write_index
 from lime_edge.pulling import pull, push, update
 from lime_edge.store import SIGNATURE_LIMIT, Store, read_signature
-from lime_edge.trust import signature_path
+from lime_edge.trust.policy import signature_path
 from tests.malformed import MALFORMED
 from tests.store_case import check, litter, package, sha256, signature_of, state
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from lime_edge.errors import SkillFormatError, SkillTrustError, SkillVersionError
 from lime_edge.runtime import Runtime
 from lime_edge.skills.package import read_skill
-from lime_edge.trust import Signer, TrustPolicy, signature_path
+from lime_edge.trust.policy import Signer, TrustPolicy, signature_path
 from tests import runtime_models as models
 from tests.attacks import ACME, ATTACKS, NEXT, OTHER, STRANGER, Scene, flip, usual
 from tests.signatures import Pair, bundle, day, key_table, policy, publisher, signed, statement
@@ -78,7 +78,7 @@ def test_nothing_is_parsed_before_the_signature_holds(monkeypatch: pytest.Monkey
     def parsed(*_: object) -> None:
         raise AssertionError("parsed")
 
-    monkeypatch.setattr("lime_edge.trust.decode_skill", parsed)
+    monkeypatch.setattr("lime_edge.trust.policy.decode_skill", parsed)
     (scene.folder / "policy.toml").write_text(usual(), "utf-8")
     found = TrustPolicy.read(scene.folder / "policy.toml")
     with pytest.raises(SkillTrustError):
@@ -91,7 +91,7 @@ def test_the_bytes_that_were_verified_are_the_bytes_that_are_loaded(
     monkeypatch: pytest.MonkeyPatch, made: Runtime, scene: Scene
 ) -> None:
     """The file is exchanged between every step: nothing reads it a second time."""
-    from lime_edge import trust
+    from lime_edge.trust import policy
 
     wanted = read_skill(scene.path).digest
     evil = models.skill(models.exported(), "legal", seed=666).read_bytes()
@@ -103,7 +103,7 @@ def test_the_bytes_that_were_verified_are_the_bytes_that_are_loaded(
         return signer
 
     runtime = under(made, usual(), scene.folder)
-    monkeypatch.setattr(trust.TrustPolicy, "vouch", exchanged)
+    monkeypatch.setattr(policy.TrustPolicy, "vouch", exchanged)
     assert runtime.load_skill(scene.path).digest == wanted != read_skill(scene.path).digest
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from lime_edge.common.extras import need
 from lime_edge.common.files import write_file
+from lime_edge.errors import PolicyError, SkillError, SkillTrustError
 from lime_edge.skills.package import decode_skill, read_package
 
-from .bundle import Bundle
-from .errors import PolicyError, SkillError, SkillTrustError
 from .keys import KEY_LIMIT, PublicKey, read_bounded
-from .trust import signature_path
+from .policy import signature_path
+from .sigstore_bundle import Bundle
 
 
 def sign_skill(

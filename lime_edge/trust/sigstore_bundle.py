@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lime_edge.common.strict_json import Check, bounded, flag, load_json, one_of, record, sequence, show, text
+from lime_edge.errors import SkillTrustError
 from lime_edge.skills.manifest import DIGEST
 
-from .errors import SkillTrustError
 from .keys import PublicKey
 
 BUNDLE_LIMIT = 64 * 2**10  # bytes of a signature file; one takes 1.5 KB

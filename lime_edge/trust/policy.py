@@ -16,13 +16,13 @@ from pathlib import Path
 
 from lime_edge.common.semver import precedence
 from lime_edge.common.strict_json import bounded, show
+from lime_edge.errors import SkillTrustError
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import Skill, decode_skill, read_package
 
-from .bundle import BUNDLE_LIMIT, Bundle
-from .errors import SkillTrustError
 from .keys import PublicKey, read_bounded, reason
-from .policy import Publisher, Terms, Window, read_terms
+from .policy_file import Publisher, Terms, Window, read_terms
+from .sigstore_bundle import BUNDLE_LIMIT, Bundle
 
 SIGNATURE = ".sig"  # after the name of the file it signs
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from lime_edge.common.strict_json import Check, bounded, flag, mapping, record, sequence, show, text, whole
+from lime_edge.errors import PolicyError
 from lime_edge.skills.manifest import DIGEST, NAME, VERSION
 
-from .errors import PolicyError
 from .keys import KEY_LIMIT, PublicKey, read_bounded, read_key
 
 FORMAT = 1
