@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lime_edge.store.lookup import find_skill, skill_files
+
 from .errors import LimeError
-from .installed import find_skill, skill_files
 from .runtime import Runtime
 from .tables import printable, say
 

@@ -35,7 +35,8 @@ def list_skills(directory: Path | None, trust: Path | None, target: str | None) 
     elif trust is not None:
         raise click.UsageError("--trust needs DIR: what is in the store was judged when it was installed")
     else:
-        from .store import Store
+        from lime_edge.store.store import Store
+
         from .stored import describe_store
 
         report(*describe_store(Store()), target)

@@ -92,7 +92,7 @@ def train(
         raise
     if not distributed.first():
         return
-    from .installed import skill_files
+    from lime_edge.store.lookup import skill_files
 
     skills = {path.name: path.stat().st_size for path in skill_files(output)}
     rows = [*_rows(figures), *((name, f"{size(count)}, the vectors trained with it") for name, count in skills.items())]

@@ -16,7 +16,7 @@ from .cli_options import json_option, path_type, trust_option
 from .tables import report, say
 
 if TYPE_CHECKING:
-    from .store import Store
+    from lime_edge.store.store import Store
 
 _downgrade = click.option("--allow-downgrade", is_flag=True, help="Also take a version older than the one in use.")
 
@@ -32,9 +32,9 @@ def pull(references: tuple[str, ...], allow_downgrade: bool, trust: Path | None,
     REF is a path, file:///PATH, https://HOST/PATH, hf://ORG/REPO/FILE[@REVISION] or oci://HOST/REPO:TAG; with
     #sha256=HEX at its end, the file must have that SHA-256. All but paths need the extra `hub`.
     """
+    from lime_edge.store.transfer import pull as pulling
     from lime_edge.trust.policy import as_policy
 
-    from .pulling import pull as pulling
     from .stored import describe_installs
 
     store, done, policy = _store(), [], as_policy(trust)
@@ -53,7 +53,7 @@ def push(skill: str, reference: str, card: bool) -> None:
 
     Its signature goes with it. Prints the reference with the pin that others can hold it to.
     """
-    from .pulling import push as pushing
+    from lime_edge.store.transfer import push as pushing
 
     say(f"{pushing(skill, reference, card)}\n")
 
@@ -78,9 +78,9 @@ def update(names: tuple[str, ...], allow_downgrade: bool, trust: Path | None, ta
 
     A pinned reference never changes, and a version that was rolled back is not taken again.
     """
+    from lime_edge.store.transfer import update as updating
     from lime_edge.trust.policy import as_policy
 
-    from .pulling import update as updating
     from .stored import describe_updates
 
     done = updating(_store(), names, as_policy(trust), allow_downgrade)
@@ -128,10 +128,10 @@ def gc(target: str | None) -> None:
 def card(skill: str, output: Path | None) -> None:
     """Write the model card of a skill for the Hugging Face Hub; needs the extra `hub`."""
     from lime_edge.skills.package import read_skill
+    from lime_edge.store.lookup import find_installed
+    from lime_edge.store.model_card import card_of
 
-    from .card import card_of
     from .errors import ConfigError
-    from .installed import find_installed
 
     text = card_of(read_skill(find_installed(skill)))
     if output is None:
@@ -144,7 +144,7 @@ def card(skill: str, output: Path | None) -> None:
 
 
 def _store() -> Store:
-    from .store import Store
+    from lime_edge.store.store import Store
 
     return Store()
 

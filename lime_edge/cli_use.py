@@ -26,7 +26,7 @@ def open_runtime(directory: Path, device: str, threads: int | None, trust: Path 
 
 def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> str | None:
     """Load the skill that an option names, under the words of the option; two files may hold skills of one name."""
-    from .installed import find_skill
+    from lime_edge.store.lookup import find_skill
 
     return None if name_or_file is None else runtime.load_skill(find_skill(directory, name_or_file), name_or_file).name
 

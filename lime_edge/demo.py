@@ -20,10 +20,10 @@ from lime_edge.common.extras import need
 from lime_edge.common.paths import cache_dir
 from lime_edge.skills.manifest import Metric
 from lime_edge.skills.package import Skill, check_skill, read_skill
+from lime_edge.store.lookup import FOLDER
 
 from . import __version__
 from .errors import LimeError, ModelError
-from .installed import FOLDER
 from .quiet import quietly
 from .runtime import Generation, Runtime
 from .tables import Table, share, short, size

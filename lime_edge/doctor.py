@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from lime_edge.common.paths import cache_dir
 from lime_edge.skills.package import check_skill, read_skill
+from lime_edge.store.lookup import skill_files
 
 from . import __version__
 from .errors import LimeError
-from .installed import skill_files
 from .looking import Report
 from .tables import Table, short, size
 

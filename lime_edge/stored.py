@@ -9,13 +9,13 @@ from typing import Any
 
 from lime_edge.common.semver import precedence
 from lime_edge.skills.package import read_skill
+from lime_edge.store.index import Entry
+from lime_edge.store.store import Freed, Installed, Store
+from lime_edge.store.transfer import Update
 from lime_edge.trust.policy import signature_path
 
 from .errors import LimeError
-from .index import Entry
 from .looking import Report, describe_skill
-from .pulling import Update
-from .store import Freed, Installed, Store
 from .tables import Table, short, size
 
 

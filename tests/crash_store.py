@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lime_edge.pulling import pull, update
-from lime_edge.store import Store
+from lime_edge.store.store import Store
+from lime_edge.store.transfer import pull, update
 from tests.store_case import Promise, check, litter, package, signature_of, state
 
 CALLS = ("open", "write", "fsync", "close", "replace", "unlink", "mkdir")

@@ -25,8 +25,8 @@ from typing import Any
 import filelock
 
 from lime_edge.errors import SkillError
-from lime_edge.pulling import pull, update
-from lime_edge.store import Store, read_signature
+from lime_edge.store.store import Store, read_signature
+from lime_edge.store.transfer import pull, update
 from tests.store_case import Promise, check, litter, package, sha256, signature_of
 
 OPERATIONS = ("idle", "install", "update", "rollback", "remove", "gc")

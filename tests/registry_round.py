@@ -13,8 +13,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from lime_edge.pulling import pull, push, update
-from lime_edge.store import Store, read_signature
+from lime_edge.store.store import Store, read_signature
+from lime_edge.store.transfer import pull, push, update
 from lime_edge.trust.policy import signature_path
 from tests.store_case import package, sha256, signature_of
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lime_edge.errors import StoreError, UnknownSkillError
-from lime_edge.index import Index
 from lime_edge.skills.package import decode_skill, write_skill
-from lime_edge.store import Store
+from lime_edge.store.index import Index
+from lime_edge.store.store import Store
 from lime_edge.trust.policy import signature_path
 from tests.malformed import manifest, vectors
 

@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from lime_edge.card import card_of
 from lime_edge.skills.package import Skill, write_skill
+from lime_edge.store.model_card import card_of
 from tests.malformed import manifest, vectors
 
 #: Tries to leave the front matter, the table, the paragraph and Markdown itself.

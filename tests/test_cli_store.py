@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lime_edge.errors import MissingExtraError
-from lime_edge.installed import find_skill
-from lime_edge.pulling import pull
-from lime_edge.store import Store
+from lime_edge.store.lookup import find_skill
+from lime_edge.store.store import Store
+from lime_edge.store.transfer import pull
 from lime_edge.trust.policy import signature_path
 from tests.cli_models import exported, facts, learned, lime
 from tests.faulty_server import file, serving

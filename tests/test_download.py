@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from lime_edge.download import Limits
 from lime_edge.errors import ConfigError, FetchError, SkillFormatError
-from lime_edge.pulling import pull
-from lime_edge.store import Store
+from lime_edge.store.remote.https import Limits
+from lime_edge.store.store import Store
+from lime_edge.store.transfer import pull
 from tests.faulty_server import Request, Server, cut, dripping, endless, file, fixed, in_turn, serving
 from tests.store_case import check, litter, package, sha256, signature_of
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from lime_edge import oci
-from lime_edge.download import Limits
 from lime_edge.errors import ConfigError, FetchError
-from lime_edge.pulling import pull, push
-from lime_edge.store import Store
+from lime_edge.store.remote import oci
+from lime_edge.store.remote.https import Limits
+from lime_edge.store.store import Store
+from lime_edge.store.transfer import pull, push
 from tests.faulty_server import endless, fixed
 from tests.oci_registry import Registry, digest_of, registry
 from tests.registry_round import go_round

@@ -12,9 +12,9 @@ import pytest
 
 from lime_edge.common.paths import cache_dir, store_dir
 from lime_edge.errors import SkillError, SkillFormatError, SkillVersionError, StoreError, UnknownSkillError
-from lime_edge.index import read_index, write_index
-from lime_edge.pulling import pull, push, update
-from lime_edge.store import SIGNATURE_LIMIT, Store, read_signature
+from lime_edge.store.index import read_index, write_index
+from lime_edge.store.store import SIGNATURE_LIMIT, Store, read_signature
+from lime_edge.store.transfer import pull, push, update
 from lime_edge.trust.policy import signature_path
 from tests.malformed import MALFORMED
 from tests.store_case import check, litter, package, sha256, signature_of, state

@@ -14,9 +14,8 @@ from typing import Any
 from lime_edge.common.digests import canonical_json
 from lime_edge.common.semver import precedence
 from lime_edge.common.strict_json import bounded, load_json, mapping, record, sequence, show, text, whole
+from lime_edge.errors import SkillVersionError, StoreError, UnknownSkillError
 from lime_edge.skills.manifest import DIGEST, NAME, VERSION
-
-from .errors import SkillVersionError, StoreError, UnknownSkillError
 
 FORMAT = 1
 _KEPT = 100  # steps back that are remembered

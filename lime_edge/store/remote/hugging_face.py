@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lime_edge.common.extras import need
+from lime_edge.errors import FetchError, LimeError
 from lime_edge.skills.package import FILE_LIMIT, read_package
-
-from .errors import FetchError, LimeError
-from .references import Reference
+from lime_edge.store.references import Reference
 
 
 def fetch_hub(reference: Reference, suffix: str, signature_limit: int) -> tuple[bytes, bytes | None]:

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 from lime_edge.common.extras import need
 from lime_edge.common.strict_json import load_json, record, show, text, whole
+from lime_edge.errors import FetchError, LimeError
+from lime_edge.store.references import Reference, is_local
 
-from .download import CutError, Limits, Pace, Progress, arriving, bounded_body, session
-from .errors import FetchError, LimeError
-from .references import Reference, is_local
+from .https import CutError, Limits, Pace, Progress, arriving, bounded_body, session
 
 ARTIFACT = "application/vnd.lime-edge.skill.v1"
 SKILL = "application/vnd.lime-edge.skill.v1.safetensors"

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lime_edge.common.files import write_file
+from lime_edge.errors import ConfigError, FetchError, LimeError
 from lime_edge.skills.package import decode_skill, read_package
+from lime_edge.store.remote.https import USUAL, Limits, Progress, download, fetch_small
 from lime_edge.trust.policy import SIGNATURE, signature_path
 
-from .download import USUAL, Limits, Progress, download, fetch_small
-from .errors import ConfigError, FetchError, LimeError
-from .installed import find_installed
+from .lookup import find_installed
 from .references import Reference, parse
 from .store import SIGNATURE_LIMIT, Admits, Installed, Store, read_signature
 
@@ -121,11 +121,11 @@ def _receive(store: Store, reference: Reference, limits: Limits, progress: Progr
         path = Path(reference.place)
         return read_package(path), read_signature(path)
     if reference.scheme == "hf":
-        from .hub import fetch_hub
+        from lime_edge.store.remote.hugging_face import fetch_hub
 
         return fetch_hub(reference, SIGNATURE, SIGNATURE_LIMIT)
     if reference.scheme == "oci":
-        from .oci import fetch_oci
+        from lime_edge.store.remote.oci import fetch_oci
 
         return fetch_oci(reference, SIGNATURE_LIMIT, limits, progress)
     path_part, mark, query = reference.place.partition("?")
@@ -166,11 +166,12 @@ def _send(reference: Reference, files: Files, path: Path, card: bool) -> None:
         except OSError as error:
             raise FetchError(f"{target} cannot be written: {error.strerror or error}") from error
     elif reference.scheme == "hf":
-        from .card import card_of
-        from .hub import push_hub
+        from lime_edge.store.remote.hugging_face import push_hub
+
+        from .model_card import card_of
 
         push_hub(reference, *files, SIGNATURE, card_of(skill) if card else None)
     else:
-        from .oci import push_oci
+        from lime_edge.store.remote.oci import push_oci
 
         push_oci(reference, *files, skill.name, skill.manifest.version)

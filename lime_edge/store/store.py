@@ -23,14 +23,14 @@ from filelock import FileLock, Timeout
 from lime_edge.common.files import TEMPORARY, make_folder, write_file
 from lime_edge.common.paths import store_dir
 from lime_edge.common.semver import precedence
+from lime_edge.errors import SkillVersionError, StoreError, UnknownSkillError
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import decode_skill, read_package
+from lime_edge.store.remote.resume import Partials
 from lime_edge.trust.keys import read_bounded
 from lime_edge.trust.policy import SIGNATURE, signature_path
 
-from .errors import SkillVersionError, StoreError, UnknownSkillError
 from .index import Entry, Held, Index, read_index, write_index
-from .partial import Partials
 
 SIGNATURE_LIMIT = 2**20  # bytes
 _BLOB = re.compile(rf"[0-9a-f]{{64}}\.lime({re.escape(SIGNATURE)})?")

@@ -18,8 +18,7 @@ from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from lime_edge.common.strict_json import show
-
-from .errors import ConfigError
+from lime_edge.errors import ConfigError
 
 Scheme = Literal["file", "https", "hf", "oci"]
 MAIN = "main"  # the revision of the Hub that is meant without one

@@ -20,11 +20,11 @@ from urllib.parse import urljoin, urlsplit
 
 from lime_edge.common.extras import need
 from lime_edge.common.strict_json import show
+from lime_edge.errors import FetchError, LimeError
 from lime_edge.skills.package import FILE_LIMIT
+from lime_edge.store.references import url_fault
 
-from .errors import FetchError, LimeError
-from .partial import Partial
-from .references import url_fault
+from .resume import Partial
 
 if TYPE_CHECKING:
     from requests import Response, Session

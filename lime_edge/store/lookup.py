@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import UnknownSkillError
+from lime_edge.errors import UnknownSkillError
+
 from .store import Store
 
 FOLDER, SUFFIX = "skills", ".lime"
