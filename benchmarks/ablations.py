@@ -24,12 +24,12 @@ from torch import Tensor
 from lime_edge import backbone, checkpoint
 from lime_edge.contract.routing import Routing
 from lime_edge.data import Collator, Examples
+from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.learn import pick
 from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.method.variants import BASES, LimeLora
 from lime_edge.predict import pad_id
 from lime_edge.quiet import quietly
-from lime_edge.rows import Row, read_rows
 from lime_edge.training import Plan, fit
 
 TASKS = (

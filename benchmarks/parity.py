@@ -21,9 +21,9 @@ import torch
 from rich.progress import track
 
 from lime_edge import Runtime, checkpoint, read_skill
+from lime_edge.evaluation.examples import read_rows
 from lime_edge.learn import Recipe, prepare
 from lime_edge.predict import Predictor, Prompt
-from lime_edge.rows import read_rows
 from lime_edge.skills.package import Skill
 
 _TIE = 1e-4

@@ -23,8 +23,8 @@ from skills import loss
 from lime_edge import backbone, checkpoint, read_skill
 from lime_edge.contract.vector_kinds import NEUTRAL
 from lime_edge.demo import SHIPPED
+from lime_edge.evaluation.examples import read_rows
 from lime_edge.learn import Recipe, prepare
-from lime_edge.rows import read_rows
 from lime_edge.skills.vector_codec import kind_of, module_of
 
 SKILLS = {

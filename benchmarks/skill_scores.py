@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lime_edge.metrics import f1
+from lime_edge.evaluation.metrics import f1
 
 Row = dict[str, Any]  # one line of a test file
 _ORDER = 4  # longest n-grams of words in GLEU

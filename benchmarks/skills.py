@@ -30,10 +30,10 @@ from skill_scores import exact, metric_of
 from lime_edge import checkpoint
 from lime_edge.data import Collator, Examples
 from lime_edge.demo import SHIPPED
+from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.learn import SKILL_PLAN
 from lime_edge.predict import Predictor, pad_id
 from lime_edge.quiet import quietly
-from lime_edge.rows import Row, read_rows
 from lime_edge.training import fit
 
 #: Most telling first. The shipped adapter has seen none of them.

@@ -136,8 +136,8 @@ def attack(runtime: Runtime, spec: Spec, work: Path, count: int) -> Json:
 
 def answers(runtime: Runtime, rows: Sequence[Json]) -> list[str]:
     """What the skill says: a choice where there are choices, else up to 24 tokens."""
-    from lime_edge.evaluate import measure
-    from lime_edge.rows import Row
+    from lime_edge.evaluation.evaluate import measure
+    from lime_edge.evaluation.examples import Row
 
     asked = [
         Row(({"role": "user", "content": row["prompt"]},), row["answer"], tuple(row.get("choices", ()))) for row in rows

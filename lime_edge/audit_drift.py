@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from lime_edge.evaluation.evaluate import measure
+from lime_edge.evaluation.examples import Row, read_rows
+from lime_edge.evaluation.metrics import f1
 from lime_edge.runtime.probe import Probe
 
 from .errors import DataError
-from .evaluate import measure
-from .metrics import f1
-from .rows import Row, read_rows
 from .runtime import Runtime
 
 _PROBES = Path(__file__).parent / "shipped" / "audit" / "probes.json"

@@ -127,7 +127,7 @@ def evaluate(
     DATA is a JSONL file, or a folder with test.jsonl. Rows with choices are answered with the likeliest choice, others
     in greedy text.
     """
-    from . import evaluate as evaluating
+    from lime_edge.evaluation import evaluate as evaluating
 
     examples = evaluating.examples(data, rows)
     runtime = open_runtime(directory, device, threads, trust)

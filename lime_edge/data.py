@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lime_edge.common.extras import need
+from lime_edge.evaluation.examples import Row
 
 from .errors import DataError
-from .rows import Row
 
 with need("train"):
     import torch

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
+from lime_edge.evaluation.examples import Row
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import write_skill
 
 from . import checkpoint
 from .golden import golden_prompts, made_for, today
 from .predict import Predictor
-from .rows import Row
 
 NAME = "general"
 _PROMPTS = 2

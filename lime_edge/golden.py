@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lime_edge.evaluation.examples import Row
 from lime_edge.skills.manifest import Golden
 
 from . import backbone, checkpoint
 from .predict import Predictor, Prompt
-from .rows import Row
 
 _PROMPTS = 3
 _TOKENS = 8  # of each answer

@@ -19,6 +19,8 @@ from transformers import TrainerCallback
 
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS, Kind
+from lime_edge.evaluation.examples import Row, data_digest, read_rows
+from lime_edge.evaluation.metrics import score
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.variants import BASES
@@ -31,9 +33,7 @@ from .checkpoint import Vectors
 from .data import Collator, Examples
 from .errors import ConfigError, DataError
 from .golden import golden_prompts, made_for, today
-from .metrics import score
 from .predict import Predictor, pad_id
-from .rows import Row, data_digest, read_rows
 from .training import Plan, fit, unwritable
 
 #: How a skill is learned: docs/log.md has what was tried.

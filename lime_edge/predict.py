@@ -17,11 +17,11 @@ from rich.progress import track
 from torch import Tensor
 from transformers import DynamicCache
 
+from lime_edge.evaluation.examples import Row
 from lime_edge.method.forward_state import evidence_of, set_evidence
 
 from .checkpoint import is_lime
 from .data import encode_prompt
-from .rows import Row
 
 _BATCH = 16  # rows generated together
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from lime_edge.evaluation.examples import Row, find_files, read_rows
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
 
@@ -16,7 +17,6 @@ from .data import Collator, Examples
 from .errors import ConfigError
 from .general import general_skill
 from .predict import pad_id
-from .rows import Row, find_files, read_rows
 from .training import Plan, fit, unwritable
 
 _VALID_ROWS = 96  # rows of the validation loss, spread evenly over the tasks

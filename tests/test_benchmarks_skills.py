@@ -22,8 +22,8 @@ from skill_methods import METHODS, Lime
 
 from lime_edge import backbone, checkpoint, read_skill
 from lime_edge.contract.routing import Routing
+from lime_edge.evaluation.examples import read_rows
 from lime_edge.learn import Recipe, prepare
-from lime_edge.rows import read_rows
 from lime_edge.training import Plan
 from tests.tiny_training import backbone as tiny_backbone
 from tests.tiny_training import ids, logits, randomise, save, scratch, tasks, tokenizer, wrapped, write_rows

@@ -18,10 +18,10 @@ from lime_edge import doctor, read_skill
 from lime_edge.cli import main
 from lime_edge.cli_make import learn, train
 from lime_edge.contract.routing import Routing
+from lime_edge.evaluation.examples import Row, read_rows
+from lime_edge.evaluation.metrics import score
 from lime_edge.learn import SKILL_PLAN, Recipe
 from lime_edge.method.config import LimeConfig
-from lime_edge.metrics import score
-from lime_edge.rows import Row, read_rows
 from lime_edge.runtime import Runtime
 from lime_edge.training import Plan
 from tests import cli_docs

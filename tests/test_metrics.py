@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lime_edge.metrics import f1, score
+from lime_edge.evaluation.metrics import f1, score
 
 
 @pytest.mark.parametrize(

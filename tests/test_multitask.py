@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM
 
 from lime_edge.data import Collator, encode
 from lime_edge.errors import DataError
+from lime_edge.evaluation.examples import Row
 from lime_edge.predict import Predictor
-from lime_edge.rows import Row
 from lime_edge.training import Plan, parameter_groups
 from tests.tiny_training import backbone, backbone_dir, scratch, tokenizer, wrapped, write_rows
 

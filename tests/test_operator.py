@@ -339,7 +339,8 @@ def test_every_cpu_path_of_this_machine(cpu: str, monkeypatch: pytest.MonkeyPatc
     import sys
 
     script = (
-        "import sys; from tests import test_operator as t, operator_case as c; from lime_edge.contract.model import Routing\n"
+        "import sys; from tests import test_operator as t, operator_case as c\n"
+        "from lime_edge.contract.routing import Routing\n"
         "from lime_edge.runtime import operators\n"
         "import numpy as np\n"
         "found = operators.describe(t.library()).cpu\n"

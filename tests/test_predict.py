@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lime_edge.contract.routing import Routing
+from lime_edge.evaluation.examples import Row
 from lime_edge.predict import Predictor
-from lime_edge.rows import Row
 from tests.tiny_training import backbone, tokenizer, wrapped
 
 

@@ -12,12 +12,12 @@ import torch
 
 from lime_edge import Runtime, checkpoint, read_skill
 from lime_edge.contract.routing import Routing
+from lime_edge.evaluation.examples import Row
 from lime_edge.exporting import export_checkpoint
 from lime_edge.general import general_skill
 from lime_edge.learn import Recipe, learn, prepare
 from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.predict import Predictor, Prompt
-from lime_edge.rows import Row
 from lime_edge.train import train
 from lime_edge.training import Plan, parameter_groups
 from tests.runtime_models import Plain

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError
+from lime_edge.errors import DataError
 
 _SHOWN = 10  # faults listed before "and N more"
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lime_edge.tables import Table, share, short
+
+from .examples import Row, data_digest, find_files, read_rows
 from .metrics import Score, score
-from .rows import Row, data_digest, find_files, read_rows
-from .tables import Table, share, short
 
 if TYPE_CHECKING:
-    from .runtime import Runtime
+    from lime_edge.runtime import Runtime
 
 _TOGETHER = 32  # rows of one call; prompts of a call share the run of what they begin with
 
