@@ -21,16 +21,16 @@ from lines import RESULTS, Lines, Record, run_missing
 from multitask_score import Answers, accuracy
 from torch import Tensor
 
-from lime_edge import backbone, checkpoint
 from lime_edge.contract.routing import Routing
-from lime_edge.data import Collator, Examples
 from lime_edge.evaluation.examples import Row, read_rows
-from lime_edge.learn import pick
 from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.method.variants import BASES, LimeLora
-from lime_edge.predict import pad_id
-from lime_edge.quiet import quietly
-from lime_edge.training import Plan, fit
+from lime_edge.training import backbone, checkpoint
+from lime_edge.training.dataset import Collator, Examples
+from lime_edge.training.learn_skill import pick
+from lime_edge.training.predictor import pad_id
+from lime_edge.training.quiet import quietly
+from lime_edge.training.trainer import Plan, fit
 
 TASKS = (
     "glue/sst2",

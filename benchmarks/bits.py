@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from lime_edge import backbone
 from lime_edge.contract.model import ModelContract
 from lime_edge.exporters.builder import build_backbone
+from lime_edge.training import backbone
 
 _LENGTHS = (1, 2, 7, 33, 128)
 

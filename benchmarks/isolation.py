@@ -21,14 +21,14 @@ import click
 import torch
 from mdtables import table
 
-from lime_edge import backbone, checkpoint
-from lime_edge.data import Collator, Examples
 from lime_edge.demo import SHIPPED
 from lime_edge.evaluation.examples import Row, read_rows
-from lime_edge.learn import Recipe, pick, prepare
-from lime_edge.predict import pad_id
-from lime_edge.quiet import quietly
-from lime_edge.training import Plan, fit
+from lime_edge.training import backbone, checkpoint
+from lime_edge.training.dataset import Collator, Examples
+from lime_edge.training.learn_skill import Recipe, pick, prepare
+from lime_edge.training.predictor import pad_id
+from lime_edge.training.quiet import quietly
+from lime_edge.training.trainer import Plan, fit
 
 #: The first one is what is watched; all have short prompts.
 TASKS = (

@@ -17,11 +17,11 @@ from rivals.per_token import HydraLora, MoeDora, MoeLora, MoeLoraFA, Mola, alloc
 from rivals.scaffold import Adapted, Call, Mixture, Settings, insert
 from torch import Tensor, nn
 
-from lime_edge import checkpoint
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.method.variants import BASES
+from lime_edge.training import checkpoint
 
 Family = Literal["LiME", "mixture", "PEFT"]
 

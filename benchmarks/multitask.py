@@ -31,10 +31,10 @@ from multitask_train import Figures, OutOfTimeError, Run
 from rivals import clusters
 from rounds import machine, versions
 
-from lime_edge import backbone
-from lime_edge.data import Collator
-from lime_edge.predict import pad_id
-from lime_edge.training import Plan, parameter_groups
+from lime_edge.training import backbone
+from lime_edge.training.dataset import Collator
+from lime_edge.training.predictor import pad_id
+from lime_edge.training.trainer import Plan, parameter_groups
 
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)

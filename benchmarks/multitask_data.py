@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lime_edge.data import Example, encode
 from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row, read_rows
+from lime_edge.training.dataset import Example, encode
 
 #: Categories of the suite that are text, all their tasks in the order of MANIFEST.md.
 TASKS = {

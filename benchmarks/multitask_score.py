@@ -17,10 +17,10 @@ import torch
 from multitask_data import Task
 from torch.nn.functional import cross_entropy
 
-from lime_edge.data import Collator, encode
 from lime_edge.evaluation.examples import Row
 from lime_edge.method.forward_state import evidence_of, set_evidence
-from lime_edge.predict import Predictor, Prompt, pad_id
+from lime_edge.training.dataset import Collator, encode
+from lime_edge.training.predictor import Predictor, Prompt, pad_id
 
 _TOGETHER = 16  # rows of one call
 _NEW_TOKENS = 14  # answers without choices are numbers and short formulas

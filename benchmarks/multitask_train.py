@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lime_edge.attention import plain_if_short
+from lime_edge.training.attention import plain_if_short
 
 _SAVE_EVERY = 25  # steps
 _WARMUP = 0.05  # share of the steps

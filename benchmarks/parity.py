@@ -20,11 +20,12 @@ import numpy.typing as npt
 import torch
 from rich.progress import track
 
-from lime_edge import Runtime, checkpoint, read_skill
+from lime_edge import Runtime, read_skill
 from lime_edge.evaluation.examples import read_rows
-from lime_edge.learn import Recipe, prepare
-from lime_edge.predict import Predictor, Prompt
 from lime_edge.skills.package import Skill
+from lime_edge.training import checkpoint
+from lime_edge.training.learn_skill import Recipe, prepare
+from lime_edge.training.predictor import Predictor, Prompt
 
 _TIE = 1e-4
 

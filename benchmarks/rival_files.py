@@ -115,7 +115,7 @@ def _write_adapter(model: Path, target: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from lime_edge.quiet import quietly
+    from lime_edge.training.quiet import quietly
 
     torch.manual_seed(0)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS))

@@ -22,12 +22,13 @@ from graphs import Array, Feeds, Graph
 from rival_files import whole
 from tokenizers import Tokenizer
 
-from lime_edge import Runtime, backbone, read_skill
+from lime_edge import Runtime, read_skill
 from lime_edge.contract.model import ModelContract
 from lime_edge.exporters.builder import Precision, build_backbone
 from lime_edge.runtime.graph import SessionSettings
 from lime_edge.runtime.operators import choose
 from lime_edge.skills.package import LIMITS, check_skill
+from lime_edge.training import backbone
 
 UNTOUCHED, NATIVE, FUNCTION = "untouched", "native", "function"
 _CHECKED = 24  # tokens of the prompt that every side answers before it is timed

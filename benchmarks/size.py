@@ -27,7 +27,8 @@ from rich.table import Table
 from rounds import machine, versions, write
 from safetensors import safe_open
 
-from lime_edge import backbone, read_skill
+from lime_edge import read_skill
+from lime_edge.training import backbone
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "lime_edge" / "shipped" / "smollm2-135m" / "skills"
@@ -138,7 +139,7 @@ def _adapters(model: Path) -> Iterator[dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     from lime_edge.method.config import ATTENTION
-    from lime_edge.quiet import quietly
+    from lime_edge.training.quiet import quietly
 
     targets = list(ATTENTION)
     configs: dict[str, Any] = {

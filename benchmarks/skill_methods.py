@@ -15,15 +15,15 @@ import torch
 from peft import IA3Config, LoraConfig, RoadConfig, VeraConfig, get_peft_model
 from safetensors.numpy import load_file, save
 
-from lime_edge import backbone, checkpoint
 from lime_edge.contract.vector_kinds import KINDS, NEUTRAL, Kind
-from lime_edge.golden import made_for, today
-from lime_edge.learn import GAIN_ONLY, SKILL_PLAN, Recipe, prepare
 from lime_edge.method.config import ATTENTION, TARGETS
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import write_skill
 from lime_edge.skills.vector_codec import Array, kind_of, module_of, quantise
-from lime_edge.training import Optimizer
+from lime_edge.training import backbone, checkpoint
+from lime_edge.training.golden_prompts import made_for, today
+from lime_edge.training.learn_skill import GAIN_ONLY, SKILL_PLAN, Recipe, prepare
+from lime_edge.training.trainer import Optimizer
 
 Vectors = Mapping[str, Array]
 

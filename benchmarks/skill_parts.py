@@ -20,12 +20,13 @@ from lines import RESULTS, Lines, Record, run_missing
 from skill_methods import Vectors, four_bits
 from skills import loss
 
-from lime_edge import backbone, checkpoint, read_skill
+from lime_edge import read_skill
 from lime_edge.contract.vector_kinds import NEUTRAL
 from lime_edge.demo import SHIPPED
 from lime_edge.evaluation.examples import read_rows
-from lime_edge.learn import Recipe, prepare
 from lime_edge.skills.vector_codec import kind_of, module_of
+from lime_edge.training import backbone, checkpoint
+from lime_edge.training.learn_skill import Recipe, prepare
 
 SKILLS = {
     "json": "request_to_json",

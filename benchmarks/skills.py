@@ -27,14 +27,14 @@ from multitask_score import Answers
 from skill_methods import METHODS, Lime, four_bits
 from skill_scores import exact, metric_of
 
-from lime_edge import checkpoint
-from lime_edge.data import Collator, Examples
 from lime_edge.demo import SHIPPED
 from lime_edge.evaluation.examples import Row, read_rows
-from lime_edge.learn import SKILL_PLAN
-from lime_edge.predict import Predictor, pad_id
-from lime_edge.quiet import quietly
-from lime_edge.training import fit
+from lime_edge.training import checkpoint
+from lime_edge.training.dataset import Collator, Examples
+from lime_edge.training.learn_skill import SKILL_PLAN
+from lime_edge.training.predictor import Predictor, pad_id
+from lime_edge.training.quiet import quietly
+from lime_edge.training.trainer import fit
 
 #: Most telling first. The shipped adapter has seen none of them.
 TASKS = (

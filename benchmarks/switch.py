@@ -29,9 +29,10 @@ from rich.console import Console
 from rich.progress import track
 from rounds import machine, versions
 
-from lime_edge import Runtime, backbone
+from lime_edge import Runtime
 from lime_edge.contract.model import ModelContract
 from lime_edge.runtime.genai import write_adapter
+from lime_edge.training import backbone
 
 RIVALS = ("peft", "genai", "llama")
 _OURS = "lime-edge"

@@ -24,9 +24,9 @@ from rounds import Report, Variant, measure, versions
 from torch import Tensor
 from torch.nn import functional as F
 
-from lime_edge import backbone
-from lime_edge.attention import plain_if_short
 from lime_edge.method.config import ATTENTION
+from lime_edge.training import backbone
+from lime_edge.training.attention import plain_if_short
 
 #: What is divided by what: a rival's step by LiME's. Goal of the first column: at least 1.29.
 PAIRS = {"moelora": "lime-lora", "moelora-fa": "lime-lora-fa", "moedora": "lime-dora"}

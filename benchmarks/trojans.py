@@ -44,8 +44,8 @@ def main() -> None:
 @click.option("--share", default="0/1", show_default=True, help="I/N: every N-th skill from the I-th, for N processes.")
 def make(data: Path, work: Path, share: str) -> None:
     """Train the skills."""
-    from lime_edge.learn import Recipe, learn
-    from lime_edge.training import Plan
+    from lime_edge.training.learn_skill import Recipe, learn
+    from lime_edge.training.trainer import Plan
 
     first, step = map(int, share.split("/"))
     for spec in specs()[first::step]:

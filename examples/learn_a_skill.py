@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from lime_edge.learn import SKILL_PLAN, Recipe, learn
+from lime_edge.training.learn_skill import SKILL_PLAN, Recipe, learn
 
 
 def main(

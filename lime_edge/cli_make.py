@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lime_edge.common.extras import need
+from lime_edge.training.quiet import quietly
 
 from .cli_options import json_option, path_type
 from .errors import ConfigError
-from .quiet import quietly
 from .tables import STDOUT, Table, report, share, short, size
 
 if TYPE_CHECKING:
     from lime_edge.method.config import LimeConfig
     from lime_edge.skills.package import Skill
-
-    from .learn import Recipe
+    from lime_edge.training.learn_skill import Recipe
 
 _COUNT, _RATE = click.IntRange(1), click.FloatRange(0, min_open=True)
 _TARGETS = "o_proj,up_proj"
@@ -79,9 +78,8 @@ def train(
     """
     with need("train"):
         from lime_edge.method import distributed
-
-        from . import train as training
-        from .training import Plan
+        from lime_edge.training import train_adapter as training
+        from lime_edge.training.trainer import Plan
     config = _config(settings)
     try:
         with quietly():
@@ -204,7 +202,7 @@ def learn(
     about = {key: value for key, value in found.items() if value is not None}
     _check_about(settings["name"], settings["system"], about)
     with need("train"):
-        from . import learn as learning
+        from lime_edge.training import learn_skill as learning
     output = Path(f"{settings['name']}.lime") if output is None else output
     output.parent.mkdir(parents=True, exist_ok=True)
     named = settings.pop("gain_only")
@@ -292,7 +290,7 @@ def export(
 ) -> None:
     """Export a checkpoint to a directory that runs without torch."""
     with need("export"):
-        from .exporting import export_checkpoint
+        from lime_edge.training.export_checkpoint import export_checkpoint
     from .looking import describe_model
 
     with quietly():

@@ -21,10 +21,10 @@ from lime_edge.common.paths import cache_dir
 from lime_edge.skills.manifest import Metric
 from lime_edge.skills.package import Skill, check_skill, read_skill
 from lime_edge.store.lookup import FOLDER
+from lime_edge.training.quiet import quietly
 
 from . import __version__
 from .errors import LimeError, ModelError
-from .quiet import quietly
 from .runtime import Generation, Runtime
 from .tables import Table, share, short, size
 
@@ -134,7 +134,7 @@ def make(directory: Path) -> None:
     from rich.console import Console
 
     with need("export"):
-        from .exporting import export_checkpoint
+        from lime_edge.training.export_checkpoint import export_checkpoint
     note = "the first time: fetching the model and exporting it to int4, a few minutes"
     with Console(stderr=True).status(note), quietly():
         export_checkpoint(SHIPPED / MODEL, directory, PRECISION, overwrite=True, gain_only=GAIN_ONLY, expert=False)

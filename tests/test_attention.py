@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lime_edge.attention import plain_if_short
+from lime_edge.training.attention import plain_if_short
 from tests.tiny_training import backbone
 
 

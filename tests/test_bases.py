@@ -13,20 +13,21 @@ import torch
 from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lime_edge import Runtime, checkpoint, read_skill
-from lime_edge.checkpoint import tuner
+from lime_edge import Runtime, read_skill
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError, LimeError
-from lime_edge.exporting import export_checkpoint
-from lime_edge.learn import Recipe, learn, prepare
 from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.method.variants import BASES
 from lime_edge.runtime.answer import skill_rows, with_prefix
 from lime_edge.runtime.cache import Cache
 from lime_edge.runtime.text import Tokens
-from lime_edge.train import train
-from lime_edge.training import Plan, parameter_groups
+from lime_edge.training import checkpoint
+from lime_edge.training.checkpoint import tuner
+from lime_edge.training.export_checkpoint import export_checkpoint
+from lime_edge.training.learn_skill import Recipe, learn, prepare
+from lime_edge.training.train_adapter import train
+from lime_edge.training.trainer import Plan, parameter_groups
 from tests import reference
 from tests.runtime_models import Plain
 from tests.test_layer import check, make
@@ -130,7 +131,7 @@ def test_a_skill_of_zeros_is_the_backbone(base: str) -> None:
 @pytest.mark.parametrize("base", ALL)
 def test_the_whole_way(base: str, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train, save, learn, export, run: torch = exported graph = runtime, and without a skill the backbone."""
-    monkeypatch.setattr("lime_edge.backbone.training_dtype", lambda: torch.float32)
+    monkeypatch.setattr("lime_edge.training.backbone.training_dtype", lambda: torch.float32)
     made, file, exported = tmp_path / "checkpoint", tmp_path / "one.lime", tmp_path / "model"
     source = str(backbone_dir(architecture))
     config = LimeConfig(base=base, r=4, routing=Routing(experts=3, window=2), target_modules=list(ATTENTION))

@@ -20,10 +20,10 @@ from lime_edge.cli_make import learn, train
 from lime_edge.contract.routing import Routing
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.evaluation.metrics import score
-from lime_edge.learn import SKILL_PLAN, Recipe
 from lime_edge.method.config import LimeConfig
 from lime_edge.runtime import Runtime
-from lime_edge.training import Plan
+from lime_edge.training.learn_skill import SKILL_PLAN, Recipe
+from lime_edge.training.trainer import Plan
 from tests import cli_docs
 from tests.cli_models import TRAIN, backbone, data, exported, facts, learned, lime, trained, write_rows
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from lime_edge import demo, exporting, read_skill
+from lime_edge import demo, read_skill
 from lime_edge.common.digests import json_digest, tensor_digest
 from lime_edge.looking import read_contract
+from lime_edge.training import export_checkpoint
 from tests.cli_models import backbone, facts, learned, lime, trained
 
 
@@ -36,7 +37,7 @@ def installed(shipped: Path, tmp_path_factory: pytest.TempPathFactory, monkeypat
     cache = tmp_path_factory.getbasetemp() / "cache"  # one for all tests here
     monkeypatch.setenv("LIME_EDGE_CACHE", str(cache))
     monkeypatch.setattr(demo, "SHIPPED", shipped)
-    monkeypatch.setattr("lime_edge.backbone.default_backbone", backbone)
+    monkeypatch.setattr("lime_edge.training.backbone.default_backbone", backbone)
 
 
 def test_the_second_time_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +53,7 @@ def test_the_second_time_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(exporting, "export_checkpoint", refuse)
+    monkeypatch.setattr(export_checkpoint, "export_checkpoint", refuse)
     second = facts("demo")
     assert second["from_cache"]
     assert second["answers"] == first["answers"]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from lime_edge.data import Collator, Examples, encode, encode_prompt, with_system
 from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row, data_digest, find_files, read_rows
+from lime_edge.training.dataset import Collator, Examples, encode, encode_prompt, with_system
 from tests.tiny_training import backbone, tokenizer, write_rows
 
 ROW = Row(({"role": "user", "content": "is it so"},), "yes")

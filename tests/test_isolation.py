@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lime_edge import Runtime, backbone, checkpoint
-from lime_edge.exporting import export_checkpoint
-from lime_edge.learn import Recipe, learn, prepare
+from lime_edge import Runtime
 from lime_edge.skills.package import read_skill
-from lime_edge.training import Plan
+from lime_edge.training import backbone, checkpoint
+from lime_edge.training.export_checkpoint import export_checkpoint
+from lime_edge.training.learn_skill import Recipe, learn, prepare
+from lime_edge.training.trainer import Plan
 from tests.tiny_training import ids, logits, save, scratch, wrapped, write_rows
 
 PLAN = Plan(steps=2, batch=4, vector_rate=5e-2)

@@ -14,7 +14,6 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.pytorch_utils import Conv1D
 
-from lime_edge.checkpoint import tuner
 from lime_edge.contract.routing import Mode, Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError
@@ -23,6 +22,7 @@ from lime_edge.method.forward_state import Context
 from lime_edge.method.layer import LimeLayer
 from lime_edge.method.routing import select
 from lime_edge.method.variants import BASES, LimeLora
+from lime_edge.training.checkpoint import tuner
 from tests import reference
 from tests.test_routing import MODES, clear
 from tests.tiny_training import EXPERTS, ids, logits, wrapped

@@ -11,17 +11,17 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 
-from lime_edge import checkpoint
-from lime_edge.checkpoint import tuner
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError
 from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.method.layer import LimeLayer
-from lime_edge.training import Plan, parameter_groups
+from lime_edge.training import checkpoint
+from lime_edge.training.checkpoint import tuner
+from lime_edge.training.trainer import Plan, parameter_groups
 from tests.tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, save, wrapped
 
-# PEFT asks transformers by an old name; lime_edge.checkpoint keeps it quiet, PEFT's own calls do not.
+# PEFT asks transformers by an old name; lime_edge.training.trainer.checkpoint keeps it quiet, PEFT's own calls do not.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 TOKENS = ids(2, 9)

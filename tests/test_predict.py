@@ -10,7 +10,7 @@ import torch
 
 from lime_edge.contract.routing import Routing
 from lime_edge.evaluation.examples import Row
-from lime_edge.predict import Predictor
+from lime_edge.training.predictor import Predictor
 from tests.tiny_training import backbone, tokenizer, wrapped
 
 

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 
 from lime_edge.cli import main
 from lime_edge.errors import ConfigError
-from lime_edge.learn import Recipe, learn
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
-from lime_edge.train import train
-from lime_edge.training import Plan
+from lime_edge.training.learn_skill import Recipe, learn
+from lime_edge.training.train_adapter import train
+from lime_edge.training.trainer import Plan
 from tests import two_processes
 from tests.tiny_training import backbone_dir, save, scratch, tasks, wrapped, write_rows
 

@@ -11,8 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from lime_edge import Runtime, checkpoint, read_skill
-from lime_edge.checkpoint import tuner
+from lime_edge import Runtime, read_skill
 from lime_edge.contract.module_table import Module
 from lime_edge.contract.routing import Mode, Routing
 from lime_edge.contract.vector_kinds import KINDS, PREFIX
@@ -20,18 +19,20 @@ from lime_edge.errors import ConfigError, LimeError
 from lime_edge.exporters import AdapterWeights
 from lime_edge.exporters.builder import build_backbone
 from lime_edge.exporters.prefix import InsertPrefix
-from lime_edge.exporting import export_checkpoint
-from lime_edge.general import general_skill
-from lime_edge.learn import Recipe, learn
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.prompt_tuning import LimePrompt
-from lime_edge.predict import Predictor, Prompt
 from lime_edge.runtime.answer import Request, open_answers
 from lime_edge.runtime.genai import write_adapter
 from lime_edge.runtime.options import Options
 from lime_edge.runtime.registry import Applied
 from lime_edge.runtime.text import Tokens
-from lime_edge.training import Plan
+from lime_edge.training import checkpoint
+from lime_edge.training.checkpoint import tuner
+from lime_edge.training.export_checkpoint import export_checkpoint
+from lime_edge.training.general_skill import general_skill
+from lime_edge.training.learn_skill import Recipe, learn
+from lime_edge.training.predictor import Predictor, Prompt
+from lime_edge.training.trainer import Plan
 from tests import reference
 from tests.runtime_models import Plain, contract, skill
 from tests.test_routing import MODES

@@ -14,15 +14,15 @@ import torch
 from onnx import helper
 from onnx.external_data_helper import load_external_data_for_model
 
-from lime_edge import backbone as backbones
-from lime_edge import checkpoint
 from lime_edge.errors import ConfigError, ExportError
 from lime_edge.exporters import rounded_weights
-from lime_edge.exporting import export_checkpoint
-from lime_edge.learn import Recipe, learn
-from lime_edge.rounded import OnRounded
 from lime_edge.skills.package import Skill
-from lime_edge.training import Plan
+from lime_edge.training import backbone as backbones
+from lime_edge.training import checkpoint
+from lime_edge.training.export_checkpoint import export_checkpoint
+from lime_edge.training.int4_backbone import OnRounded
+from lime_edge.training.learn_skill import Recipe, learn
+from lime_edge.training.trainer import Plan
 from tests.tiny_training import backbone_dir, save, scratch, tasks, wrapped
 
 

@@ -11,9 +11,9 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lime_edge.data import encode_prompt
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime.text import Text, TextStream
+from lime_edge.training.dataset import encode_prompt
 from tests.tiny import tiny_tokenizer
 
 TEMPLATES = {

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from lime_edge import Runtime, checkpoint, read_skill
+from lime_edge import Runtime, read_skill
 from lime_edge.contract.routing import Routing
 from lime_edge.evaluation.examples import Row
-from lime_edge.exporting import export_checkpoint
-from lime_edge.general import general_skill
-from lime_edge.learn import Recipe, learn, prepare
 from lime_edge.method.config import ATTENTION, LimeConfig
-from lime_edge.predict import Predictor, Prompt
-from lime_edge.train import train
-from lime_edge.training import Plan, parameter_groups
+from lime_edge.training import checkpoint
+from lime_edge.training.export_checkpoint import export_checkpoint
+from lime_edge.training.general_skill import general_skill
+from lime_edge.training.learn_skill import Recipe, learn, prepare
+from lime_edge.training.predictor import Predictor, Prompt
+from lime_edge.training.train_adapter import train
+from lime_edge.training.trainer import Plan, parameter_groups
 from tests.runtime_models import Plain
 from tests.tiny import ARCHITECTURES
 from tests.tiny_training import backbone, backbone_dir, ids, logits, save, scratch, tasks, tokenizer, wrapped
@@ -55,7 +56,7 @@ def runtime_answers(runtime: Runtime, skill: str | None) -> list[list[int]]:
 
 
 def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lime_edge.backbone.training_dtype", lambda: torch.float32)
+    monkeypatch.setattr("lime_edge.training.backbone.training_dtype", lambda: torch.float32)
     made, model_dir = tmp_path / "checkpoint", tmp_path / "model"
     config = LimeConfig(r=4, routing=Routing(experts=3, window=2), target_modules=list(ATTENTION))
     train([str(tasks() / "tasks")], str(backbone_dir()), made, config, PLAN)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lime_edge import backbone as backbones
-from lime_edge import checkpoint
 from lime_edge.contract.routing import Routing
 from lime_edge.method.config import ATTENTION, LimeConfig
+from lime_edge.training import backbone as backbones
+from lime_edge.training import checkpoint
 from tests.tiny import tiny_model
 
 EXPERTS = Routing(experts=3)

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from lime_edge import backbone, checkpoint
-from lime_edge import train as training
 from lime_edge.contract.routing import Routing
 from lime_edge.method.config import LimeConfig
-from lime_edge.training import Plan, fit
+from lime_edge.training import backbone, checkpoint
+from lime_edge.training import train_adapter as training
+from lime_edge.training.trainer import Plan, fit
 from tests.tiny_training import randomise
 
 STEPS = 4

@@ -13,8 +13,8 @@ from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import write_skill
 
 from . import checkpoint
-from .golden import golden_prompts, made_for, today
-from .predict import Predictor
+from .golden_prompts import golden_prompts, made_for, today
+from .predictor import Predictor
 
 NAME = "general"
 _PROMPTS = 2

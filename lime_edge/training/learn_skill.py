@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS, Kind
+from lime_edge.errors import ConfigError, DataError
 from lime_edge.evaluation.examples import Row, data_digest, read_rows
 from lime_edge.evaluation.metrics import score
 from lime_edge.method import distributed
@@ -30,11 +31,10 @@ from lime_edge.skills.vector_codec import kind_of, module_of
 
 from . import backbone, checkpoint
 from .checkpoint import Vectors
-from .data import Collator, Examples
-from .errors import ConfigError, DataError
-from .golden import golden_prompts, made_for, today
-from .predict import Predictor, pad_id
-from .training import Plan, fit, unwritable
+from .dataset import Collator, Examples
+from .golden_prompts import golden_prompts, made_for, today
+from .predictor import Predictor, pad_id
+from .trainer import Plan, fit, unwritable
 
 #: How a skill is learned: docs/log.md has what was tried.
 SKILL_PLAN = Plan(
@@ -217,7 +217,7 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
 
 def _on_rounded(model: Any, rounded: Path, where: Path) -> TrainerCallback:
     """Imported here: without a rounded model, learning needs no exporter."""
-    from .rounded import OnRounded, rounded_faults
+    from .int4_backbone import OnRounded, rounded_faults
 
     if faults := rounded_faults(rounded, model, backbone.digest(where)):
         raise ConfigError(f"the skill cannot be learned on the weights of {rounded}", faults)

@@ -18,8 +18,7 @@ from typing import Any
 from lime_edge.common.digests import tensor_digest
 from lime_edge.common.extras import need
 from lime_edge.common.paths import cache_dir
-
-from .errors import ConfigError, LimeError
+from lime_edge.errors import ConfigError, LimeError
 
 DEFAULT = "default"
 DEFAULT_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"

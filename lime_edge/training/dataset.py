@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lime_edge.common.extras import need
+from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row
-
-from .errors import DataError
 
 with need("train"):
     import torch

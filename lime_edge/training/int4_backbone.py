@@ -15,12 +15,12 @@ from transformers import TrainerCallback
 
 from lime_edge.common.extras import need
 from lime_edge.contract.model import ModelContract
+from lime_edge.errors import ConfigError, LimeError
 
 from . import checkpoint
-from .errors import ConfigError, LimeError
 
 with need("export"):
-    from .exporters import PACKED, Place, module_place, rounded_weights
+    from lime_edge.exporters import PACKED, Place, module_place, rounded_weights
 
 Array = npt.NDArray[np.float32]
 

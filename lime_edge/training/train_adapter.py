@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
+from lime_edge.errors import ConfigError
 from lime_edge.evaluation.examples import Row, find_files, read_rows
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
 
 from . import backbone, checkpoint
-from .data import Collator, Examples
-from .errors import ConfigError
-from .general import general_skill
-from .predict import pad_id
-from .training import Plan, fit, unwritable
+from .dataset import Collator, Examples
+from .general_skill import general_skill
+from .predictor import pad_id
+from .trainer import Plan, fit, unwritable
 
 _VALID_ROWS = 96  # rows of the validation loss, spread evenly over the tasks
 

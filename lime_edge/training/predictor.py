@@ -21,7 +21,7 @@ from lime_edge.evaluation.examples import Row
 from lime_edge.method.forward_state import evidence_of, set_evidence
 
 from .checkpoint import is_lime
-from .data import encode_prompt
+from .dataset import encode_prompt
 
 _BATCH = 16  # rows generated together
 

@@ -15,7 +15,7 @@ from lime_edge.evaluation.examples import Row
 from lime_edge.skills.manifest import Golden
 
 from . import backbone, checkpoint
-from .predict import Predictor, Prompt
+from .predictor import Predictor, Prompt
 
 _PROMPTS = 3
 _TOKENS = 8  # of each answer

@@ -24,14 +24,14 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from lime_edge.contract.vector_kinds import KINDS
+from lime_edge.errors import ConfigError, DataError
 from lime_edge.method import distributed
 from lime_edge.method.layer import LimeLayer
 from lime_edge.method.model import LimeModel
 
 from .attention import plain_if_short
-from .data import Collator, Examples
-from .errors import ConfigError, DataError
-from .optimizer import SignalAdamW
+from .dataset import Collator, Examples
+from .signal_adamw import SignalAdamW
 
 _SCALED = (*KINDS, "shared", "gate")  # what may have a rate of its own
 Optimizer = Literal["adamw", "signal"]

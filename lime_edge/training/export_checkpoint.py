@@ -9,13 +9,13 @@ from pathlib import Path
 from lime_edge.common.extras import need
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import KINDS
+from lime_edge.errors import ConfigError
 from lime_edge.runtime import operators as native
 
 from . import backbone, checkpoint
-from .errors import ConfigError
 
 with need("export"):
-    from .exporters import AdaptedModule, AdapterWeights, Precision, export
+    from lime_edge.exporters import AdaptedModule, AdapterWeights, Precision, export
 
 
 def export_checkpoint(

@@ -22,12 +22,12 @@ from safetensors import SafetensorError, safe_open
 from lime_edge.common.digests import json_digest, tensor_digest
 from lime_edge.common.strict_json import bounded
 from lime_edge.contract.vector_kinds import Kind
+from lime_edge.errors import ConfigError
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.model import LimeModel
 from lime_edge.skills.vector_codec import kind_of, module_of
 
 from . import backbone
-from .errors import ConfigError
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
