@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lime_edge.reports.tables import printable, say
 from lime_edge.store.lookup import find_skill, skill_files
 
 from .errors import LimeError
 from .runtime import Runtime
-from .tables import printable, say
 
 HELP = "/skill NAME or FILE, /skill none, /skill list, /clear forgets the conversation, /quit"
 _NONE, _LIST = "none", "list"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from lime_edge.reports.tables import report
+
 from .cli_options import json_option, path_type, place_to_write, runtime_options
-from .tables import report
 
 
 @click.command()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from lime_edge.reports.tables import report
+
 from .cli_options import json_option, path_type, trust_option
-from .tables import report
 
 
 @click.command()
@@ -15,7 +16,7 @@ from .tables import report
 @json_option
 def inspect(path: Path, target: str | None) -> None:
     """Say what a skill package, an exported model directory or a checkpoint is."""
-    from .looking import describe_path
+    from lime_edge.reports.describe import describe_path
 
     report(*describe_path(path), target)
 
@@ -27,17 +28,15 @@ def inspect(path: Path, target: str | None) -> None:
 def list_skills(directory: Path | None, trust: Path | None, target: str | None) -> None:
     """List installed skills, or with DIR those of a model directory or a folder of .lime files."""
     if directory is not None:
+        from lime_edge.reports.describe import describe_skills
         from lime_edge.trust.policy import as_policy
-
-        from .looking import describe_skills
 
         report(*describe_skills(directory, as_policy(trust)), target)
     elif trust is not None:
         raise click.UsageError("--trust needs DIR: what is in the store was judged when it was installed")
     else:
+        from lime_edge.reports.store import describe_store
         from lime_edge.store.store import Store
-
-        from .stored import describe_store
 
         report(*describe_store(Store()), target)
 
@@ -49,7 +48,7 @@ def list_skills(directory: Path | None, trust: Path | None, target: str | None) 
 @json_option
 def doctor(directory: Path | None, prove: bool, build: bool, target: str | None) -> None:
     """Say what is installed and in use, and why; with DIR, check a model and its skills."""
-    from . import doctor as doctoring
+    from lime_edge.reports import doctor as doctoring
 
     if build:
         doctoring.build_operators()

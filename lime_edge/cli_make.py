@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lime_edge.common.extras import need
+from lime_edge.reports.tables import STDOUT, Table, report, share, short, size
 from lime_edge.training.quiet import quietly
 
 from .cli_options import json_option, path_type
 from .errors import ConfigError
-from .tables import STDOUT, Table, report, share, short, size
 
 if TYPE_CHECKING:
     from lime_edge.method.config import LimeConfig
@@ -291,7 +291,7 @@ def export(
     """Export a checkpoint to a directory that runs without torch."""
     with need("export"):
         from lime_edge.training.export_checkpoint import export_checkpoint
-    from .looking import describe_model
+    from lime_edge.reports.describe import describe_model
 
     with quietly():
         names = _names(gain_only)

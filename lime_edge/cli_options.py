@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .tables import STDOUT
+from lime_edge.reports.tables import STDOUT
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lime_edge.reports.tables import report, say
+
 from .cli_options import json_option, path_type, trust_option
-from .tables import report, say
 
 if TYPE_CHECKING:
     from lime_edge.store.store import Store
@@ -32,10 +33,9 @@ def pull(references: tuple[str, ...], allow_downgrade: bool, trust: Path | None,
     REF is a path, file:///PATH, https://HOST/PATH, hf://ORG/REPO/FILE[@REVISION] or oci://HOST/REPO:TAG; with
     #sha256=HEX at its end, the file must have that SHA-256. All but paths need the extra `hub`.
     """
+    from lime_edge.reports.store import describe_installs
     from lime_edge.store.transfer import pull as pulling
     from lime_edge.trust.policy import as_policy
-
-    from .stored import describe_installs
 
     store, done, policy = _store(), [], as_policy(trust)
     for reference in references:
@@ -63,7 +63,7 @@ def push(skill: str, reference: str, card: bool) -> None:
 @json_option
 def info(name: str, target: str | None) -> None:
     """Say what an installed skill is, where it came from and which versions there are."""
-    from .stored import describe_installed
+    from lime_edge.reports.store import describe_installed
 
     report(*describe_installed(_store(), name), target)
 
@@ -78,10 +78,9 @@ def update(names: tuple[str, ...], allow_downgrade: bool, trust: Path | None, ta
 
     A pinned reference never changes, and a version that was rolled back is not taken again.
     """
+    from lime_edge.reports.store import describe_updates
     from lime_edge.store.transfer import update as updating
     from lime_edge.trust.policy import as_policy
-
-    from .stored import describe_updates
 
     done = updating(_store(), names, as_policy(trust), allow_downgrade)
     report(*describe_updates(done), target)
@@ -116,7 +115,7 @@ def remove(name: str) -> None:
 @json_option
 def gc(target: str | None) -> None:
     """Free what no installed version refers to, unfinished downloads included."""
-    from .stored import describe_freed
+    from lime_edge.reports.store import describe_freed
 
     store = _store()
     report(*describe_freed(store, store.gc()), target)

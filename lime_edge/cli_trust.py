@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from lime_edge.reports.tables import report
+
 from .cli_options import json_option, path_type
-from .tables import report
 
 _FAILED = 1  # not everything holds that was asked
 

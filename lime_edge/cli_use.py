@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lime_edge.reports.tables import report, say
+
 from .cli_options import generation_options, json_option, model_argument, path_type, runtime_options, trust_option
-from .tables import report, say
 
 if TYPE_CHECKING:
     from .runtime import Runtime

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from lime_edge.common.extras import need
 from lime_edge.common.paths import cache_dir
+from lime_edge.reports.tables import Table, share, short, size
 from lime_edge.skills.manifest import Metric
 from lime_edge.skills.package import Skill, check_skill, read_skill
 from lime_edge.store.lookup import FOLDER
@@ -26,7 +27,6 @@ from lime_edge.training.quiet import quietly
 from . import __version__
 from .errors import LimeError, ModelError
 from .runtime import Generation, Runtime
-from .tables import Table, share, short, size
 
 SHIPPED = Path(__file__).parent / "shipped"
 MODEL = "smollm2-135m"

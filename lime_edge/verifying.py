@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lime_edge.reports.describe import Report, read_contract
+from lime_edge.reports.tables import Table
 from lime_edge.skills.package import Skill, check_skill, decode_skill, read_package
 from lime_edge.trust.keys import PublicKey, read_key
 from lime_edge.trust.policy import TrustPolicy, read_signature, signature_path
 from lime_edge.trust.sigstore_bundle import Bundle
 
 from .errors import SkillError, SkillMismatchError, SkillTrustError
-from .looking import Report, read_contract
-from .tables import Table
 
 if TYPE_CHECKING:
     from .runtime import Runtime

@@ -14,13 +14,14 @@ import click
 import pytest
 
 import lime_edge
-from lime_edge import doctor, read_skill
+from lime_edge import read_skill
 from lime_edge.cli import main
 from lime_edge.cli_make import learn, train
 from lime_edge.contract.routing import Routing
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.evaluation.metrics import score
 from lime_edge.method.config import LimeConfig
+from lime_edge.reports import doctor
 from lime_edge.runtime import Runtime
 from lime_edge.training.learn_skill import SKILL_PLAN, Recipe
 from lime_edge.training.trainer import Plan
@@ -103,7 +104,7 @@ def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None
     def broken(_: Path) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("lime_edge.looking.describe_path", broken)
+    monkeypatch.setattr("lime_edge.reports.describe.describe_path", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         lime("inspect", "anything")
 
@@ -112,7 +113,7 @@ def test_ctrl_c_is_tidy(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lime_edge.looking.describe_path", interrupted)
+    monkeypatch.setattr("lime_edge.reports.describe.describe_path", interrupted)
     result = lime("inspect", "anything")
     assert (result.exit_code, result.stderr.strip()) == (130, "stopped")
 

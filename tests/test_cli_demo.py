@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from lime_edge import demo, read_skill
 from lime_edge.common.digests import json_digest, tensor_digest
-from lime_edge.looking import read_contract
+from lime_edge.reports.describe import read_contract
 from lime_edge.training import export_checkpoint
 from tests.cli_models import backbone, facts, learned, lime, trained
 

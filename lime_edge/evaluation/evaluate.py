@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lime_edge.tables import Table, share, short
+from lime_edge.reports.tables import Table, share, short
 
 from .examples import Row, data_digest, find_files, read_rows
 from .metrics import Score, score

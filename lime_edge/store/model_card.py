@@ -12,9 +12,9 @@ import unicodedata
 from typing import Any
 
 from lime_edge.common.extras import need
+from lime_edge.reports.tables import share, short, size
 from lime_edge.skills.manifest import Metric
 from lime_edge.skills.package import Skill
-from lime_edge.tables import share, short, size
 
 LIBRARY = "lime-edge"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

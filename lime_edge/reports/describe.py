@@ -13,11 +13,11 @@ from typing import Any
 from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.module_table import ModuleTable
+from lime_edge.errors import ConfigError, ModelError, SkillError
 from lime_edge.skills.package import Skill, describe, read_skill
 from lime_edge.store.lookup import skill_files
 from lime_edge.trust.policy import TrustPolicy, read_admitted
 
-from .errors import ConfigError, ModelError, SkillError
 from .tables import Table, share, short, size
 
 Report = tuple[dict[str, Any], list[Table]]

@@ -12,17 +12,17 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lime_edge import __version__
 from lime_edge.common.paths import cache_dir
+from lime_edge.errors import LimeError
 from lime_edge.skills.package import check_skill, read_skill
 from lime_edge.store.lookup import skill_files
 
-from . import __version__
-from .errors import LimeError
-from .looking import Report
+from .describe import Report
 from .tables import Table, short, size
 
 if TYPE_CHECKING:
-    from .runtime import Operators
+    from lime_edge.runtime import Operators
 
 #: What each extra brings: distribution -> the module that shows that it is there. pyproject.toml is the master.
 EXTRAS = {
@@ -179,7 +179,7 @@ def model(directory: Path, prove: bool) -> Report:
     Raises:
         ModelError: The model cannot be used; names every fault.
     """
-    from .runtime import Runtime
+    from lime_edge.runtime import Runtime
 
     runtime = Runtime.load(directory, verify=True)
     contract = runtime.contract
