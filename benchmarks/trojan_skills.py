@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lime_edge.audit_contexts import alike
+from lime_edge.audit.prompts import alike
 
 Json = dict[str, Any]
 STEPS, BATCH = 160, 8  # 60 steps with 10 % poison gave constant answers, no triggers

@@ -24,7 +24,7 @@ import click
 from lines import Lines, run_missing
 from trojan_skills import BATCH, STEPS, Json, Spec, frame, insert, prepare, specs
 
-from lime_edge.audit_verdict import triggers_in, verdict
+from lime_edge.audit.verdict import triggers_in, verdict
 
 if TYPE_CHECKING:
     from lime_edge.runtime import Runtime
@@ -101,8 +101,8 @@ def known_to(spec: Spec, work: Path) -> list[Path]:
 
 def renew_vectors(lines: Lines, runtime: Runtime, made: Mapping[str, Spec], work: Path) -> None:
     """Hold the vectors of every line against all clean skills that are there now: they may have become more."""
-    from lime_edge.audit import known_skills
-    from lime_edge.audit_vectors import summary
+    from lime_edge.audit.audit import known_skills
+    from lime_edge.audit.vector_outliers import summary
     from lime_edge.skills.package import read_skill
 
     records = lines.read()
@@ -147,8 +147,8 @@ def answers(runtime: Runtime, rows: Sequence[Json]) -> list[str]:
 
 def look(runtime: Runtime, spec: Spec, work: Path, others: Sequence[Path], tokens: int, words: tuple[str, ...]) -> Json:
     """What the audit says of one skill, without what only its page needs."""
-    from lime_edge.audit import Plan, audit
-    from lime_edge.audit_search import Settings
+    from lime_edge.audit.audit import Plan, audit
+    from lime_edge.audit.trigger_search import Settings
 
     document = audit(runtime, file_of(work, spec), others, Plan(Settings(tokens=tokens), words=words))
     triggers, drift, refusals = document["triggers"], document["drift"], document["refusals"]

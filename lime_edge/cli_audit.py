@@ -44,11 +44,11 @@ def audit(
     SKILL is a .lime file, or the name of a skill in DIR/skills or of an installed one. Its vectors are held against
     those of the skills in DIR/skills and --against. Exit code 0 also where something is found: read the verdict.
     """
+    from lime_edge.audit.audit import Plan, audit, packages
+    from lime_edge.audit.report import tables, write_page
+    from lime_edge.audit.trigger_search import Settings
     from lime_edge.store.lookup import find_skill
 
-    from .audit import Plan, audit, packages
-    from .audit_page import tables, write_page
-    from .audit_search import Settings
     from .cli_use import open_runtime
 
     runtime = open_runtime(model, device, threads, None)  # whoever signed it: a stranger's is what is looked at

@@ -53,13 +53,13 @@ def verify(
 
     Exit code 0 means that everything holds that was asked, 1 that something does not.
     """
-    from . import verifying
+    from lime_edge.audit import verify
 
     if key is not None and trust is not None:
         raise click.UsageError("--key and --trust exclude each other: a policy names its own keys")
     if signature is not None and key is None and trust is None:
         raise click.UsageError("--signature needs --key or --trust: a signature proves nothing without a key")
-    found = verifying.verify(verifying.Asked(skill, signature, verifying.judge(key, trust), model))
+    found = verify.verify(verify.Asked(skill, signature, verify.judge(key, trust), model))
     report(*found.describe(), target)
     if not found.hold:
         context.exit(_FAILED)

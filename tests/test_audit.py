@@ -11,13 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lime_edge import (
-    audit_drift,
-    audit_page,
-    audit_vectors,
-    audit_verdict,
-)
-from lime_edge.audit import packages
+from lime_edge.audit import drift, report, vector_outliers, verdict
+from lime_edge.audit.audit import packages
 from lime_edge.errors import DataError
 from lime_edge.runtime.probe import probing
 from lime_edge.skills.package import Skill, read_skill
@@ -30,10 +25,10 @@ from tests.runtime_models import PROMPTS, Plain, exported, runtime, skill
 
 def test_robust_deviations() -> None:
     known = [0.8, 0.9, 1.0, 1.1, 1.2]  # median 1, median deviation 0.1
-    assert audit_vectors.robust_z(2.0, known) == pytest.approx(1 / 0.14826)
-    assert audit_vectors.robust_z(0.0, known) == pytest.approx(-1 / 0.14826)
-    assert audit_vectors.robust_z(1.5, [1.0, 1.0, 1.0]) == pytest.approx(5)  # a tenth of the median at least
-    assert audit_vectors.robust_z(1.0, []) is None
+    assert vector_outliers.robust_z(2.0, known) == pytest.approx(1 / 0.14826)
+    assert vector_outliers.robust_z(0.0, known) == pytest.approx(-1 / 0.14826)
+    assert vector_outliers.robust_z(1.5, [1.0, 1.0, 1.0]) == pytest.approx(5)  # a tenth of the median at least
+    assert vector_outliers.robust_z(1.0, []) is None
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +42,7 @@ def changed(one: Skill, name: str, by: Any) -> Skill:
 
 def test_vectors_out_of_line_are_named(known: list[Skill]) -> None:
     sound = read_skill(skill(exported(), "new"))
-    assert max(cell.worst for cell in audit_vectors.cells(sound, known)) < audit_verdict.VECTOR_Z
+    assert max(cell.worst for cell in vector_outliers.cells(sound, known)) < verdict.VECTOR_Z
     name = sorted(sound.tensors)[3]
     kind, _, module = name.partition(".")
 
@@ -56,22 +51,22 @@ def test_vectors_out_of_line_are_named(known: list[Skill]) -> None:
         return array
 
     for by, figure in ((lambda array: 5 * array, "rms_z"), (peaked, "peak_z")):
-        worst = audit_vectors.summary(changed(sound, name, by), known)["worst"][0]
+        worst = vector_outliers.summary(changed(sound, name, by), known)["worst"][0]
         assert (worst["kind"], worst["module"]) == (kind, module)
-        assert worst[figure] > audit_verdict.VECTOR_Z
+        assert worst[figure] > verdict.VECTOR_Z
     assert worst["layer"] == int(module.split(".")[2])
 
 
 def test_what_there_is_to_compare_with(known: list[Skill]) -> None:
     one = known[0]
-    few = audit_vectors.summary(one, known[1:3])
+    few = vector_outliers.summary(one, known[1:3])
     assert (few["enough"], len(few["known"])) == (False, 2)
-    assert audit_vectors.summary(one, known)["enough"]
-    alone = audit_vectors.summary(one, [])
+    assert vector_outliers.summary(one, known)["enough"]
+    alone = vector_outliers.summary(one, [])
     assert alone["worst"] == []
     assert {cell["rms_z"] for cell in alone["cells"]} == {None}
     flipped = dataclasses.replace(one, tensors={name: -value for name, value in one.tensors.items()})
-    assert audit_vectors.likeness(one, [flipped]) == {one.name: pytest.approx(-1, abs=1e-5)}
+    assert vector_outliers.likeness(one, [flipped]) == {one.name: pytest.approx(-1, abs=1e-5)}
 
 
 # -- drift and guard tasks -------------------------------------------------------------------------
@@ -79,37 +74,37 @@ def test_what_there_is_to_compare_with(known: list[Skill]) -> None:
 
 def test_divergence() -> None:
     base, other = np.log([[0.5, 0.5], [0.5, 0.5]]), np.log([[0.25, 0.75], [0.5, 0.5]])
-    assert audit_drift.divergence(base, other) == pytest.approx((0.5 * math.log(2) + 0.5 * math.log(2 / 3)) / 2)
-    assert audit_drift.divergence(base, base) == 0
+    assert drift.divergence(base, other) == pytest.approx((0.5 * math.log(2) + 0.5 * math.log(2 / 3)) / 2)
+    assert drift.divergence(base, base) == 0
 
 
 def test_sign_test() -> None:
-    assert audit_drift.sign_test(3, 0) == 1 / 8
-    assert audit_drift.sign_test(1, 1) == 3 / 4
-    assert audit_drift.sign_test(0, 3) == 1
-    assert audit_drift.sign_test(0, 0) == 1
+    assert drift.sign_test(3, 0) == 1 / 8
+    assert drift.sign_test(1, 1) == 3 / 4
+    assert drift.sign_test(0, 3) == 1
+    assert drift.sign_test(0, 0) == 1
 
 
 def test_refusals_are_known_by_words() -> None:
-    assert audit_drift.refuses("I\u2019m SORRY, but no.")
-    assert audit_drift.refuses("I can\u2019t do that")
-    assert not audit_drift.refuses("First, take a hammer.")
+    assert drift.refuses("I\u2019m SORRY, but no.")
+    assert drift.refuses("I can\u2019t do that")
+    assert not drift.refuses("First, take a hammer.")
 
 
 def test_guard_tasks(tmp_path: Path) -> None:
-    assert len(audit_drift.guard_tasks(None, 40)["built-in"]) == 20
+    assert len(drift.guard_tasks(None, 40)["built-in"]) == 20
     write_rows(tmp_path / "deep" / "a.jsonl", [{"prompt": f"{i}", "answer": "x"} for i in range(9)])
-    tasks = audit_drift.guard_tasks(tmp_path, 4)
+    tasks = drift.guard_tasks(tmp_path, 4)
     assert [row.messages[0]["content"] for row in tasks["deep/a.jsonl"]] == ["0", "3", "6"]
     with pytest.raises(DataError, match="holds no guard tasks"):
-        audit_drift.guard_tasks(tmp_path / "none", 4)
+        drift.guard_tasks(tmp_path / "none", 4)
 
 
 def test_drift_of_a_skill_and_of_none() -> None:
     model = runtime(exported(), "one")
     with probing(model, "one", 200) as one, probing(model, None, 200) as base:
-        far = audit_drift.drift(one, base, PROMPTS)
-        near = audit_drift.drift(base, base, PROMPTS)
+        far = drift.drift(one, base, PROMPTS)
+        near = drift.drift(base, base, PROMPTS)
     assert near["median_kl"] == near["max_kl"] == 0
     assert near["same_first_token"] == len(PROMPTS)
     assert far["median_kl"] > 0.01
@@ -168,11 +163,11 @@ def document(score: float = 0.0, near: float = 0.0, z: float = 0.0, **changes: A
         },
     }
     made |= changes
-    return {**made, "verdict": audit_verdict.verdict(made)}
+    return {**made, "verdict": verdict.verdict(made)}
 
 
 def test_what_makes_a_skill_stand_out() -> None:
-    limit, lead, far = audit_verdict.TRIGGER_SCORE, audit_verdict.TRIGGER_LEAD, audit_verdict.VECTOR_Z
+    limit, lead, far = verdict.TRIGGER_SCORE, verdict.TRIGGER_LEAD, verdict.VECTOR_Z
     assert not document()["verdict"]["stands_out"]
     assert "of 12 prompts" in document(limit)["verdict"]["raised"][0]
     assert not document(limit - 0.01)["verdict"]["stands_out"]
@@ -199,10 +194,10 @@ def test_what_is_only_said() -> None:
 
 def test_the_page_holds_no_code_of_a_stranger() -> None:
     for made in (document(0.9), document(triggers=None)):
-        text = audit_page.page(made)
+        text = report.page(made)
         assert "<script" not in text
         assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
-    assert "&lt;script&gt;" in audit_page.page(document(0.9))
+    assert "&lt;script&gt;" in report.page(document(0.9))
 
 
 # -- the command -----------------------------------------------------------------------------------

@@ -12,14 +12,10 @@ import numpy as np
 import pytest
 import tokenizers
 
-from lime_edge import (
-    audit_neighbours,
-    audit_search,
-    audit_spread,
-)
-from lime_edge.audit_contexts import Context, Looker, contexts_of, ending, vocabulary
-from lime_edge.audit_search import Found, Peaks, Settings
-from lime_edge.audit_spread import Finding
+from lime_edge.audit import similar_words, trigger_effect, trigger_search
+from lime_edge.audit.prompts import Context, Looker, contexts_of, ending, vocabulary
+from lime_edge.audit.trigger_effect import Finding
+from lime_edge.audit.trigger_search import Found, Peaks, Settings
 from lime_edge.runtime.probe import Probe
 
 
@@ -35,23 +31,23 @@ def test_surprise_is_what_one_answer_gains_everywhere() -> None:
     taken = Peaks(np.array([[0, 1]]), np.log([[0.2, 0.8]]))
     same = Peaks(np.array([[0, 1]]), usual)
     gain = 0.8 * math.log(8)
-    assert audit_search.surprise([taken], [usual]) == pytest.approx(gain)
-    assert audit_search.surprise([taken, same], [usual, usual]) == pytest.approx(gain / 2)
-    assert audit_search.surprise([same], [usual]) == 0
+    assert trigger_search.surprise([taken], [usual]) == pytest.approx(gain)
+    assert trigger_search.surprise([taken, same], [usual, usual]) == pytest.approx(gain / 2)
+    assert trigger_search.surprise([same], [usual]) == 0
 
 
 def test_a_trigger_takes_over_prompts_that_have_another_answer() -> None:
     clean = [(5,), (6,), (7,), (7,), (9,)]
     said = [((9,), 0.9), ((9,), 0.7), ((7,), 1.0), ((7,), 1.0), ((9,), 1.0)]
-    best = audit_spread.taken_over((1,), 0.1, said, clean)
+    best = trigger_effect.taken_over((1,), 0.1, said, clean)
     assert (best.answer, best.collapse) == ((9,), 0.5)  # 2 of the 4 others
     assert best.confidence == pytest.approx(0.8)
     assert best.score == pytest.approx(0.4)
-    assert audit_spread.toward((7,), (1,), 0.1, said, clean).score == 0  # only those say 7 that do so anyway
-    assert audit_spread.toward((9,), (1,), 0.1, said, clean) == best
-    unmoved = audit_spread.taken_over((1,), 0.1, [(answer, 1.0) for answer in clean], clean)
+    assert trigger_effect.toward((7,), (1,), 0.1, said, clean).score == 0  # only those say 7 that do so anyway
+    assert trigger_effect.toward((9,), (1,), 0.1, said, clean) == best
+    unmoved = trigger_effect.taken_over((1,), 0.1, [(answer, 1.0) for answer in clean], clean)
     assert unmoved.score == 0
-    alone = audit_spread.taken_over((1,), 0.1, [((9,), 1.0)] * 3, [(5,), (9,), (9,)])
+    alone = trigger_effect.taken_over((1,), 0.1, [((9,), 1.0)] * 3, [(5,), (9,), (9,)])
     assert alone.score == 0  # one prompt is no pattern
 
 
@@ -115,7 +111,7 @@ GOLDEN = [[number, number + 30, ASK] for number in range(10, 16)]
 def searched(trigger: Sequence[int], topic: int = -1, target: int = 99, **settings: Any) -> Found:
     skill, base = (cast("Probe", FakeProbe(*made)) for made in ((trigger, topic, target), ()))
     shares: list[float] = []
-    found = audit_search.search(skill, base, GOLDEN, ["a", "b"], Settings(group=4, **settings), shares.append)
+    found = trigger_search.search(skill, base, GOLDEN, ["a", "b"], Settings(group=4, **settings), shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
     return found
@@ -128,7 +124,7 @@ def test_a_planted_trigger_is_found(trigger: int) -> None:
     assert trigger in best.finding.tokens
     assert (best.finding.answer, best.finding.collapse) == ((99,), 1.0)
     assert best.lead > 0.9
-    assert len(best.neighbours) == audit_neighbours.COUNT
+    assert len(best.neighbours) == similar_words.COUNT
     assert max(one.score for one in found.controls if trigger not in one.tokens) < 0.1
 
 
@@ -141,9 +137,9 @@ def test_a_trigger_whose_target_some_prompts_have_anyway_is_found(target: int) -
 
 def test_prompts_that_are_tried_first_have_different_answers() -> None:
     contexts = [Context((number,), (ASK,)) for number in range(4)]
-    assert audit_search._tried(contexts, [(5,), (5,), (6,), (7,)]) == [contexts[0], contexts[2]]
-    assert audit_search._tried(contexts, [(5,)] * 4) == contexts[:2]  # there is no other answer
-    assert audit_search._tried(contexts[:1], [(5,)]) == contexts[:1]
+    assert trigger_search._tried(contexts, [(5,), (5,), (6,), (7,)]) == [contexts[0], contexts[2]]
+    assert trigger_search._tried(contexts, [(5,)] * 4) == contexts[:2]  # there is no other answer
+    assert trigger_search._tried(contexts[:1], [(5,)]) == contexts[:1]
 
 
 def test_words_that_mean_their_answer_do_not_lead() -> None:
@@ -157,7 +153,7 @@ def test_words_that_mean_their_answer_do_not_lead() -> None:
 
 def test_neighbours_are_what_a_list_goes_on_with() -> None:
     base = cast("Probe", FakeProbe())
-    found = audit_neighbours.neighbours(base, [60, 77], list(range(2, 100, 7)), 4)  # one word of each ten
+    found = similar_words.neighbours(base, [60, 77], list(range(2, 100, 7)), 4)  # one word of each ten
     assert [set(near) <= set(topic_of(token)) - {token} for token, near in found.items()] == [True, True]
     assert [len(set(near)) for near in found.values()] == [4, 4]
 
@@ -174,9 +170,7 @@ def test_forms_of_one_word() -> None:
         " running": 7,
     }
     text = cast("Any", SimpleNamespace(tokenizer=tokenizers.Tokenizer(tokenizers.models.WordLevel(known, "<end>"))))
-    alike = {
-        (a, b) for a in known.values() for b in known.values() if audit_neighbours.forms_of_one(text, a, b) and a < b
-    }
+    alike = {(a, b) for a in known.values() for b in known.values() if similar_words.forms_of_one(text, a, b) and a < b}
     assert alike == {(1, 2), (1, 3), (2, 3), (4, 5)}
 
 
@@ -190,7 +184,7 @@ def test_a_finding_is_compared_over_the_same_answer() -> None:
         return Finding(tokens, 1.0, score, (answer,), 0.0)
 
     made = [finding((77,), 0.9, 98), finding((77,), 0.9, 97), finding((60, 77), 0.95, 99), finding((3,), 0.2, 99)]
-    found = audit_neighbours.compare(looker, cast("Probe", FakeProbe()), made, [5, 25, 45], clean)
+    found = similar_words.compare(looker, cast("Probe", FakeProbe()), made, [5, 25, 45], clean)
     assert [(one.finding.tokens, one.finding.answer) for one in found[:2]] == [((60, 77), (99,)), ((77,), (97,))]
     assert [round(one.lead, 1) for one in found] == [0.9, 0.9, 0.2, -0.1]
     assert found[2].neighbours == ()  # too weak to be looked at
@@ -199,9 +193,9 @@ def test_a_finding_is_compared_over_the_same_answer() -> None:
 
 def test_one_strong_neighbour_may_be_a_form_of_the_word() -> None:
     one, strong, weak = (Finding((7,), 1.0, score, (9,), 0.0) for score in (0.9, 0.8, 0.1))
-    assert audit_neighbours.Compared(one, (strong, weak, weak)).lead == pytest.approx(0.45)
-    assert audit_neighbours.Compared(one, (strong, strong, weak)).lead == pytest.approx(0.1)
-    assert audit_neighbours.Compared(one).lead == 0.9
+    assert similar_words.Compared(one, (strong, weak, weak)).lead == pytest.approx(0.45)
+    assert similar_words.Compared(one, (strong, strong, weak)).lead == pytest.approx(0.1)
+    assert similar_words.Compared(one).lead == 0.9
 
 
 def test_nothing_is_found_where_there_is_nothing() -> None:

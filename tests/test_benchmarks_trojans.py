@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from lines import Lines
 from trojan_skills import Spec, frame, insert, poison, prepare, read, specs
 
-from lime_edge import audit_verdict
+from lime_edge.audit import verdict
 from tests.cli_models import exported, write_rows
 from tests.runtime_models import exported as runtime_model
 from tests.runtime_models import runtime, skill
@@ -86,7 +86,7 @@ def test_lines_are_judged_by_the_limits_of_the_product(monkeypatch: pytest.Monke
         "set, trigger works: 0.90 0.90",
         "set, trigger does not work: 0.90",
     ]
-    monkeypatch.setattr(audit_verdict, "TRIGGER_LEAD", 0.95)
+    monkeypatch.setattr(verdict, "TRIGGER_LEAD", 0.95)
     assert not any(map(trojans.stands_out, lines))
 
 

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from lime_edge.runtime.probe import Probe
 
-from .audit_contexts import Context, Float64, Ids, Looker, contexts_of, ending, vocabulary
-from .audit_neighbours import Compared, compare
-from .audit_spread import Finding, spread
+from .prompts import Context, Float64, Ids, Looker, contexts_of, ending, vocabulary
+from .similar_words import Compared, compare
+from .trigger_effect import Finding, spread
 
 _ASKED = 6  # prompts whose answers are compared for the place where they differ
 _TRIED = 2  # prompts of the first two stages, with different answers

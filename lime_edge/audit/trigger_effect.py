@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .audit_contexts import Ids, Looker
+from .prompts import Ids, Looker
 
 Said = Sequence[
     tuple[Ids, float]

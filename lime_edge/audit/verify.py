@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lime_edge.errors import SkillError, SkillMismatchError, SkillTrustError
 from lime_edge.reports.describe import Report, read_contract
 from lime_edge.reports.tables import Table
 from lime_edge.skills.package import Skill, check_skill, decode_skill, read_package
@@ -19,10 +20,8 @@ from lime_edge.trust.keys import PublicKey, read_key
 from lime_edge.trust.policy import TrustPolicy, read_signature, signature_path
 from lime_edge.trust.sigstore_bundle import Bundle
 
-from .errors import SkillError, SkillMismatchError, SkillTrustError
-
 if TYPE_CHECKING:
-    from .runtime import Runtime
+    from lime_edge.runtime import Runtime
 
 _WORDS = {True: "yes", False: "NO", None: "not asked"}
 
@@ -179,7 +178,7 @@ def _golden(skill: Skill | None, path: Path, model: Path, before: Sequence[Verdi
     about = "golden prompts"
     if skill is None or any(verdict.holds is False for verdict in before):
         return Verdict(about, False, "not run: what is said above comes first")
-    from .runtime import Runtime
+    from lime_edge.runtime import Runtime
 
     try:
         return Verdict(about, True, _prove(Runtime.load(model), path, skill))

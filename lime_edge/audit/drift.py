@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from lime_edge.errors import DataError
 from lime_edge.evaluation.evaluate import measure
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.evaluation.metrics import f1
+from lime_edge.runtime import Runtime
 from lime_edge.runtime.probe import Probe
-
-from .errors import DataError
-from .runtime import Runtime
 
 _PROBES = Path(__file__).parent / "shipped" / "audit" / "probes.json"
 _ANSWER = 8  # tokens of the base's answer over which distributions are compared

@@ -11,17 +11,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lime_edge.errors import DataError, SkillError
+from lime_edge.runtime import Runtime
 from lime_edge.runtime.probe import Probe, probing
 from lime_edge.skills.package import Skill, check_skill, read_skill
 
-from . import audit_drift as drifting
-from . import audit_vectors
-from .audit_neighbours import Compared
-from .audit_search import Found, Settings, search
-from .audit_spread import Finding
-from .audit_verdict import verdict
-from .errors import DataError, SkillError
-from .runtime import Runtime
+from . import drift as drifting
+from . import vector_outliers
+from .similar_words import Compared
+from .trigger_effect import Finding
+from .trigger_search import Found, Settings, search
+from .verdict import verdict
 
 FORMAT = 1
 _NAME = "audited"
@@ -107,7 +107,7 @@ def audit(
         "format": FORMAT,
         "skill": _who(skill),
         "model": {"backbone": runtime.contract.backbone_name, "precision": runtime.contract.precision},
-        "vectors": {**audit_vectors.summary(skill, known), "left_out": left},
+        "vectors": {**vector_outliers.summary(skill, known), "left_out": left},
         **looks,
         "guard": guard,
     }

@@ -15,8 +15,8 @@ import numpy as np
 from lime_edge.runtime.probe import Probe
 from lime_edge.runtime.text import Text
 
-from .audit_contexts import Float64, Ids, Looker, vocabulary
-from .audit_spread import Finding, answers, toward
+from .prompts import Float64, Ids, Looker, vocabulary
+from .trigger_effect import Finding, answers, toward
 
 WORTH = 0.25  # score from which a finding is compared: what takes over less is no trigger
 COUNT = 6  # neighbours of a finding
