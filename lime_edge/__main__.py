@@ -1,6 +1,6 @@
 """`python -m lime_edge` is `lime-edge`."""
 
-from .cli import main
+from lime_edge.cli.commands import main
 
 if __name__ == "__main__":
     main(prog_name="lime-edge")

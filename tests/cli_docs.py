@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from lime_edge.cli import main
+from lime_edge.cli.commands import main
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 _HEAD = """\

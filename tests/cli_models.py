@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from click.testing import CliRunner, Result
 
-from lime_edge.cli import main
+from lime_edge.cli.commands import main
 from tests.tiny import tiny_model
 
 

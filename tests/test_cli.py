@@ -15,8 +15,8 @@ import pytest
 
 import lime_edge
 from lime_edge import read_skill
-from lime_edge.cli import main
-from lime_edge.cli_make import learn, train
+from lime_edge.cli.commands import main
+from lime_edge.cli.train import learn, train
 from lime_edge.contract.routing import Routing
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.evaluation.metrics import score

@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from lime_edge.cli import main
+from lime_edge.cli.commands import main
 from lime_edge.errors import ConfigError
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig

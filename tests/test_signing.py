@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lime_edge.cli import main
+from lime_edge.cli.commands import main
 from lime_edge.errors import PolicyError, SkillFormatError
 from lime_edge.skills.package import write_skill
 from lime_edge.trust.policy import signature_path

@@ -8,7 +8,7 @@ import click
 
 from lime_edge.reports.tables import report
 
-from .cli_options import json_option, path_type, place_to_write, runtime_options
+from .options import json_option, path_type, place_to_write, runtime_options
 
 
 @click.command()
@@ -49,7 +49,7 @@ def audit(
     from lime_edge.audit.trigger_search import Settings
     from lime_edge.store.lookup import find_skill
 
-    from .cli_use import open_runtime
+    from .run import open_runtime
 
     runtime = open_runtime(model, device, threads, None)  # whoever signed it: a stranger's is what is looked at
     plan = Plan(Settings() if tokens is None else Settings(tokens=tokens), data=data, words=word)

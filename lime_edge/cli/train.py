@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lime_edge.common.extras import need
+from lime_edge.errors import ConfigError
 from lime_edge.reports.tables import STDOUT, Table, report, share, short, size
 from lime_edge.training.quiet import quietly
 
-from .cli_options import json_option, path_type
-from .errors import ConfigError
+from .options import json_option, path_type
 
 if TYPE_CHECKING:
     from lime_edge.method.config import LimeConfig

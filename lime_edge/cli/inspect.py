@@ -8,7 +8,7 @@ import click
 
 from lime_edge.reports.tables import report
 
-from .cli_options import json_option, path_type, trust_option
+from .options import json_option, path_type, trust_option
 
 
 @click.command()

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lime_edge.errors import LimeError
 from lime_edge.reports.tables import printable, say
+from lime_edge.runtime import Runtime
 from lime_edge.store.lookup import find_skill, skill_files
-
-from .errors import LimeError
-from .runtime import Runtime
 
 HELP = "/skill NAME or FILE, /skill none, /skill list, /clear forgets the conversation, /quit"
 _NONE, _LIST = "none", "list"

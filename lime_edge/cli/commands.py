@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
-from . import __version__, cli_audit, cli_look, cli_make, cli_store, cli_trust, cli_use
-from .errors import LimeError
+from lime_edge import __version__
+from lime_edge.errors import LimeError
+
+from . import audit, inspect, run, store, train, trust
 
 _STOPPED = 130  # what shells give a program that Ctrl-C ended
 
@@ -47,19 +49,19 @@ def main() -> None:
 
 
 for _command in (
-    cli_make.train,
-    cli_make.learn,
-    cli_make.export,
-    cli_look.inspect,
-    cli_use.run,
-    cli_use.chat,
-    cli_use.evaluate,
-    cli_look.list_skills,
-    *cli_store.COMMANDS,
-    cli_trust.sign,
-    cli_trust.verify,
-    cli_audit.audit,
-    cli_look.doctor,
-    cli_use.demo,
+    train.train,
+    train.learn,
+    train.export,
+    inspect.inspect,
+    run.run,
+    run.chat,
+    run.evaluate,
+    inspect.list_skills,
+    *store.COMMANDS,
+    trust.sign,
+    trust.verify,
+    audit.audit,
+    inspect.doctor,
+    run.demo,
 ):
     main.add_command(_command)

@@ -14,7 +14,7 @@ import click
 
 from lime_edge.reports.tables import report, say
 
-from .cli_options import json_option, path_type, trust_option
+from .options import json_option, path_type, trust_option
 
 if TYPE_CHECKING:
     from lime_edge.store.store import Store
@@ -126,11 +126,10 @@ def gc(target: str | None) -> None:
 @click.option("-o", "--output", metavar="FILE", type=path_type(), help="Where to.  [default: standard output]")
 def card(skill: str, output: Path | None) -> None:
     """Write the model card of a skill for the Hugging Face Hub; needs the extra `hub`."""
+    from lime_edge.errors import ConfigError
     from lime_edge.skills.package import read_skill
     from lime_edge.store.lookup import find_installed
     from lime_edge.store.model_card import card_of
-
-    from .errors import ConfigError
 
     text = card_of(read_skill(find_installed(skill)))
     if output is None:

@@ -10,17 +10,17 @@ import click
 
 from lime_edge.reports.tables import report, say
 
-from .cli_options import generation_options, json_option, model_argument, path_type, runtime_options, trust_option
+from .options import generation_options, json_option, model_argument, path_type, runtime_options, trust_option
 
 if TYPE_CHECKING:
-    from .runtime import Runtime
+    from lime_edge.runtime import Runtime
 
 _STDIN = "-"
 
 
 def open_runtime(directory: Path, device: str, threads: int | None, trust: Path | None) -> Runtime:
     """The exported model in `directory`."""
-    from .runtime import Runtime
+    from lime_edge.runtime import Runtime
 
     return Runtime.load(directory, device, threads, trust=trust)
 

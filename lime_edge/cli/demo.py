@@ -16,17 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lime_edge import __version__
 from lime_edge.common.extras import need
 from lime_edge.common.paths import cache_dir
+from lime_edge.errors import LimeError, ModelError
 from lime_edge.reports.tables import Table, share, short, size
+from lime_edge.runtime import Generation, Runtime
 from lime_edge.skills.manifest import Metric
 from lime_edge.skills.package import Skill, check_skill, read_skill
 from lime_edge.store.lookup import FOLDER
 from lime_edge.training.quiet import quietly
-
-from . import __version__
-from .errors import LimeError, ModelError
-from .runtime import Generation, Runtime
 
 SHIPPED = Path(__file__).parent / "shipped"
 MODEL = "smollm2-135m"
