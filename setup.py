@@ -15,8 +15,8 @@ _INSIDE = "lime_edge/runtime/native"  # where the library lies in a wheel
 
 
 def _compiler() -> Any:
-    """runtime/compiler.py, without importing the package: its dependencies are not here yet."""
-    path = Path(__file__).parent / "runtime" / "compiler.py"
+    """runtime/native/compiler.py, without importing the package: its dependencies are not here yet."""
+    path = Path(__file__).parent / "runtime" / "native" / "compiler.py"
     spec = importlib.util.spec_from_file_location("lime_compiler", path)
     assert spec is not None
     assert spec.loader is not None

@@ -18,7 +18,7 @@ from rounds import Report, versions
 from sides import FUNCTION, NATIVE, UNTOUCHED, Asked, Sides
 
 from lime_edge import LimeError
-from lime_edge.runtime.operators import describe
+from lime_edge.runtime.native.operators import describe
 from lime_edge.training import backbone
 
 _PROMPT, _TOKENS = 24, 12  # that every rival is to answer, and with, before it is timed

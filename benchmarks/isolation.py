@@ -21,7 +21,7 @@ import click
 import torch
 from mdtables import table
 
-from lime_edge.cli.demo import SHIPPED
+from lime_edge.common.paths import SHIPPED
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.dataset import Collator, Examples

@@ -33,8 +33,8 @@ from rounds import Spread, machine
 
 from lime_edge import read_skill
 from lime_edge.contract.model import ModelContract
-from lime_edge.runtime.directory import read_directory
-from lime_edge.runtime.graph import Graph, SessionSettings
+from lime_edge.runtime.model.directory import read_directory
+from lime_edge.runtime.model.session import Graph, SessionSettings
 
 _WORKER = Path(__file__).with_name("memory_worker.py")
 _CACHES = Path("/proc/sys/vm/drop_caches")

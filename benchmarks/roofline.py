@@ -30,7 +30,7 @@ from rounds import Variant, measure, write
 from sides import UNTOUCHED, Sides, turn
 
 from lime_edge.contract.model import ModelContract
-from lime_edge.runtime.compiler import find_compiler
+from lime_edge.runtime.native.compiler import find_compiler
 
 _SOURCE = Path(__file__).with_name("roofline.cpp")
 _LARGE = 1000  # MB: more than any cache holds

@@ -21,7 +21,7 @@ from skill_methods import Vectors, four_bits
 from skills import loss
 
 from lime_edge import read_skill
-from lime_edge.cli.demo import SHIPPED
+from lime_edge.common.paths import SHIPPED
 from lime_edge.contract.vector_kinds import NEUTRAL
 from lime_edge.evaluation.examples import read_rows
 from lime_edge.skills.vector_codec import kind_of, module_of

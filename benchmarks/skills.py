@@ -27,7 +27,7 @@ from multitask_score import Answers
 from skill_methods import METHODS, Lime, four_bits
 from skill_scores import exact, metric_of
 
-from lime_edge.cli.demo import SHIPPED
+from lime_edge.common.paths import SHIPPED
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.training import checkpoint
 from lime_edge.training.dataset import Collator, Examples

@@ -21,7 +21,7 @@ def place_operators(directory: Path, library: Path) -> None:
 
     Args:
         directory: With the genai_config.json that the builder wrote.
-        library: What `lime_edge.runtime.operators.installed` finds.
+        library: What `lime_edge.runtime.native.operators.installed` finds.
     """
     shutil.copyfile(library, directory / library.name)
     config = json.loads((directory / CONFIG).read_text("utf-8"))

@@ -12,10 +12,9 @@ from pathlib import Path
 import onnxruntime as ort
 
 from lime_edge.errors import ConfigError
+from lime_edge.runtime.model.directory import read_directory
+from lime_edge.runtime.model.session import BANK, SKILL_IDS, Graph, SessionSettings
 from lime_edge.skills.package import check_skill, read_skill
-
-from .directory import read_directory
-from .graph import BANK, SKILL_IDS, Graph, SessionSettings
 
 
 def write_adapter(model: Path, skill: Path, output: Path) -> Path:

@@ -12,15 +12,16 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
-from .answer import prefix_of, skill_rows, with_prefix
-from .bank import Array
-from .cache import Cache
-from .choose import log_softmax
-from .graph import Graph
-from .registry import Applied
-from .results import SkillSpec
+from lime_edge.runtime.decoding.kv_cache import Cache
+from lime_edge.runtime.decoding.loop import prefix_of, skill_rows, with_prefix
+from lime_edge.runtime.decoding.scoring import log_softmax
+from lime_edge.runtime.model.session import Graph
+from lime_edge.runtime.skills.bank import Array
+from lime_edge.runtime.skills.registry import Applied
+from lime_edge.runtime.text.prompts import Text, Tokens
+
 from .runtime import Runtime
-from .text import Text, Tokens
+from .types import SkillSpec
 
 Float64 = npt.NDArray[np.float64]
 

@@ -18,22 +18,22 @@ from typing import Any, Literal, Unpack, overload
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
+from lime_edge.runtime.decoding.generation_options import Options, Settings
+from lime_edge.runtime.decoding.golden_proof import prove as prove_skill
+from lime_edge.runtime.decoding.loop import Answer, Request, open_answers, run, with_prefix
+from lime_edge.runtime.decoding.scoring import encode_choices, probabilities, score_prompts
+from lime_edge.runtime.decoding.stream import Stream
+from lime_edge.runtime.model.directory import read_directory
+from lime_edge.runtime.model.session import Graph, SessionSettings
+from lime_edge.runtime.native.operators import AUTO, Operators
+from lime_edge.runtime.skills.bank import Bank
+from lime_edge.runtime.skills.registry import Applied, Lease, Placing, Registry, check_limits
+from lime_edge.runtime.text.prompts import Text, Tokens
 from lime_edge.skills.package import LIMITS, Skill, check_skill
 from lime_edge.trust.policy import Signer, TrustPolicy, as_policy, read_admitted
 
-from .answer import Answer, Request, open_answers, run, with_prefix
-from .bank import Bank
-from .choose import encode_choices, probabilities, score_prompts
-from .directory import read_directory
-from .graph import Graph, SessionSettings
-from .operators import AUTO, Operators
-from .options import Options, Settings
-from .proof import prove as prove_skill
-from .registry import Applied, Lease, Placing, Registry, check_limits
-from .results import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
-from .rows import split_rows
-from .stream import Stream
-from .text import Text, Tokens
+from .call_rows import split_rows
+from .types import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
 
 BATCH_SIZE = 8  # rows run together unless told otherwise
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lime_edge.runtime.compiler import LIBRARY, compile_operators, find_compiler
+from lime_edge.runtime.native.compiler import LIBRARY, compile_operators, find_compiler
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTED = "LIME_EDGE_OPERATORS_TEST"  # the library that the tests take instead of the installed one

@@ -19,9 +19,9 @@ from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.method.variants import BASES
-from lime_edge.runtime.answer import skill_rows, with_prefix
-from lime_edge.runtime.cache import Cache
-from lime_edge.runtime.text import Tokens
+from lime_edge.runtime.decoding.kv_cache import Cache
+from lime_edge.runtime.decoding.loop import skill_rows, with_prefix
+from lime_edge.runtime.text.prompts import Tokens
 from lime_edge.training import checkpoint
 from lime_edge.training.checkpoint import tuner
 from lime_edge.training.export_checkpoint import export_checkpoint

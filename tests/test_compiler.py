@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lime_edge.runtime import compiler
-from lime_edge.runtime.compiler import CompilerError, compile_operators, find_compiler
+from lime_edge.runtime.native import compiler
+from lime_edge.runtime.native.compiler import CompilerError, compile_operators, find_compiler
 
 ANSWER = 'extern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; }\n'
 

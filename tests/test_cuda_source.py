@@ -25,8 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lime_edge.contract.routing import MODES, Routing
-from lime_edge.runtime import operators
-from lime_edge.runtime.compiler import compile_operators
+from lime_edge.runtime.native import operators
+from lime_edge.runtime.native.compiler import compile_operators
 from tests.operator_case import ALL, BAD_IDS, TOLERANCE, Array, Case
 from tests.test_operator import cases, skill_ids
 

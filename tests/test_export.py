@@ -28,7 +28,7 @@ from lime_edge.exporters import AdaptedModule, AdapterWeights, Precision, export
 from lime_edge.exporters.builder import build_backbone
 from lime_edge.exporters.graph import adapt_graph
 from lime_edge.exporters.projections import module_place
-from lime_edge.runtime import operators
+from lime_edge.runtime.native import operators
 from tests import reference
 from tests.operator_case import clear_of_limits
 from tests.tiny import ARCHITECTURES, tiny_model

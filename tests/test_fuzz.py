@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.registry import Registry
+from lime_edge.runtime.skills.registry import Registry
 from lime_edge.skills import package
 from tests.fuzz import FindingError, Harness, fuzz_reader, fuzz_runtime, live_runtime
 from tests.malformed import sound

@@ -12,8 +12,9 @@ import pytest
 
 from lime_edge.errors import ConfigError, SkillMismatchError
 from lime_edge.exporters.genai import place_operators
-from lime_edge.runtime import Runtime, compiler, operators
+from lime_edge.runtime import Runtime
 from lime_edge.runtime.genai import write_adapter
+from lime_edge.runtime.native import compiler, operators
 from tests import cli_models
 from tests.runtime_models import PROMPTS, exported, runtime, skill
 

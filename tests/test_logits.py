@@ -14,7 +14,7 @@ import pytest
 
 from lime_edge.exporters.logits import LOGITS_FROM, ChooseLogits
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.cache import Cache
+from lime_edge.runtime.decoding.kv_cache import Cache
 from tests.runtime_models import HEAD, exported, runtime
 
 Array = npt.NDArray[Any]

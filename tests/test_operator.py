@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lime_edge.contract.routing import MODES, Routing
 from lime_edge.contract.vector_kinds import Kind
-from lime_edge.runtime import operators
+from lime_edge.runtime.native import operators
 from tests import reference
 from tests.operator_case import ALL, BAD_IDS, TOLERANCE, Array, Case
 

@@ -21,11 +21,11 @@ from lime_edge.exporters.builder import build_backbone
 from lime_edge.exporters.prefix import InsertPrefix
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.prompt_tuning import LimePrompt
-from lime_edge.runtime.answer import Request, open_answers
+from lime_edge.runtime.decoding.generation_options import Options
+from lime_edge.runtime.decoding.loop import Request, open_answers
 from lime_edge.runtime.genai import write_adapter
-from lime_edge.runtime.options import Options
-from lime_edge.runtime.registry import Applied
-from lime_edge.runtime.text import Tokens
+from lime_edge.runtime.skills.registry import Applied
+from lime_edge.runtime.text.prompts import Tokens
 from lime_edge.training import checkpoint
 from lime_edge.training.checkpoint import tuner
 from lime_edge.training.export_checkpoint import export_checkpoint

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from lime_edge.runtime import reserve
-from lime_edge.runtime.bank import Bank
+from lime_edge.runtime.memory import reserve
+from lime_edge.runtime.skills.bank import Bank
 from tests.accounts import private
 from tests.runtime_models import exported, runtime
 

@@ -10,8 +10,8 @@ import pytest
 
 from lime_edge.errors import ConfigError
 from lime_edge.runtime import Runtime
-from lime_edge.runtime import cache as cache_module
-from lime_edge.runtime.cache import Cache
+from lime_edge.runtime.decoding import kv_cache as cache_module
+from lime_edge.runtime.decoding.kv_cache import Cache
 from lime_edge.skills.package import read_skill
 from tests.runtime_models import Plain, exported, runtime, skill
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 
-from lime_edge.runtime import graph
-from lime_edge.runtime.cores import usable_cores
-from lime_edge.runtime.graph import SessionSettings, open_session
+from lime_edge.runtime.model import session
+from lime_edge.runtime.model.cores import usable_cores
+from lime_edge.runtime.model.session import SessionSettings, open_session
 from tests.runtime_models import exported
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux tells what a process is bound to")
@@ -82,7 +82,7 @@ def test_sessions_get_them(monkeypatch: pytest.MonkeyPatch, asked: int | None, c
 
     monkeypatch.setattr(ort, "SessionOptions", Recording)
     monkeypatch.setattr(ort, "InferenceSession", lambda path, options, **_: seen.append(options.intra_op_num_threads))
-    monkeypatch.setattr(graph, "usable_cores", lambda: cores)
+    monkeypatch.setattr(session, "usable_cores", lambda: cores)
     open_session(exported() / "model.onnx", SessionSettings(threads=asked, operators=None))
     assert seen == [threads]
 
@@ -90,8 +90,8 @@ def test_sessions_get_them(monkeypatch: pytest.MonkeyPatch, asked: int | None, c
 @pytest.mark.parametrize(
     ("version", "asked", "wanted"),
     [
-        ("1.32.0", None, graph.SPIN),
-        ("1.26.1", None, graph.SPIN),
+        ("1.32.0", None, session.SPIN),
+        ("1.26.1", None, session.SPIN),
         ("1.25.1", None, 0),
         ("1.25.1", 7, 7),
         ("1.32.0", 0, 0),
@@ -101,6 +101,6 @@ def test_how_long_threads_stay_awake(
     monkeypatch: pytest.MonkeyPatch, version: str, asked: int | None, wanted: int
 ) -> None:
     monkeypatch.setattr(ort, "__version__", version)
-    options = graph._options(SessionSettings(spin=asked), None)
+    options = session._options(SessionSettings(spin=asked), None)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == ("1" if wanted else "0")
     assert options.get_session_config_entry("session.intra_op.spin_duration_us") == str(wanted)

@@ -9,8 +9,8 @@ import pytest
 
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.choose import log_softmax
-from lime_edge.runtime.text import Text
+from lime_edge.runtime.decoding.scoring import log_softmax
+from lime_edge.runtime.text.prompts import Text
 from tests.runtime_models import PROMPTS, Plain, exported, runtime, skill
 
 SKILLS: list[Any] = ["always", "reply", None, {"reply": 0.5, "other": 0.5}]

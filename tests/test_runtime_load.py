@@ -18,7 +18,7 @@ from lime_edge.common.digests import json_digest
 from lime_edge.contract.model import ModelContract
 from lime_edge.errors import ConfigError, DeviceError, ModelError
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.directory import file_digest
+from lime_edge.runtime.model.directory import file_digest
 from tests.runtime_models import exported, skill
 
 

@@ -12,12 +12,13 @@ import onnxruntime as ort
 import pytest
 
 from lime_edge.errors import ConfigError, ModelError
-from lime_edge.runtime import Runtime, mapped
-from lime_edge.runtime.graph import SessionSettings, open_session
+from lime_edge.runtime import Runtime
+from lime_edge.runtime.model import mapped_weights
+from lime_edge.runtime.model.session import SessionSettings, open_session
 from tests.runtime_models import PROMPTS, exported, skill
 
 pytestmark = pytest.mark.skipif(
-    tuple(map(int, ort.__version__.split(".")[:2])) < mapped._OLDEST,
+    tuple(map(int, ort.__version__.split(".")[:2])) < mapped_weights._OLDEST,
     reason="onnxruntime does not keep such copies whole",
 )
 FILES = {"model.onnx", "model.onnx.data", "mapped.json"}
@@ -91,22 +92,22 @@ def test_what_a_copy_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     model = shutil.copytree(exported(), tmp_path / "model") / "model.onnx"
     library = tmp_path / "library.so"
     library.write_bytes(b"1")
-    keys = [mapped._key(model, None), mapped._key(model, library)]
+    keys = [mapped_weights._key(model, None), mapped_weights._key(model, library)]
     library.write_bytes(b"2")
-    keys.append(mapped._key(model, library))
+    keys.append(mapped_weights._key(model, library))
     weights = tmp_path / "model" / "model.onnx.data"
     data = bytearray(weights.read_bytes())
     data[0] ^= 1
     weights.write_bytes(data)
-    keys.append(mapped._key(model, None))
+    keys.append(mapped_weights._key(model, None))
     model.write_bytes(model.read_bytes() + b"\0")
-    keys.append(mapped._key(model, None))
-    monkeypatch.setattr(mapped, "_processor", lambda: ["another"])
-    keys.append(mapped._key(model, None))
+    keys.append(mapped_weights._key(model, None))
+    monkeypatch.setattr(mapped_weights, "_processor", lambda: ["another"])
+    keys.append(mapped_weights._key(model, None))
     monkeypatch.setattr(ort, "__version__", "0")
-    keys.append(mapped._key(model, None))
+    keys.append(mapped_weights._key(model, None))
     assert len(set(keys)) == len(keys)
-    assert mapped._key(model, None) == keys[-1]
+    assert mapped_weights._key(model, None) == keys[-1]
 
 
 def test_old_versions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

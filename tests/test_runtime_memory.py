@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from lime_edge.errors import ConfigError
-from lime_edge.runtime import Runtime, pool
-from lime_edge.runtime.pool import Pool
+from lime_edge.runtime import Runtime
+from lime_edge.runtime.memory import pool
+from lime_edge.runtime.memory.pool import Pool
 from tests.runtime_models import PROMPTS, exported, runtime
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from lime_edge.errors import ConfigError, ModelError
-from lime_edge.runtime import Runtime, compiler, operators
+from lime_edge.runtime import Runtime
+from lime_edge.runtime.native import compiler, operators
 from tests.runtime_models import exported, skill
 
 DESCRIBE = 'extern "C" __attribute__((visibility("default"))) const char* LimeOperatorsDescribe() {{ return "{}"; }}\n'

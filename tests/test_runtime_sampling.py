@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lime_edge.errors import ConfigError, ModelError
-from lime_edge.runtime.options import Options
-from lime_edge.runtime.sampling import Sampler, draw, likeliest, nucleus, penalised
+from lime_edge.runtime.decoding.generation_options import Options
+from lime_edge.runtime.decoding.sampling import Sampler, draw, likeliest, nucleus, penalised
 
 LOGITS = np.random.default_rng(0).normal(0, 3, 40).astype(np.float32)
 

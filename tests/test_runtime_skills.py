@@ -17,7 +17,7 @@ from lime_edge.errors import (
     UnknownSkillError,
 )
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.bank import Bank
+from lime_edge.runtime.skills.bank import Bank
 from lime_edge.skills.package import read_skill
 from tests.malformed import MALFORMED
 from tests.runtime_models import Plain, exported, runtime, skill

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lime_edge.errors import ConfigError, ModelError
-from lime_edge.runtime.text import Text, TextStream
+from lime_edge.runtime.text.prompts import Text, TextStream
 from lime_edge.training.dataset import encode_prompt
 from tests.tiny import tiny_tokenizer
 

@@ -20,7 +20,9 @@ from lime_edge.errors import (
     SkillProofError,
     UnknownSkillError,
 )
-from lime_edge.runtime import Runtime, bank, registry, reserve
+from lime_edge.runtime import Runtime
+from lime_edge.runtime.memory import reserve
+from lime_edge.runtime.skills import bank, registry
 from tests.runtime_models import exported, runtime, skill
 
 TOKENS = 6

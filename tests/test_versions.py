@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lime_edge.errors import ConfigError
-from lime_edge.runtime import operators
+from lime_edge.runtime.native import operators
 from tests import versions
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lime_edge.runtime import compiler
+from lime_edge.runtime.native import compiler
 from tests.runtime_models import exported
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from lime_edge.runtime import Runtime, operators
-from lime_edge.runtime.graph import SessionSettings, open_session
+from lime_edge.runtime import Runtime
+from lime_edge.runtime.model.session import SessionSettings, open_session
+from lime_edge.runtime.native import operators
 
 Feed = dict[str, npt.NDArray[Any]]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lime_edge.common.paths import SHIPPED
 from lime_edge.errors import DataError
 from lime_edge.evaluation.evaluate import measure
 from lime_edge.evaluation.examples import Row, read_rows
@@ -22,7 +23,7 @@ from lime_edge.evaluation.metrics import f1
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.probe import Probe
 
-_PROBES = Path(__file__).parent / "shipped" / "audit" / "probes.json"
+_PROBES = SHIPPED / "audit" / "probes.json"
 _ANSWER = 8  # tokens of the base's answer over which distributions are compared
 _REFUSAL = 20  # tokens in which a refusal is looked for
 _SAID = 32  # tokens of a free answer to a guard task

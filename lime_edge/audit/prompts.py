@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lime_edge.runtime.probe import Probe
-from lime_edge.runtime.text import Text
+from lime_edge.runtime.text.prompts import Text
 
 Ids = tuple[int, ...]
 Float64 = npt.NDArray[np.float64]

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lime_edge.common.paths import SHIPPED
 from lime_edge.errors import ConfigError
 from lime_edge.reports.tables import Table, share
 
 from .similar_words import WORTH
 
-_TEMPLATE = Path(__file__).parent / "shipped" / "audit" / "report.html.jinja"
+_TEMPLATE = SHIPPED / "audit" / "report.html.jinja"
 _SHOWN = 5  # findings on the screen
 
 Json = Mapping[str, Any]

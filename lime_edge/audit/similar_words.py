@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lime_edge.runtime.probe import Probe
-from lime_edge.runtime.text import Text
+from lime_edge.runtime.text.prompts import Text
 
 from .prompts import Float64, Ids, Looker, vocabulary
 from .trigger_effect import Finding, answers, toward

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from lime_edge import __version__
 from lime_edge.common.extras import need
-from lime_edge.common.paths import cache_dir
+from lime_edge.common.paths import SHIPPED, cache_dir
 from lime_edge.errors import LimeError, ModelError
 from lime_edge.reports.tables import Table, share, short, size
 from lime_edge.runtime import Generation, Runtime
@@ -27,7 +27,6 @@ from lime_edge.skills.package import Skill, check_skill, read_skill
 from lime_edge.store.lookup import FOLDER
 from lime_edge.training.quiet import quietly
 
-SHIPPED = Path(__file__).parent / "shipped"
 MODEL = "smollm2-135m"
 PRECISION: Literal["int4"] = "int4"
 GAIN_ONLY = ("up_proj",)  # the shipped skills hold no more of it
@@ -117,7 +116,7 @@ def place(skills: Sequence[Skill]) -> Path:
 
 def fits(directory: Path, skills: Sequence[Skill]) -> bool:
     """Whether a usable model is there that all skills fit."""
-    from lime_edge.runtime.directory import read_directory
+    from lime_edge.runtime.model.directory import read_directory
 
     try:
         contract = read_directory(directory, verify=False).contract

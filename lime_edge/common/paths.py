@@ -7,6 +7,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+SHIPPED = Path(__file__).parents[1] / "shipped"  # files that come with the package
+
 
 def cache_dir() -> Path:
     """Where downloads and conversions are kept: $LIME_EDGE_CACHE, or the platform's folder (~/.cache/lime-edge)."""

@@ -60,7 +60,7 @@ def machine() -> Report:
     """Versions, providers, processor, extras and cache."""
     import onnxruntime as ort
 
-    from lime_edge.runtime.operators import AUTO, choose
+    from lime_edge.runtime.native.operators import AUTO, choose
 
     providers = ort.get_available_providers()
     flags = cpu_flags()
@@ -100,7 +100,7 @@ def build_operators() -> None:
     Raises:
         ConfigError: There is no compiler, or it failed; with what it said.
     """
-    from lime_edge.runtime import operators
+    from lime_edge.runtime.native import operators
 
     operators.build()
 

@@ -10,7 +10,7 @@ from lime_edge.common.extras import need
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError
-from lime_edge.runtime import operators as native
+from lime_edge.runtime.native import operators as native
 
 from . import backbone, checkpoint
 

@@ -184,7 +184,7 @@ struct Cpu {
 }  // namespace lime
 
 #ifndef LIME_SOURCES
-#define LIME_SOURCES ""  // " " and what runtime/compiler.py calls these sources
+#define LIME_SOURCES ""  // " " and what runtime/native/compiler.py calls these sources
 #endif
 
 LIME_EXPORT const char* LimeOperatorsDescribe() {

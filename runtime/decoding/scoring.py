@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lime_edge.errors import ConfigError
+from lime_edge.runtime.model.session import Graph
+from lime_edge.runtime.skills.bank import Array
+from lime_edge.runtime.skills.registry import Applied
+from lime_edge.runtime.text.prompts import Text, Tokens
 
-from .answer import skill_rows
-from .bank import Array
-from .cache import Cache, Ids
-from .graph import Graph
-from .registry import Applied
-from .text import Text, Tokens
+from .kv_cache import Cache, Ids
+from .loop import skill_rows
 
 Float64 = npt.NDArray[np.float64]
 

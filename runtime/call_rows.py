@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lime_edge.errors import ConfigError
 
-from .results import Active, Prompt, SkillSpec
+from .types import Active, Prompt, SkillSpec
 
 
 class Rows(NamedTuple):

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from lime_edge.errors import ConfigError
 
-from .graph import Graph
+from .session import Graph
 
 
 class State:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from lime_edge.errors import ModelError
 
-from .graph import BANK, Graph
-from .state import State
+from .kv_buffers import State
+from .session import BANK, Graph
 
 Array = npt.NDArray[Any]
 

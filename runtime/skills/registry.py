@@ -21,9 +21,9 @@ from lime_edge.common.semver import precedence
 from lime_edge.contract.module_table import ModuleTable
 from lime_edge.contract.vector_kinds import STORED, Kind
 from lime_edge.errors import ConfigError, SkillConflictError, SkillVersionError, UnknownSkillError
+from lime_edge.runtime.types import ACTIVE, Active, SkillInfo, SkillSpec
 
 from .bank import Array, Bank
-from .results import ACTIVE, Active, SkillInfo, SkillSpec
 
 # Registries (by id) whose active skill is switched off in this thread or task.
 _DISABLED: ContextVar[frozenset[int]] = ContextVar("lime_edge_disabled", default=frozenset())

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "native"
+FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "operators.cpp"
 LIBRARY = {"win32": "lime_operators.dll", "darwin": "liblime_operators.dylib"}.get(sys.platform, "liblime_operators.so")
 

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lime_edge.errors import ConfigError
-
-from .binding import Binding
-from .graph import EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS, Graph
-from .state import State
+from lime_edge.runtime.model.io_binding import Binding
+from lime_edge.runtime.model.kv_buffers import State
+from lime_edge.runtime.model.session import EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS, Graph
 
 Ids = npt.NDArray[np.int64]
 Array = npt.NDArray[np.floating]

@@ -23,8 +23,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from lime_edge.errors import ConfigError, ModelError
-
-from .results import Message, Prompt
+from lime_edge.runtime.types import Message, Prompt
 
 Ids = npt.NDArray[np.int64]
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lime_edge.errors import ConfigError
+from lime_edge.runtime.model.session import Graph
+from lime_edge.runtime.skills.bank import Array
+from lime_edge.runtime.skills.registry import Applied
+from lime_edge.runtime.text.prompts import Text, TextStream, Tokens
+from lime_edge.runtime.types import Timings
 
-from .bank import Array
-from .cache import Cache, Ids
-from .graph import Graph
-from .options import DEFAULT_NEW_TOKENS, Options
-from .registry import Applied
-from .results import Timings
+from .generation_options import DEFAULT_NEW_TOKENS, Options
+from .kv_cache import Cache, Ids
 from .sampling import Sampler
-from .text import Text, TextStream, Tokens
 
 
 @dataclass(frozen=True, eq=False)

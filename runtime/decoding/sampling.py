@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lime_edge.errors import ModelError
 
-from .options import Options
+from .generation_options import Options
 
 Float64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]

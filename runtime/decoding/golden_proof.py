@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lime_edge.errors import SkillProofError
+from lime_edge.runtime.model.session import Graph
+from lime_edge.runtime.skills.bank import Array
+from lime_edge.runtime.skills.registry import Applied
+from lime_edge.runtime.text.prompts import Text
 
-from .answer import skill_rows, with_prefix
-from .bank import Array
-from .cache import Cache, Ids
-from .graph import Graph
-from .registry import Applied
-from .text import Text
+from .kv_cache import Cache, Ids
+from .loop import skill_rows, with_prefix
 
 Float64 = npt.NDArray[np.float64]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 
 from lime_edge.errors import ConfigError
+from lime_edge.runtime.skills.registry import Lease
+from lime_edge.runtime.types import Generation
 
-from .answer import Answer
-from .registry import Lease
-from .results import Generation
+from .loop import Answer
 
 
 class Stream(Iterator[str]):

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from lime_edge.errors import ConfigError, DeviceError, ModelError
+from lime_edge.runtime.memory.pool import Pool
+from lime_edge.runtime.native.operators import AUTO, Operators, choose
 
 from .cores import usable_cores
 from .directory import ModelDirectory
-from .mapped import open_mapped
-from .operators import AUTO, Operators, choose
-from .pool import Pool
+from .mapped_weights import open_mapped
 
 BANK, SKILL_IDS = "lime.bank", "lime.skill_ids"
 PAST_EVIDENCE, EVIDENCE = "lime.past_evidence", "lime.evidence"

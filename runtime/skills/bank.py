@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lime_edge.errors import SkillError
-
-from .reserve import Reserve
+from lime_edge.runtime.memory.reserve import Reserve
 
 Array = npt.NDArray[np.floating]
 
