@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from lime_edge.contract.model import ModelContract
-from lime_edge.exporters.builder import build_backbone
+from lime_edge.exporters.genai_builder import build_backbone
 from lime_edge.training import backbone
 
 _LENGTHS = (1, 2, 7, 33, 128)

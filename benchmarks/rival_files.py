@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lime_edge.exporters.builder import Precision, build_backbone
+from lime_edge.exporters.genai_builder import Precision, build_backbone
 
 RANK, ALPHA, TARGETS = 8, 16, ("q_proj", "k_proj", "v_proj", "o_proj")
 _DEFAULTS = ("algo_config=default", "matmul_mixed_precision=")  # plain rounding to 4 bits, the LoRA's matrices too

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 
 from lime_edge import Runtime, read_skill
 from lime_edge.contract.model import ModelContract
-from lime_edge.exporters.builder import Precision, build_backbone
+from lime_edge.exporters.genai_builder import Precision, build_backbone
 from lime_edge.runtime.model.session import SessionSettings
 from lime_edge.runtime.native.operators import choose
 from lime_edge.skills.package import LIMITS, check_skill

@@ -3,11 +3,11 @@
 Needs the extra ``export``; importing this package loads onnx_ir, but neither torch nor the builder.
 """
 
-from .adapter import AdaptedModule, AdapterWeights
-from .builder import PRECISIONS, Precision
-from .directory import export
+from .adapter_weights import AdaptedModule, AdapterWeights
+from .export import export
+from .genai_builder import PRECISIONS, Precision
+from .int4_weights import rounded_weights
 from .projections import PACKED, Place, module_place
-from .rounding import rounded_weights
 
 __all__ = [
     "PACKED",

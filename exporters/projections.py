@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from .adapter import AdaptedModule
+from .adapter_weights import AdaptedModule
 
 #: Projections of a decoder layer, in the order in which the graph computes them.
 ORDER = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lime_edge.errors import ConfigError, SkillMismatchError
-from lime_edge.exporters.genai import place_operators
+from lime_edge.exporters.genai_config import place_operators
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.genai import write_adapter
 from lime_edge.runtime.native import compiler, operators

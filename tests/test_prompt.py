@@ -17,8 +17,8 @@ from lime_edge.contract.routing import Mode, Routing
 from lime_edge.contract.vector_kinds import KINDS, PREFIX
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.exporters import AdapterWeights
-from lime_edge.exporters.builder import build_backbone
-from lime_edge.exporters.prefix import InsertPrefix
+from lime_edge.exporters.genai_builder import build_backbone
+from lime_edge.exporters.passes.insert_prefix import InsertPrefix
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.prompt_tuning import LimePrompt
 from lime_edge.runtime.decoding.generation_options import Options

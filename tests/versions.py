@@ -24,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lime_edge.contract.routing import Routing
-from lime_edge.exporters.builder import Precision, build_backbone
+from lime_edge.exporters.genai_builder import Precision, build_backbone
 from tests import runtime_models
 from tests.operator_case import ALL, Case
 

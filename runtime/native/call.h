@@ -126,7 +126,7 @@ Status* read_routing(const Attributes& given, bool half, Routing& routing) {
   routing.inverse_temperature = 1 / temperature;
   routing.inverse_softness = 1 / softness;
   routing.log_theta = std::log(routing.theta);
-  routing.smallest_scale = half ? 0x1p-14f : 1e-6f;  // the smallest normal number, as exporters/routing.py
+  routing.smallest_scale = half ? 0x1p-14f : 1e-6f;  // the smallest normal number, as exporters/operators/routing.py
   return nullptr;
 }
 

@@ -1,6 +1,6 @@
 // The operators ai.lime::LimeLinear<n> and its kin (registration.h) for ONNX Runtime on a CPU.
 //
-// What they compute is stated in exporters/function.py and defined by tests/reference.py. This file repacks a node's
+// What they compute is stated in exporters/operators/lime_linear.py and defined by tests/reference.py. This file repacks a node's
 // constants once and shares a call's tokens among threads; what ONNX Runtime hands over is judged in call.h, the
 // arithmetic is in kernel.inc. One translation unit:
 //   c++ -std=c++17 -O3 -fPIC -shared -fvisibility=hidden operators.cpp -o liblime_operators.so

@@ -2,7 +2,7 @@
 //
 // COMPILED, NOT RUN ON A GPU. The tests run this very source on the host, thread by thread.
 //
-// What is computed is stated in exporters/function.py and defined by tests/reference.py; everything in fp32, whatever
+// What is computed is stated in exporters/operators/lime_linear.py and defined by tests/reference.py; everything in fp32, whatever
 // the element types. A block takes G tokens and one part:
 //   grid.x  tiles of G tokens of the rows laid end to end
 //   grid.y  parts

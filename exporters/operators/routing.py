@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from lime_edge.contract.routing import Routing
 
-from .body import Body
+from .function_body import Body
 
 SMALLEST_SCALE = 1e-6
 #: The smallest normal number of fp16: what lies below may be flushed to 0, and 0 / 0 is no evidence.

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from lime_edge.contract.module_table import ALIGNMENT, Module
 from lime_edge.errors import ExportError
 
-from .passes import BANK, SKILL_IDS
+from .graph_edits import BANK, SKILL_IDS
 
 _LOOKUPS = ("Gather", "GatherBlockQuantized")
 _BEYOND = 2**31  # no bank has that many rows

@@ -19,10 +19,9 @@ from lime_edge.contract.model import OPSET
 from lime_edge.contract.module_table import ALIGNMENT, ModuleTable
 from lime_edge.contract.routing import Routing
 from lime_edge.errors import ExportError
-
-from .adapter import AdaptedModule
-from .function import DOMAIN, MINIMUM_OPSET, Operator
-from .projections import Placement
+from lime_edge.exporters.adapter_weights import AdaptedModule
+from lime_edge.exporters.operators.lime_linear import DOMAIN, MINIMUM_OPSET, Operator
+from lime_edge.exporters.projections import Placement
 
 BANK, SKILL_IDS = "lime.bank", "lime.skill_ids"
 PAST_EVIDENCE, EVIDENCE = "lime.past_evidence", "lime.evidence"

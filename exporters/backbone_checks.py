@@ -11,8 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from .adapter import AdaptedModule
-from .builder import builds
+from .adapter_weights import AdaptedModule
+from .genai_builder import builds
 from .projections import module_place, placeless
 
 Shapes = dict[str, tuple[int, ...]]

@@ -17,11 +17,11 @@ import onnx_ir as ir
 from lime_edge.contract.model import ModelContract
 from lime_edge.errors import ExportError
 
-from .adapter import AdapterWeights
-from .backbone import backbone_faults
-from .builder import PRECISIONS, Precision, build_backbone
-from .genai import place_operators
-from .graph import adapt_graph
+from .adapt_graph import adapt_graph
+from .adapter_weights import AdapterWeights
+from .backbone_checks import backbone_faults
+from .genai_builder import PRECISIONS, Precision, build_backbone
+from .genai_config import place_operators
 
 GRAPH, WEIGHTS, CONTRACT = "model.onnx", "model.onnx.data", "lime.json"
 _FROM_BACKBONE = ("generation_config.json", "config.json", "chat_template.jinja")

@@ -39,7 +39,7 @@ from lime_edge.contract.module_table import ALIGNMENT
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import Kind
 
-from .body import Body
+from .function_body import Body
 from .routing import evidence, select, window_mean
 
 DOMAIN = "ai.lime"

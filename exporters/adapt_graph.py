@@ -12,11 +12,18 @@ import onnx_ir as ir
 
 from lime_edge.contract.module_table import Module, ModuleTable
 from lime_edge.errors import ExportError
+from lime_edge.exporters.passes.choose_logits import ChooseLogits
+from lime_edge.exporters.passes.graph_edits import (
+    CollectEvidence,
+    DeclareInputs,
+    InsertOperators,
+    JoinSeparate,
+    SplitPacked,
+    Target,
+)
+from lime_edge.exporters.passes.insert_prefix import InsertPrefix
 
-from .adapter import AdapterWeights
-from .logits import ChooseLogits
-from .passes import CollectEvidence, DeclareInputs, InsertOperators, JoinSeparate, SplitPacked, Target
-from .prefix import InsertPrefix
+from .adapter_weights import AdapterWeights
 from .projections import Placement, find_projections, module_place, place_modules
 
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from lime_edge.errors import ExportError
 
-from .directory import GRAPH
+from .export import GRAPH
 from .projections import Place, node_place
 
 Array = npt.NDArray[Any]
