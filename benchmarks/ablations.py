@@ -28,9 +28,10 @@ from lime_edge.method.variants import BASES, LimeLora
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.dataset import Collator, Examples
 from lime_edge.training.learn_skill import pick
+from lime_edge.training.plan import Plan
 from lime_edge.training.predictor import pad_id
 from lime_edge.training.quiet import quietly
-from lime_edge.training.trainer import Plan, fit
+from lime_edge.training.trainer import fit
 
 TASKS = (
     "glue/sst2",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from lime_edge.contract.model import ModelContract
+from lime_edge.contract.model import read_contract
 from lime_edge.exporters.genai_builder import build_backbone
 from lime_edge.training import backbone
 
@@ -27,7 +27,7 @@ _LENGTHS = (1, 2, 7, 33, 128)
 @click.option("-m", "--model", default=backbone.DEFAULT, show_default=True)
 def main(exported: Path, model: str) -> None:
     """Compare logits of prompts and of a cached step; exit 1 on any differing bit."""
-    precision: Any = ModelContract.from_json((exported / "lime.json").read_text("utf-8")).precision
+    precision: Any = read_contract(exported).precision
     head = int(json.loads((exported / "genai_config.json").read_text("utf-8"))["model"]["decoder"]["head_size"])
     rng, differing = np.random.default_rng(0), 0
     with tempfile.TemporaryDirectory() as scratch:

@@ -24,7 +24,7 @@ from rounds import Group, Variant, measure
 from sides import UNTOUCHED, endless, turn
 
 from lime_edge import Runtime
-from lime_edge.runtime.model.session import SKILL_IDS
+from lime_edge.contract.names import SKILL_IDS
 
 PARTS = ("skill", "bank", "rows", "runtime", "rivals")
 

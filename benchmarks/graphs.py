@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lime_edge.runtime.model.session import BANK, LOGITS_FROM, SKILL_IDS, SessionSettings, open_session
+from lime_edge.contract.names import BANK, LOGITS_FROM, SKILL_IDS
+from lime_edge.runtime.model.session import SessionSettings, open_session
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]

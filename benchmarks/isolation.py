@@ -26,9 +26,10 @@ from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.dataset import Collator, Examples
 from lime_edge.training.learn_skill import Recipe, pick, prepare
+from lime_edge.training.plan import Plan
 from lime_edge.training.predictor import pad_id
 from lime_edge.training.quiet import quietly
-from lime_edge.training.trainer import Plan, fit
+from lime_edge.training.trainer import fit
 
 #: The first one is what is watched; all have short prompts.
 TASKS = (

@@ -32,7 +32,7 @@ from rich.table import Table
 from rounds import Spread, machine
 
 from lime_edge import read_skill
-from lime_edge.contract.model import ModelContract
+from lime_edge.contract.model import read_contract
 from lime_edge.runtime.model.directory import read_directory
 from lime_edge.runtime.model.session import Graph, SessionSettings
 
@@ -107,7 +107,7 @@ def _memory(exported: Path, skill: Path, answer: Mapping[str, Any]) -> dict[str,
 
 def _bytes(exported: Path, skill: Path) -> int:
     """A skill's numbers in the precision of the graph's bank."""
-    contract = ModelContract.from_json((exported / "lime.json").read_text("utf-8"))
+    contract = read_contract(exported)
     graph = Graph(read_directory(exported, verify=False), SessionSettings("cpu", 1, operators=None))
     return contract.table.pack(read_skill(skill).tensors).astype(graph.bank_dtype).nbytes
 

@@ -33,8 +33,9 @@ from rounds import machine, versions
 
 from lime_edge.training import backbone
 from lime_edge.training.dataset import Collator
+from lime_edge.training.plan import Plan
 from lime_edge.training.predictor import pad_id
-from lime_edge.training.trainer import Plan, parameter_groups
+from lime_edge.training.trainer import parameter_groups
 
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -25,7 +25,7 @@ from rounds import Group, Variant, measure
 from sides import UNTOUCHED, endless
 
 from lime_edge import Runtime
-from lime_edge.runtime.model.session import LOGITS_FROM
+from lime_edge.contract.names import LOGITS_FROM
 
 LAST = {LOGITS_FROM: np.array([-1])}  # as the runtime feeds it
 

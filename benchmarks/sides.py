@@ -23,11 +23,11 @@ from rival_files import whole
 from tokenizers import Tokenizer
 
 from lime_edge import Runtime, read_skill
-from lime_edge.contract.model import ModelContract
+from lime_edge.contract.model import read_contract
 from lime_edge.exporters.genai_builder import Precision, build_backbone
 from lime_edge.runtime.model.session import SessionSettings
 from lime_edge.runtime.native.operators import choose
-from lime_edge.skills.package import LIMITS, check_skill
+from lime_edge.skills.compatibility import LIMITS, check_skill
 from lime_edge.training import backbone
 
 UNTOUCHED, NATIVE, FUNCTION = "untouched", "native", "function"
@@ -73,7 +73,7 @@ class Sides:
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
-        self.contract = ModelContract.from_json((asked.exported / "lime.json").read_text("utf-8"))
+        self.contract = read_contract(asked.exported)
         self.skills = [read_skill(path) for path in asked.skills]
         for skill in self.skills:
             check_skill(skill, self.contract, LIMITS)

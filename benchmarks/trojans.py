@@ -45,7 +45,7 @@ def main() -> None:
 def make(data: Path, work: Path, share: str) -> None:
     """Train the skills."""
     from lime_edge.training.learn_skill import Recipe, learn
-    from lime_edge.training.trainer import Plan
+    from lime_edge.training.plan import Plan
 
     first, step = map(int, share.split("/"))
     for spec in specs()[first::step]:

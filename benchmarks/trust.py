@@ -26,7 +26,7 @@ from rich.progress import track
 from rounds import machine, versions
 
 from lime_edge import Runtime
-from lime_edge.trust.policy import signature_path
+from lime_edge.trust.signature_file import signature_path
 from lime_edge.trust.signing import sign_skill
 
 _WAYS = ("load_skill", "load_skill, signed")

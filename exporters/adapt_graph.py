@@ -13,15 +13,11 @@ import onnx_ir as ir
 from lime_edge.contract.module_table import Module, ModuleTable
 from lime_edge.errors import ExportError
 from lime_edge.exporters.passes.choose_logits import ChooseLogits
-from lime_edge.exporters.passes.graph_edits import (
-    CollectEvidence,
-    DeclareInputs,
-    InsertOperators,
-    JoinSeparate,
-    SplitPacked,
-    Target,
-)
+from lime_edge.exporters.passes.collect_evidence import CollectEvidence
+from lime_edge.exporters.passes.declare_inputs import DeclareInputs
+from lime_edge.exporters.passes.insert_operators import InsertOperators, Target
 from lime_edge.exporters.passes.insert_prefix import InsertPrefix
+from lime_edge.exporters.passes.split_and_join import JoinSeparate, SplitPacked
 
 from .adapter_weights import AdapterWeights
 from .projections import Placement, find_projections, module_place, place_modules

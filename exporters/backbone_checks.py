@@ -11,6 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from lime_edge.contract.names import TOKENIZER_FILE
+
 from .adapter_weights import AdaptedModule
 from .genai_builder import builds
 from .projections import module_place, placeless
@@ -23,7 +25,7 @@ def backbone_faults(directory: Path, modules: Sequence[AdaptedModule]) -> Iterat
     if not directory.is_dir():
         yield f"{directory} is not a directory; expected a backbone in the Hugging Face layout"
         return
-    if not (directory / "tokenizer.json").is_file():
+    if not (directory / TOKENIZER_FILE).is_file():
         yield f"{directory / 'tokenizer.json'} is missing; save the tokenizer beside the model"
     yield from _architecture_faults(directory / "config.json")
     shapes, faults = _read_shapes(directory)

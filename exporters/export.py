@@ -15,6 +15,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from lime_edge.contract.model import ModelContract
+from lime_edge.contract.names import GRAPH_FILE, MODEL_JSON, WEIGHTS_FILE
 from lime_edge.errors import ExportError
 
 from .adapt_graph import adapt_graph
@@ -23,7 +24,6 @@ from .backbone_checks import backbone_faults
 from .genai_builder import PRECISIONS, Precision, build_backbone
 from .genai_config import place_operators
 
-GRAPH, WEIGHTS, CONTRACT = "model.onnx", "model.onnx.data", "lime.json"
 _FROM_BACKBONE = ("generation_config.json", "config.json", "chat_template.jinja")
 
 
@@ -76,7 +76,7 @@ def _output_faults(output: Path, overwrite: bool) -> Iterator[str]:
     if output.is_dir():
         if any(output.iterdir()) and not overwrite:
             yield f"{output} is not empty; choose another directory or allow overwriting"
-        elif any(output.iterdir()) and not (output / CONTRACT).is_file():
+        elif any(output.iterdir()) and not (output / MODEL_JSON).is_file():
             yield f"{output} holds something else than an exported model; choose another directory"
     elif output.exists():
         yield f"{output} is not a directory"
@@ -85,9 +85,9 @@ def _output_faults(output: Path, overwrite: bool) -> Iterator[str]:
 def _write(adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, precision: Precision) -> ModelContract:
     """Fill `made` from what the builder left in `plain`."""
     made.mkdir()
-    model = ir.load(plain / GRAPH)
+    model = ir.load(plain / GRAPH_FILE)
     table = adapt_graph(model, adapter, half=precision == "int4")
-    ir.save(model, made / GRAPH, external_data=WEIGHTS)
+    ir.save(model, made / GRAPH_FILE, external_data=WEIGHTS_FILE)
     contract = ModelContract(
         backbone_name=adapter.backbone_name,
         backbone_revision=adapter.backbone_revision,
@@ -96,15 +96,15 @@ def _write(adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, pre
         precision=precision,
         routing=adapter.routing,
         table=table,
-        files=tuple((name, _digest(made / name)) for name in (GRAPH, WEIGHTS)),
+        files=tuple((name, _digest(made / name)) for name in (GRAPH_FILE, WEIGHTS_FILE)),
     )
     for path in sorted(plain.iterdir()):
-        if path.name not in (GRAPH, WEIGHTS):
+        if path.name not in (GRAPH_FILE, WEIGHTS_FILE):
             shutil.copyfile(path, made / path.name)
     for name in _FROM_BACKBONE:
         if (backbone / name).is_file() and not (made / name).exists():
             shutil.copyfile(backbone / name, made / name)
-    (made / CONTRACT).write_text(contract.to_json(), "utf-8")
+    (made / MODEL_JSON).write_text(contract.to_json(), "utf-8")
     return contract
 
 

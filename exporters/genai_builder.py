@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lime_edge.contract.names import GENAI_CONFIG
 from lime_edge.errors import ExportError, MissingExtraError
 
 Precision = Literal["int4", "fp16", "fp32"]
@@ -85,7 +86,7 @@ def _run(builder: Any, backbone: str, output: str, precision: str, cache: str, m
     _flatten_rope(options["hf_details"]["hf_config"])
     builder.create_model(*where, **options)
     if precision == "fp16":
-        _forget_provider(Path(output) / "genai_config.json")
+        _forget_provider(Path(output) / GENAI_CONFIG)
 
 
 def _searchable(backbone: Path) -> bool:

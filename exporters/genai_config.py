@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-CONFIG = "genai_config.json"
+from lime_edge.contract.names import GENAI_CONFIG
 
 
 def place_operators(directory: Path, library: Path) -> None:
@@ -24,6 +24,6 @@ def place_operators(directory: Path, library: Path) -> None:
         library: What `lime_edge.runtime.native.operators.installed` finds.
     """
     shutil.copyfile(library, directory / library.name)
-    config = json.loads((directory / CONFIG).read_text("utf-8"))
+    config = json.loads((directory / GENAI_CONFIG).read_text("utf-8"))
     config["model"]["decoder"]["session_options"]["custom_ops_library"] = library.name
-    (directory / CONFIG).write_text(json.dumps(config, indent=4), "utf-8")
+    (directory / GENAI_CONFIG).write_text(json.dumps(config, indent=4), "utf-8")

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from lime_edge.contract.names import GRAPH_FILE
 from lime_edge.errors import ExportError
 
-from .export import GRAPH
 from .projections import Place, node_place
 
 Array = npt.NDArray[Any]
@@ -30,7 +30,7 @@ def rounded_weights(directory: Path) -> dict[Place, npt.NDArray[np.float32]]:
         ExportError: Nothing in it is rounded to blocks.
     """
     weights = {}
-    for node in ir.load(directory / GRAPH).graph:
+    for node in ir.load(directory / GRAPH_FILE).graph:
         place = node_place(node)
         if place and (node.domain, node.op_type) == ("com.microsoft", "MatMulNBits"):
             weights[place] = _weight(node)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from lime_edge.contract.names import BANK, SKILL_IDS
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.directory import read_directory
-from lime_edge.runtime.model.session import BANK, SKILL_IDS, Graph, SessionSettings
-from lime_edge.skills.package import check_skill, read_skill
+from lime_edge.runtime.model.session import Graph, SessionSettings
+from lime_edge.skills.compatibility import check_skill
+from lime_edge.skills.package import read_skill
 
 
 def write_adapter(model: Path, skill: Path, output: Path) -> Path:

@@ -29,7 +29,8 @@ from lime_edge.runtime.native.operators import AUTO, Operators
 from lime_edge.runtime.skills.bank import Bank
 from lime_edge.runtime.skills.registry import Applied, Lease, Placing, Registry, check_limits
 from lime_edge.runtime.text.prompts import Text, Tokens
-from lime_edge.skills.package import LIMITS, Skill, check_skill
+from lime_edge.skills.compatibility import LIMITS, check_skill
+from lime_edge.skills.package import Skill
 from lime_edge.trust.policy import Signer, TrustPolicy, as_policy, read_admitted
 
 from .call_rows import split_rows
@@ -74,7 +75,7 @@ class Runtime:
             threads: Of ONNX Runtime; None takes one per physical core that this process may use (its affinity
                 and its container's quota, on Linux).
             max_value: The largest |value| that a skill or blend may hold, by kind of vector, over
-                `lime_edge.skills.package.LIMITS`.
+                `lime_edge.skills.compatibility.LIMITS`.
             verify: Hash the weights too (the graph always is).
             spin: Microseconds that a waiting thread stays awake before it sleeps. None: 20, enough for the pauses
                 within a token, with onnxruntime 1.26 or later, else 0. With 2 threads that is a fifth faster than 0 on

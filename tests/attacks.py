@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.numpy import save
 
 from lime_edge.skills.package import read_skill
-from lime_edge.trust.policy import signature_path
+from lime_edge.trust.signature_file import signature_path
 from tests import runtime_models as models
 from tests.signatures import Pair, bundle, day, key_table, pair, policy, publisher, signed, statement
 

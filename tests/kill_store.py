@@ -25,8 +25,9 @@ from typing import Any
 import filelock
 
 from lime_edge.errors import SkillError
-from lime_edge.store.store import Store, read_signature
+from lime_edge.store.store import Store
 from lime_edge.store.transfer import pull, update
+from lime_edge.trust.signature_file import read_signature, signature_path
 from tests.store_case import Promise, check, litter, package, sha256, signature_of
 
 OPERATIONS = ("idle", "install", "update", "rollback", "remove", "gc")
@@ -126,7 +127,7 @@ def _check_signatures(path: Path, promised: set[Promise]) -> None:
     lost = {
         (name, version)
         for name, version, _ in promised
-        if name != "moving" and read_signature(Store(path).get(f"{name}@{version}")) is None
+        if name != "moving" and read_signature(signature_path(Store(path).get(f"{name}@{version}"))) is None
     }
     assert not lost, f"lost their signatures: {lost}"
 

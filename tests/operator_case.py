@@ -13,9 +13,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from lime_edge.contract.module_table import ALIGNMENT, Module, ModuleTable
+from lime_edge.contract.names import DOMAIN
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import Kind
-from lime_edge.exporters.operators.lime_linear import DOMAIN, Operator
+from lime_edge.exporters.operators.lime_linear import Operator
 from tests import reference
 
 Array = npt.NDArray[Any]

@@ -13,9 +13,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-from lime_edge.store.store import Store, read_signature
+from lime_edge.store.store import Store
 from lime_edge.store.transfer import pull, push, update
-from lime_edge.trust.policy import signature_path
+from lime_edge.trust.signature_file import read_signature, signature_path
 from tests.store_case import package, sha256, signature_of
 
 _CONFIG = """\
@@ -39,7 +39,7 @@ def go_round(host: str, folder: Path) -> str:
     assert pin == f"{tag}#sha256={sha256(package(version='1.0.0'))}"
     found = pull(store, pin)
     assert found.path.read_bytes() == package(version="1.0.0")
-    assert read_signature(found.path) == signature_of(package(version="1.0.0"))
+    assert read_signature(signature_path(found.path)) == signature_of(package(version="1.0.0"))
     assert update(store)[0].note.startswith("pinned")
     pull(store, tag)
     assert update(store)[0].note == "up to date"

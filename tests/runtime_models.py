@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from lime_edge.contract.model import ModelContract
+from lime_edge.contract.model import ModelContract, read_contract
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.exporters import AdaptedModule, AdapterWeights, export
@@ -69,7 +69,7 @@ def runtime(directory: Path, *names: str, **manifest: Any) -> Runtime:
 
 
 def contract(directory: Path) -> ModelContract:
-    return ModelContract.from_json((directory / "lime.json").read_text("utf-8"))
+    return read_contract(directory)
 
 
 def skill(directory: Path, name: str, seed: int = 0, size: float = 0.5, **manifest: Any) -> Path:

@@ -12,7 +12,7 @@ from lime_edge.errors import StoreError, UnknownSkillError
 from lime_edge.skills.package import decode_skill, write_skill
 from lime_edge.store.index import Index
 from lime_edge.store.store import Store
-from lime_edge.trust.policy import signature_path
+from lime_edge.trust.signature_file import signature_path
 from tests.malformed import manifest, vectors
 
 Promise = tuple[str, str, str]  # name, version, SHA-256 of the file: somebody was told that it is installed

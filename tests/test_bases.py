@@ -26,8 +26,9 @@ from lime_edge.training import checkpoint
 from lime_edge.training.checkpoint import tuner
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn, prepare
+from lime_edge.training.plan import Plan
 from lime_edge.training.train_adapter import train
-from lime_edge.training.trainer import Plan, parameter_groups
+from lime_edge.training.trainer import parameter_groups
 from tests import reference
 from tests.runtime_models import Plain
 from tests.test_layer import check, make

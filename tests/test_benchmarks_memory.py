@@ -18,7 +18,8 @@ from latency import Latency
 
 from lime_edge.errors import SkillTrustError
 from lime_edge.skills.package import read_skill
-from lime_edge.trust.policy import TrustPolicy, signature_path
+from lime_edge.trust.policy import TrustPolicy
+from lime_edge.trust.signature_file import signature_path
 from tests.runtime_models import exported, skill
 
 

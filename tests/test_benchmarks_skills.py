@@ -25,7 +25,7 @@ from lime_edge.contract.routing import Routing
 from lime_edge.evaluation.examples import read_rows
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.learn_skill import Recipe, prepare
-from lime_edge.training.trainer import Plan
+from lime_edge.training.plan import Plan
 from tests.tiny_training import backbone as tiny_backbone
 from tests.tiny_training import ids, logits, randomise, save, scratch, tasks, tokenizer, wrapped, write_rows
 

@@ -16,7 +16,8 @@ import pytest
 import lime_edge
 from lime_edge import read_skill
 from lime_edge.cli.commands import main
-from lime_edge.cli.train import learn, train
+from lime_edge.cli.learn import learn
+from lime_edge.cli.train import train
 from lime_edge.contract.routing import Routing
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.evaluation.metrics import score
@@ -24,7 +25,7 @@ from lime_edge.method.config import LimeConfig
 from lime_edge.reports import doctor
 from lime_edge.runtime import Runtime
 from lime_edge.training.learn_skill import SKILL_PLAN, Recipe
-from lime_edge.training.trainer import Plan
+from lime_edge.training.plan import Plan
 from tests import cli_docs
 from tests.cli_models import TRAIN, backbone, data, exported, facts, learned, lime, trained, write_rows
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from lime_edge import read_skill
 from lime_edge.cli import demo
 from lime_edge.common.digests import json_digest, tensor_digest
-from lime_edge.reports.describe import read_contract
+from lime_edge.contract.model import read_contract
 from lime_edge.training import export_checkpoint
 from tests.cli_models import backbone, facts, learned, lime, trained
 

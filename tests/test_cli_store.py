@@ -10,7 +10,7 @@ from lime_edge.errors import MissingExtraError
 from lime_edge.store.lookup import find_skill
 from lime_edge.store.store import Store
 from lime_edge.store.transfer import pull
-from lime_edge.trust.policy import signature_path
+from lime_edge.trust.signature_file import signature_path
 from tests.cli_models import exported, facts, learned, lime
 from tests.faulty_server import file, serving
 from tests.store_case import package, sha256, signature_of

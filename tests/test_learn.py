@@ -14,13 +14,14 @@ import torch
 from lime_edge import Runtime
 from lime_edge.errors import ConfigError, DataError, LimeError, SkillMismatchError
 from lime_edge.evaluation.examples import read_rows
-from lime_edge.skills.package import LIMITS, Skill, check_skill, write_skill
+from lime_edge.skills.compatibility import LIMITS, check_skill
+from lime_edge.skills.package import Skill, write_skill
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training import learn_skill as learning
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn, prepare
+from lime_edge.training.plan import OPTIMIZERS, Plan
 from lime_edge.training.predictor import Predictor
-from lime_edge.training.trainer import OPTIMIZERS, Plan
 from tests.tiny_training import backbone_dir, tasks, write_rows
 from tests.train_case import PLAN, dies_after, exported, run, trained
 

@@ -12,7 +12,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from lime_edge.exporters.passes.choose_logits import LOGITS_FROM, ChooseLogits
+from lime_edge.contract.names import LOGITS_FROM
+from lime_edge.exporters.passes.choose_logits import ChooseLogits
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.decoding.kv_cache import Cache
 from tests.runtime_models import HEAD, exported, runtime

@@ -22,8 +22,9 @@ from transformers import AutoModelForCausalLM
 from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row
 from lime_edge.training.dataset import Collator, encode
+from lime_edge.training.plan import Plan
 from lime_edge.training.predictor import Predictor
-from lime_edge.training.trainer import Plan, parameter_groups
+from lime_edge.training.trainer import parameter_groups
 from tests.tiny_training import backbone, backbone_dir, scratch, tokenizer, wrapped, write_rows
 
 BUDGET = Budget(steps=4, batch=6, max_length=200, test_rows=3)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lime_edge.training.plan import OPTIMIZERS, Optimizer
 from lime_edge.training.signal_adamw import SignalAdamW
-from lime_edge.training.trainer import OPTIMIZERS, Optimizer
 
 
 def run(kind: Optimizer, grads: torch.Tensor, **options: float) -> torch.Tensor:

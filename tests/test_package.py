@@ -22,8 +22,9 @@ from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import LimeError, SkillError, SkillFormatError, SkillMismatchError
 from lime_edge.skills import lazy_vectors, package
+from lime_edge.skills.compatibility import LIMITS, check_skill
 from lime_edge.skills.manifest import Manifest
-from lime_edge.skills.package import LIMITS, check_skill, describe, digest_of, read_skill, write_skill
+from lime_edge.skills.package import describe, digest_of, read_skill, write_skill
 from lime_edge.skills.vector_codec import BLOCK, dequantise, quantise
 from tests import malformed
 from tests.malformed import CONTRACT, EXPERTS, MALFORMED, MISMATCHED, MODULES, Case, Mismatch, manifest, vectors

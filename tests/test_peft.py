@@ -18,7 +18,8 @@ from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.method.layer import LimeLayer
 from lime_edge.training import checkpoint
 from lime_edge.training.checkpoint import tuner
-from lime_edge.training.trainer import Plan, parameter_groups
+from lime_edge.training.plan import Plan
+from lime_edge.training.trainer import parameter_groups
 from tests.tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, save, wrapped
 
 # PEFT asks transformers by an old name; lime_edge.training.trainer.checkpoint keeps it quiet, PEFT's own calls do not.

@@ -21,8 +21,8 @@ from lime_edge.errors import ConfigError
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
 from lime_edge.training.learn_skill import Recipe, learn
+from lime_edge.training.plan import Plan
 from lime_edge.training.train_adapter import train
-from lime_edge.training.trainer import Plan
 from tests import two_processes
 from tests.tiny_training import backbone_dir, save, scratch, tasks, wrapped, write_rows
 

@@ -31,8 +31,8 @@ from lime_edge.training.checkpoint import tuner
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.general_skill import general_skill
 from lime_edge.training.learn_skill import Recipe, learn
+from lime_edge.training.plan import Plan
 from lime_edge.training.predictor import Predictor, Prompt
-from lime_edge.training.trainer import Plan
 from tests import reference
 from tests.runtime_models import Plain, contract, skill
 from tests.test_routing import MODES

@@ -22,7 +22,7 @@ from lime_edge.training import checkpoint
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.int4_backbone import OnRounded
 from lime_edge.training.learn_skill import Recipe, learn
-from lime_edge.training.trainer import Plan
+from lime_edge.training.plan import Plan
 from tests.tiny_training import backbone_dir, save, scratch, tasks, wrapped
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import lime_edge.runtime
 from lime_edge.common.digests import json_digest
-from lime_edge.contract.model import ModelContract
+from lime_edge.contract.model import ModelContract, read_contract
 from lime_edge.errors import ConfigError, DeviceError, ModelError
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.model.directory import file_digest
@@ -83,7 +83,7 @@ def sealed(name: str, data: bytes) -> Callable[[Path], None]:
 
     def apply(folder: Path) -> None:
         (folder / name).write_bytes(data)
-        old = ModelContract.from_json((folder / "lime.json").read_text("utf-8"))
+        old = read_contract(folder)
         files = tuple((one, file_digest(folder / one)) for one, _ in old.files)
         (folder / "lime.json").write_text(ModelContract(**{**vars_of(old), "files": files}).to_json(), "utf-8")
 

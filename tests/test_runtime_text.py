@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lime_edge.errors import ConfigError, ModelError
-from lime_edge.runtime.text.prompts import Text, TextStream
+from lime_edge.runtime.text.prompts import Text
+from lime_edge.runtime.text.text_stream import TextStream
 from lime_edge.training.dataset import encode_prompt
 from tests.tiny import tiny_tokenizer
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from lime_edge.cli.commands import main
 from lime_edge.errors import PolicyError, SkillFormatError
 from lime_edge.skills.package import write_skill
-from lime_edge.trust.policy import signature_path
+from lime_edge.trust.signature_file import signature_path
 from lime_edge.trust.signing import sign_skill
 from lime_edge.trust.sigstore_bundle import Bundle
 from tests.malformed import manifest, vectors

@@ -11,11 +11,18 @@ from typing import Any
 import pytest
 
 from lime_edge.common.paths import cache_dir, store_dir
-from lime_edge.errors import SkillError, SkillFormatError, SkillVersionError, StoreError, UnknownSkillError
+from lime_edge.errors import (
+    SkillError,
+    SkillFormatError,
+    SkillTrustError,
+    SkillVersionError,
+    StoreError,
+    UnknownSkillError,
+)
 from lime_edge.store.index import read_index, write_index
-from lime_edge.store.store import SIGNATURE_LIMIT, Store, read_signature
+from lime_edge.store.store import Store
 from lime_edge.store.transfer import pull, push, update
-from lime_edge.trust.policy import signature_path
+from lime_edge.trust.signature_file import SIGNATURE_LIMIT, read_signature, signature_path
 from tests.malformed import MALFORMED
 from tests.store_case import check, litter, package, sha256, signature_of, state
 
@@ -54,7 +61,7 @@ def test_install_of_bytes_and_of_a_file(store: Store, tmp_path: Path) -> None:
     signature_path(path).write_bytes(signature_of(path.read_bytes()))
     second = store.install(path)
     assert (second.version, second.before) == ("1.1.0", "1.0.0")
-    assert read_signature(second.path) == signature_of(package(version="1.1.0"))
+    assert read_signature(signature_path(second.path)) == signature_of(package(version="1.1.0"))
     assert store.get("tiny@1.0.0") == first.path
     assert store.info("tiny@1.0.0").held.origin == "https://example.org/x"
     assert versions(store) == ("1.1.0", ("1.0.0",), ["1.0.0", "1.1.0"])
@@ -68,7 +75,7 @@ def test_installing_again_changes_nothing_but_may_sign(store: Store) -> None:
     assert (again.changed, again.held.origin) == (False, "a")
     store.install(package(), signature=signature_of(package()))
     store.install(package())
-    assert read_signature(again.path) == signature_of(package())
+    assert read_signature(signature_path(again.path)) == signature_of(package())
     assert state(store.path) == before
     assert store.install(package(), origin="b").held.origin == "b"
 
@@ -311,15 +318,15 @@ def test_a_signature_that_is_none(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "x.lime"
     path.write_bytes(package())
     signature_path(path).write_bytes(bytes(SIGNATURE_LIMIT + 1))
-    with pytest.raises(StoreError, match="is over 1048576 bytes"):
+    with pytest.raises(SkillTrustError, match="more than 65536 bytes"):
         store.install(path)
     signature_path(path).unlink()
     signature_path(path).mkdir()
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(SkillTrustError, match="cannot be used"):
         store.install(path)
     signature_path(path).rmdir()
     os.mkfifo(signature_path(path))  # nobody writes to it: whoever reads it waits for ever
-    with pytest.raises(StoreError, match="no regular file"):
+    with pytest.raises(SkillTrustError, match="not a regular file"):
         store.install(path)
 
 
@@ -334,10 +341,10 @@ def test_push_to_a_file(store: Store, tmp_path: Path, monkeypatch: pytest.Monkey
     store.install(package(), signature=b"signed")
     target = tmp_path / "out.lime"
     assert push("tiny", str(target)) == f"{target.as_uri()}#sha256={sha256(package())}"
-    assert (target.read_bytes(), read_signature(target)) == (package(), b"signed")
+    assert (target.read_bytes(), read_signature(signature_path(target))) == (package(), b"signed")
     store.install(package(version="1.1.0"))
     push("tiny", str(target))
-    assert (target.read_bytes(), read_signature(target)) == (package(version="1.1.0"), None)
+    assert (target.read_bytes(), read_signature(signature_path(target))) == (package(version="1.1.0"), None)
 
 
 def test_many_at_once(store: Store) -> None:

@@ -18,9 +18,10 @@ from lime_edge.training import checkpoint
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.general_skill import general_skill
 from lime_edge.training.learn_skill import Recipe, learn, prepare
+from lime_edge.training.plan import Plan
 from lime_edge.training.predictor import Predictor, Prompt
 from lime_edge.training.train_adapter import train
-from lime_edge.training.trainer import Plan, parameter_groups
+from lime_edge.training.trainer import parameter_groups
 from tests.runtime_models import Plain
 from tests.tiny import ARCHITECTURES
 from tests.tiny_training import backbone, backbone_dir, ids, logits, save, scratch, tasks, tokenizer, wrapped

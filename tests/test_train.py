@@ -18,8 +18,8 @@ from lime_edge.method.config import LimeConfig
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training import train_adapter as training
 from lime_edge.training.general_skill import general_skill
+from lime_edge.training.plan import Plan
 from lime_edge.training.train_adapter import train
-from lime_edge.training.trainer import Plan
 from tests.tiny_training import backbone_dir, save, wrapped, write_rows
 from tests.train_case import PLAN, ROUTING, dies_after, exported, run, trained
 
@@ -86,7 +86,7 @@ def test_minutes_end_a_run_which_can_be_resumed(tmp_path: Path) -> None:
 def test_lines_where_there_is_no_terminal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lime_edge.training.trainer._LINE_EVERY", 5)
+    monkeypatch.setattr("lime_edge.training.progress.LINE_EVERY", 5)
     plan = dataclasses.replace(PLAN, steps=6, batch=1, save_every=5)
     figures = run(tmp_path / "out", plan, valid=True)
     lines = [line.split(": ") for line in capfd.readouterr().err.splitlines() if line.startswith("step ")]

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from lime_edge.errors import SkillFormatError, SkillTrustError, SkillVersionError
 from lime_edge.runtime import Runtime
 from lime_edge.skills.package import read_skill
-from lime_edge.trust.policy import Signer, TrustPolicy, signature_path
+from lime_edge.trust.policy import Signer, TrustPolicy
+from lime_edge.trust.signature_file import signature_path
 from tests import runtime_models as models
 from tests.attacks import ACME, ATTACKS, NEXT, OTHER, STRANGER, Scene, flip, usual
 from tests.signatures import Pair, bundle, day, key_table, policy, publisher, signed, statement

@@ -15,8 +15,8 @@ from lime_edge.contract.routing import Routing
 from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.training.dataset import Collator
 from lime_edge.training.export_checkpoint import export_checkpoint
+from lime_edge.training.plan import Plan
 from lime_edge.training.train_adapter import train
-from lime_edge.training.trainer import Plan
 from tests.tiny_training import backbone_dir, scratch, tasks
 
 ROUTING = Routing(experts=3, window=2)

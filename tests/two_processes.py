@@ -20,7 +20,8 @@ from lime_edge.contract.routing import Routing
 from lime_edge.method.config import LimeConfig
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training import train_adapter as training
-from lime_edge.training.trainer import Plan, fit
+from lime_edge.training.plan import Plan
+from lime_edge.training.trainer import fit
 from tests.tiny_training import randomise
 
 STEPS = 4

@@ -36,13 +36,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from lime_edge.contract.module_table import ALIGNMENT
+from lime_edge.contract.names import DOMAIN
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import Kind
 
 from .function_body import Body
 from .routing import evidence, select, window_mean
 
-DOMAIN = "ai.lime"
 MINIMUM_OPSET = 21
 
 _BEYOND = 2**31  # no bank has that many rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-LOGITS_FROM = "lime.logits_from"
+from lime_edge.contract.names import LOGITS_FROM
 
 _HEADS = ("MatMul", "MatMulNBits")  # x [B, S, D] is their first input
 _BETWEEN = ("Add", "Cast", "Div", "Mul", "Tanh")  # element by element: biases, scales, soft caps

@@ -11,9 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from lime_edge.contract.module_table import ALIGNMENT, Module
+from lime_edge.contract.names import BANK, SKILL_IDS
 from lime_edge.errors import ExportError
-
-from .graph_edits import BANK, SKILL_IDS
 
 _LOOKUPS = ("Gather", "GatherBlockQuantized")
 _BEYOND = 2**31  # no bank has that many rows

@@ -14,7 +14,8 @@ from typing import Any
 from lime_edge.errors import DataError, SkillError
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.probe import Probe, probing
-from lime_edge.skills.package import Skill, check_skill, read_skill
+from lime_edge.skills.compatibility import check_skill
+from lime_edge.skills.package import Skill, read_skill
 
 from . import drift as drifting
 from . import vector_outliers

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lime_edge.common.formatting import share
 from lime_edge.common.paths import SHIPPED
 from lime_edge.errors import ConfigError
-from lime_edge.reports.tables import Table, share
+from lime_edge.reports.tables import Table
 
 from .similar_words import WORTH
 

@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lime_edge.contract.model import read_contract
 from lime_edge.errors import SkillError, SkillMismatchError, SkillTrustError
-from lime_edge.reports.describe import Report, read_contract
+from lime_edge.reports.describe import Report
 from lime_edge.reports.tables import Table
-from lime_edge.skills.package import Skill, check_skill, decode_skill, read_package
+from lime_edge.skills.compatibility import check_skill
+from lime_edge.skills.package import Skill, decode_skill, read_package
 from lime_edge.trust.keys import PublicKey, read_key
-from lime_edge.trust.policy import TrustPolicy, read_signature, signature_path
+from lime_edge.trust.policy import TrustPolicy
+from lime_edge.trust.signature_file import read_signature, signature_path
 from lime_edge.trust.sigstore_bundle import Bundle
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from lime_edge.contract.names import SKILLS_FOLDER
 from lime_edge.reports.tables import report
 
 from .options import json_option, path_type, place_to_write, runtime_options
@@ -53,7 +54,7 @@ def audit(
 
     runtime = open_runtime(model, device, threads, None)  # whoever signed it: a stranger's is what is looked at
     plan = Plan(Settings() if tokens is None else Settings(tokens=tokens), data=data, words=word)
-    own = [folder for folder in [model / "skills"] if folder.is_dir()]
+    own = [folder for folder in [model / SKILLS_FOLDER] if folder.is_dir()]
     document = audit(runtime, find_skill(model, skill), packages([*own, *against]), plan)
     if html is not None:
         write_page(document, html)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lime_edge.common.formatting import printable
 from lime_edge.errors import LimeError
-from lime_edge.reports.tables import printable, say
+from lime_edge.reports.tables import say
 from lime_edge.runtime import Runtime
 from lime_edge.store.lookup import find_skill, skill_files
 

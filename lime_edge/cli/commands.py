@@ -9,7 +9,7 @@ import click
 from lime_edge import __version__
 from lime_edge.errors import LimeError
 
-from . import audit, inspect, run, store, train, trust
+from . import audit, export, inspect, learn, run, store, train, trust
 
 _STOPPED = 130  # what shells give a program that Ctrl-C ended
 
@@ -50,8 +50,8 @@ def main() -> None:
 
 for _command in (
     train.train,
-    train.learn,
-    train.export,
+    learn.learn,
+    export.export,
     inspect.inspect,
     run.run,
     run.chat,

@@ -18,19 +18,21 @@ from typing import Any, Literal
 
 from lime_edge import __version__
 from lime_edge.common.extras import need
+from lime_edge.common.formatting import share, short, size
 from lime_edge.common.paths import SHIPPED, cache_dir
+from lime_edge.contract.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SKILLS_FOLDER
 from lime_edge.errors import LimeError, ModelError
-from lime_edge.reports.tables import Table, share, short, size
+from lime_edge.reports.tables import Table
 from lime_edge.runtime import Generation, Runtime
+from lime_edge.skills.compatibility import check_skill
 from lime_edge.skills.manifest import Metric
-from lime_edge.skills.package import Skill, check_skill, read_skill
-from lime_edge.store.lookup import FOLDER
+from lime_edge.skills.package import Skill, read_skill
 from lime_edge.training.quiet import quietly
 
 MODEL = "smollm2-135m"
 PRECISION: Literal["int4"] = "int4"
 GAIN_ONLY = ("up_proj",)  # the shipped skills hold no more of it
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+_ADAPTER = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 _SWITCHES = 1000
 _SHOWN = 160  # characters of an answer in the table
 
@@ -101,9 +103,9 @@ def shipped_skills() -> list[Skill]:
     """
     home = SHIPPED / MODEL
     faults = [f"{home / name} is missing" for name in _ADAPTER if not (home / name).is_file()]
-    paths = sorted((home / FOLDER).glob("*.lime"))
+    paths = sorted((home / SKILLS_FOLDER).glob("*.lime"))
     if not paths:
-        faults.append(f"no .lime file in {home / FOLDER}")
+        faults.append(f"no .lime file in {home / SKILLS_FOLDER}")
     if faults:
         raise ModelError("this installation lacks the files of the demo: install lime-edge again", faults)
     return [read_skill(path) for path in paths]
@@ -140,7 +142,7 @@ def make(directory: Path) -> None:
 
 def put_skills(directory: Path, skills: Sequence[Skill]) -> list[Path]:
     """Lay the skills into the model's skills/, so that `run` and `chat` find them by name."""
-    folder = directory / FOLDER
+    folder = directory / SKILLS_FOLDER
     folder.mkdir(exist_ok=True)
     for skill in skills:
         data = skill.path.read_bytes()

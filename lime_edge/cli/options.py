@@ -87,3 +87,11 @@ def generation_options(function: F) -> F:
     for name, kind, text in reversed(_SETTINGS):
         function = click.option(name, type=kind, help=text)(function)
     return function
+
+
+COUNT = click.IntRange(1)
+RATE = click.FloatRange(0, min_open=True)
+
+
+def name_list(given: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in given.split(","))))

@@ -129,12 +129,13 @@ def evaluate(
     in greedy text.
     """
     from lime_edge.evaluation import evaluate as evaluating
+    from lime_edge.reports.evaluation import summary
 
     examples = evaluating.examples(data, rows)
     runtime = open_runtime(directory, device, threads, trust)
     names = [load_named(runtime, directory, skill) for skill in dict.fromkeys(skills)]
     results = [evaluating.measure(runtime, examples, name, max_new_tokens) for name in (None, *names)]
-    report(*evaluating.summary(runtime, data, examples, results), target)
+    report(*summary(runtime, data, examples, results), target)
 
 
 @click.command()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -68,3 +69,34 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_bounded(path: str | os.PathLike[str], limit: int, follow: bool = True) -> bytes:
+    """The whole of a small regular file, once.
+
+    Args:
+        path: The file.
+        limit: Bytes it may have.
+        follow: Whether it may be a symbolic link.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is too large, not a regular file, or a link.
+    """
+    if not follow and Path(path).is_symlink():
+        raise ValueError("it is a symbolic link; expected the file itself")
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe must not block
+    descriptor = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
+    with open(descriptor, "rb") as file:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise ValueError("it is not a regular file")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it has more than {limit} bytes")
+    return data
+
+
+def reason(error: Exception) -> str:
+    """What `read_bounded` raised, in a few words."""
+    return str(getattr(error, "strerror", None) or error)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lime_edge.common.digests import json_digest
 from lime_edge.errors import ModelError
 
 from .module_table import Module, ModuleTable
+from .names import MODEL_JSON
 from .routing import Routing
 from .vector_kinds import GAIN, KINDS, PREFIX
 
@@ -102,6 +104,18 @@ class ModelContract:
         if faults:
             raise ModelError("lime.json contradicts itself: export again", faults)
         return contract
+
+
+def read_contract(directory: Path) -> ModelContract:
+    """The model's lime.json, alone.
+
+    Raises:
+        ModelError: Missing, unreadable or contradicting itself.
+    """
+    try:
+        return ModelContract.from_json((directory / MODEL_JSON).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{directory / MODEL_JSON} cannot be read; expected what `lime-edge export` writes") from error
 
 
 def _contradictions(document: Mapping[str, Any], contract: ModelContract) -> Iterator[str]:

@@ -7,11 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lime_edge.reports.tables import Table, share, short
-
-from .examples import Row, data_digest, find_files, read_rows
+from .examples import Row, find_files, read_rows
 from .metrics import Score, score
 
 if TYPE_CHECKING:
@@ -72,33 +70,3 @@ def _answers(runtime: Runtime, rows: Sequence[Row], skill: str | None, max_new_t
     if choices := rows[0].choices:
         return [choice.label for choice in runtime.choose(prompts, choices, skill, best_only=True)]
     return [one.text for one in runtime.generate(prompts, skill, max_new_tokens=max_new_tokens, temperature=0.0)]
-
-
-def summary(
-    runtime: Runtime, data: Path, rows: Sequence[Row], results: Sequence[Result]
-) -> tuple[dict[str, Any], list[Table]]:
-    """What was measured, for programs and for people."""
-    contract = runtime.contract
-    choosing = all(row.choices for row in rows)
-    metrics = {"accuracy": "exact"} if choosing else {"exact match": "exact", "f1": "f1"}
-    document = {
-        "data": str(data),
-        "dataset": data_digest(rows),
-        "rows": len(rows),
-        "model": {"backbone": contract.backbone_name, "precision": contract.precision, "graph": contract.graph_digest},
-        "results": [
-            {"skill": result.skill, "digest": result.digest, "seconds": round(result.seconds, 2)}
-            | {name: round(getattr(result.score, key), 4) for name, key in metrics.items()}
-            for result in results
-        ],
-    }
-    drawn = [
-        [
-            result.skill or "base",
-            *(share(getattr(result.score, key)) for key in metrics.values()),
-            f"{result.seconds:.1f}",
-        ]
-        for result in results
-    ]
-    title = f"{len(rows)} rows of {data} ({short(str(document['dataset']))}), {contract.precision}"
-    return document, [Table(title, drawn, ("", *metrics, "seconds"), range(1, len(metrics) + 2))]

@@ -10,18 +10,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lime_edge.common.formatting import share, short, size
 from lime_edge.common.strict_json import show
-from lime_edge.contract.model import ModelContract
+from lime_edge.contract.model import read_contract
 from lime_edge.contract.module_table import ModuleTable
-from lime_edge.errors import ConfigError, ModelError, SkillError
+from lime_edge.contract.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_JSON
+from lime_edge.errors import ConfigError, SkillError
 from lime_edge.skills.package import Skill, describe, read_skill
 from lime_edge.store.lookup import skill_files
 from lime_edge.trust.policy import TrustPolicy, read_admitted
 
-from .tables import Table, share, short, size
+from .tables import Table
 
 Report = tuple[dict[str, Any], list[Table]]
-CONTRACT, ADAPTER = "lime.json", "adapter_config.json"
 _ADAPTER_KEYS = (
     "base_model_name_or_path",
     "backbone_digest",
@@ -43,15 +44,15 @@ def describe_path(path: Path) -> Report:
     """
     if path.is_file():
         return describe_skill(read_skill(path))
-    if (path / CONTRACT).is_file():
+    if (path / MODEL_JSON).is_file():
         return describe_model(path)
-    if (path / ADAPTER).is_file():
+    if (path / ADAPTER_CONFIG).is_file():
         return describe_checkpoint(path)
     if path.is_dir() and skill_files(path):
         return describe_skills(path)
     found = "is a directory without any of these" if path.is_dir() else "does not exist"
     raise ConfigError(
-        f"{path} {found}; expected a .lime file, an exported model ({CONTRACT}) or a checkpoint ({ADAPTER})"
+        f"{path} {found}; expected a .lime file, an exported model ({MODEL_JSON}) or a checkpoint ({ADAPTER_CONFIG})"
     )
 
 
@@ -94,18 +95,6 @@ def _metrics(skill: Skill) -> Table:
     return Table("", rows, ("measured", "base", "skill", "LoRA", "rows"), (1, 2, 3, 4))
 
 
-def read_contract(directory: Path) -> ModelContract:
-    """The model's lime.json, alone.
-
-    Raises:
-        ModelError: Missing, unreadable or contradicting itself.
-    """
-    try:
-        return ModelContract.from_json((directory / CONTRACT).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{directory / CONTRACT} cannot be read; expected what `lime-edge export` writes") from error
-
-
 def describe_model(directory: Path) -> Report:
     """An exported model directory and the skills in it."""
     contract = read_contract(directory)
@@ -137,11 +126,11 @@ def _numbers(table: ModuleTable) -> str:
 def describe_checkpoint(directory: Path) -> Report:
     """A checkpoint: the shared adapter in PEFT's layout."""
     try:
-        config = json.loads((directory / ADAPTER).read_text("utf-8"))
+        config = json.loads((directory / ADAPTER_CONFIG).read_text("utf-8"))
         found = {key: config.get(key) for key in _ADAPTER_KEYS}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{directory / ADAPTER} cannot be read: {error}") from error
-    weights = directory / "adapter_model.safetensors"
+        raise ConfigError(f"{directory / ADAPTER_CONFIG} cannot be read: {error}") from error
+    weights = directory / ADAPTER_WEIGHTS
     facts = [(key.replace("_", " "), _plain(value)) for key, value in found.items()]
     facts.append(("adapter", size(weights.stat().st_size) if weights.is_file() else f"{weights.name} is missing"))
     packages = [path.name for path in skill_files(directory)]

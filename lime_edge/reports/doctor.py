@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lime_edge import __version__
+from lime_edge.common.formatting import short, size
 from lime_edge.common.paths import cache_dir
 from lime_edge.errors import LimeError
-from lime_edge.skills.package import check_skill, read_skill
+from lime_edge.skills.compatibility import check_skill
+from lime_edge.skills.package import read_skill
 from lime_edge.store.lookup import skill_files
 
 from .describe import Report
-from .tables import Table, short, size
+from .tables import Table
 
 if TYPE_CHECKING:
     from lime_edge.runtime import Operators

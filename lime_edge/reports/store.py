@@ -7,16 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lime_edge.common.formatting import short, size
 from lime_edge.common.semver import precedence
 from lime_edge.errors import LimeError
 from lime_edge.skills.package import read_skill
 from lime_edge.store.index import Entry
 from lime_edge.store.store import Freed, Installed, Store
 from lime_edge.store.transfer import Update
-from lime_edge.trust.policy import signature_path
+from lime_edge.trust.signature_file import signature_path
 
 from .describe import Report, describe_skill
-from .tables import Table, short, size
+from .tables import Table
 
 
 def describe_store(store: Store) -> Report:

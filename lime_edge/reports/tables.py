@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from lime_edge.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
+from lime_edge.common.formatting import printable
 
 STDOUT = "-"
 _WIDTH = 110  # of tables that go to a file or pipe
@@ -85,34 +85,7 @@ def _draw(table: Table) -> Any:
     return drawn
 
 
-def printable(text: str) -> str:
-    """`text` without what could drive a terminal; line breaks and tabs stay."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-
-
 def say(text: str) -> None:
     """Write a piece of an answer at once: as it is to a file or pipe, safe to look at on a terminal."""
     sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
-
-
-def size(count: int) -> str:
-    """Bytes for people, in powers of 1000."""
-    value, unit = float(count), "B"
-    for larger in ("KB", "MB", "GB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-
-
-def share(value: float) -> str:
-    """A quality from 0 to 1, as a percentage."""
-    return f"{100 * value:.1f} %"
-
-
-def short(digest: str) -> str:
-    """The first characters of a digest, enough to compare by eye."""
-    return digest[:12]

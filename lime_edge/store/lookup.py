@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lime_edge.contract.names import SKILL_SUFFIX, SKILLS_FOLDER
 from lime_edge.errors import UnknownSkillError
 
 from .store import Store
 
-FOLDER, SUFFIX = "skills", ".lime"
-
 
 def skill_files(directory: Path) -> list[Path]:
     """The packages in a model directory's ``skills/``, or of a plain folder of packages; sorted by name."""
-    inside = directory / FOLDER
-    return sorted((inside if inside.is_dir() else directory).glob(f"*{SUFFIX}"))
+    inside = directory / SKILLS_FOLDER
+    return sorted((inside if inside.is_dir() else directory).glob(f"*{SKILL_SUFFIX}"))
 
 
 def find_skill(directory: Path, name_or_file: str) -> Path:
@@ -23,7 +22,7 @@ def find_skill(directory: Path, name_or_file: str) -> Path:
     Raises:
         UnknownSkillError: None of them; names the skills that are there.
     """
-    inside = directory / FOLDER / f"{name_or_file}{SUFFIX}"
+    inside = directory / SKILLS_FOLDER / f"{name_or_file}{SKILL_SUFFIX}"
     if not _is_file_name(name_or_file) and inside.is_file():
         return inside
     try:
@@ -34,7 +33,8 @@ def find_skill(directory: Path, name_or_file: str) -> Path:
         names = ", ".join(repr(found.stem) for found in skill_files(directory))
         there = f"it holds {names}" if names else "it holds none"
         raise UnknownSkillError(
-            f"no skill named {name_or_file!r} in {directory / FOLDER}; {there}: give a name or a file", [error.message]
+            f"no skill named {name_or_file!r} in {directory / SKILLS_FOLDER}; {there}: give a name or a file",
+            [error.message],
         ) from error
 
 
@@ -49,10 +49,10 @@ def find_installed(name_or_file: str) -> Path:
     if path.is_file():
         return path
     if _is_file_name(name_or_file):
-        raise UnknownSkillError(f"there is no file {name_or_file!r}; expected a {SUFFIX} file")
+        raise UnknownSkillError(f"there is no file {name_or_file!r}; expected a {SKILL_SUFFIX} file")
     return Store().get(name_or_file)
 
 
 def _is_file_name(text: str) -> bool:
     path = Path(text)
-    return path.suffix == SUFFIX or len(path.parts) != 1
+    return path.suffix == SKILL_SUFFIX or len(path.parts) != 1

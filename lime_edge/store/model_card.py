@@ -12,7 +12,7 @@ import unicodedata
 from typing import Any
 
 from lime_edge.common.extras import need
-from lime_edge.reports.tables import share, short, size
+from lime_edge.common.formatting import share, short, size
 from lime_edge.skills.manifest import Metric
 from lime_edge.skills.package import Skill
 

@@ -23,17 +23,16 @@ from filelock import FileLock, Timeout
 from lime_edge.common.files import TEMPORARY, make_folder, write_file
 from lime_edge.common.paths import store_dir
 from lime_edge.common.semver import precedence
+from lime_edge.contract.names import SIGNATURE_SUFFIX, SKILL_SUFFIX
 from lime_edge.errors import SkillVersionError, StoreError, UnknownSkillError
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import decode_skill, read_package
 from lime_edge.store.remote.resume import Partials
-from lime_edge.trust.keys import read_bounded
-from lime_edge.trust.policy import SIGNATURE, signature_path
+from lime_edge.trust.signature_file import read_signature, signature_path
 
 from .index import Entry, Held, Index, read_index, write_index
 
-SIGNATURE_LIMIT = 2**20  # bytes
-_BLOB = re.compile(rf"[0-9a-f]{{64}}\.lime({re.escape(SIGNATURE)})?")
+_BLOB = re.compile(rf"[0-9a-f]{{64}}\.lime({re.escape(SIGNATURE_SUFFIX)})?")
 _PATIENCE, _PAUSE = 60.0, 0.01  # seconds that a change waits for the others, and between its tries
 
 
@@ -107,7 +106,7 @@ class Store:
             StoreError: The store cannot be used.
         """
         if not isinstance(source, bytes):
-            signature = read_signature(Path(source)) if signature is None else signature
+            signature = read_signature(signature_path(source)) if signature is None else signature
             source = read_package(source)
         manifest = _judge(source, signature, trust, origin)
         with self.locked():
@@ -263,7 +262,7 @@ class Store:
         data = read_package(path)
         if _sha256(data) != entry.held.blob:
             raise StoreError(f"the file of {entry.name} {entry.current} was changed: {path}; install it again")
-        _judge(data, read_signature(path), trust, str(path))
+        _judge(data, read_signature(signature_path(path)), trust, str(path))
 
     def held(
         self, entry: Entry, version: str | None = None, *, changed: bool = False, before: str | None = None
@@ -274,7 +273,7 @@ class Store:
         return Installed(entry.name, version, held, self._path(held.blob), changed, before)
 
     def _path(self, blob: str) -> Path:
-        return self._blobs / f"{blob}.lime"
+        return self._blobs / f"{blob}{SKILL_SUFFIX}"
 
     def _read(self) -> Index:
         try:
@@ -286,25 +285,6 @@ class Store:
 
     def _write(self, index: Index) -> None:
         write_file(self._index, write_index(index))
-
-
-def read_signature(path: Path) -> bytes | None:
-    """The detached signature beside a file; None if there is none.
-
-    Raises:
-        StoreError: It is there, but no signature of any kind is like that.
-    """
-    beside = signature_path(path)
-    try:
-        return read_bounded(beside, SIGNATURE_LIMIT)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StoreError(f"{beside} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise StoreError(
-            f"{beside} is over {SIGNATURE_LIMIT} bytes, or no regular file; expected a signature"
-        ) from error
 
 
 def _judge(data: bytes, signature: bytes | None, trust: Admits | None, origin: str) -> Manifest:

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lime_edge.common.files import write_file
+from lime_edge.contract.names import SIGNATURE_SUFFIX
 from lime_edge.errors import ConfigError, FetchError, LimeError
 from lime_edge.skills.package import decode_skill, read_package
 from lime_edge.store.remote.https import USUAL, Limits, Progress, download, fetch_small
-from lime_edge.trust.policy import SIGNATURE, signature_path
+from lime_edge.trust.signature_file import SIGNATURE_LIMIT, read_signature, signature_path
 
 from .lookup import find_installed
 from .references import Reference, parse
-from .store import SIGNATURE_LIMIT, Admits, Installed, Store, read_signature
+from .store import Admits, Installed, Store
 
 Files = tuple[bytes, bytes | None]  # a package and its signature
 
@@ -98,7 +99,7 @@ def push(name_or_file: str, reference: str, card: bool = False) -> str:
     if card and known.scheme != "hf":
         raise ConfigError(f"{known} has no place for a card; only hf: references have")
     path = find_installed(name_or_file)
-    files = read_package(path), read_signature(path)
+    files = read_package(path), read_signature(signature_path(path))
     _send(known, files, path, card)
     return f"{known}#sha256={hashlib.sha256(files[0]).hexdigest()}"
 
@@ -119,11 +120,11 @@ def fetch(store: Store, reference: Reference, limits: Limits = USUAL, progress: 
 def _receive(store: Store, reference: Reference, limits: Limits, progress: Progress | None) -> Files:
     if reference.scheme == "file":
         path = Path(reference.place)
-        return read_package(path), read_signature(path)
+        return read_package(path), read_signature(signature_path(path))
     if reference.scheme == "hf":
         from lime_edge.store.remote.hugging_face import fetch_hub
 
-        return fetch_hub(reference, SIGNATURE, SIGNATURE_LIMIT)
+        return fetch_hub(reference, SIGNATURE_SUFFIX, SIGNATURE_LIMIT)
     if reference.scheme == "oci":
         from lime_edge.store.remote.oci import fetch_oci
 
@@ -131,7 +132,7 @@ def _receive(store: Store, reference: Reference, limits: Limits, progress: Progr
     path_part, mark, query = reference.place.partition("?")
     with store.partials.hold(reference.place) as partial:
         data = download(reference.place, partial, limits, progress)
-    return data, fetch_small(path_part + SIGNATURE + mark + query, SIGNATURE_LIMIT, limits)
+    return data, fetch_small(path_part + SIGNATURE_SUFFIX + mark + query, SIGNATURE_LIMIT, limits)
 
 
 def _update(store: Store, name: str, trust: Admits | None, down: bool, limits: Limits) -> Update:
@@ -170,7 +171,7 @@ def _send(reference: Reference, files: Files, path: Path, card: bool) -> None:
 
         from .model_card import card_of
 
-        push_hub(reference, *files, SIGNATURE, card_of(skill) if card else None)
+        push_hub(reference, *files, SIGNATURE_SUFFIX, card_of(skill) if card else None)
     else:
         from lime_edge.store.remote.oci import push_oci
 

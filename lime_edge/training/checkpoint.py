@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from lime_edge.common.digests import json_digest, tensor_digest
 from lime_edge.common.strict_json import bounded
+from lime_edge.contract.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
 from lime_edge.method.config import LimeConfig
@@ -28,8 +29,6 @@ from lime_edge.method.model import LimeModel
 from lime_edge.skills.vector_codec import kind_of, module_of
 
 from . import backbone
-
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 Vectors = dict[str, npt.NDArray[np.float32]]
 
@@ -60,7 +59,7 @@ def open_checkpoint(directory: Path, dtype: Any, trainable: bool = False) -> tup
     try:
         with _quietly():
             adapted = PeftModel.from_pretrained(model, str(directory), config=config, is_trainable=trainable)
-            faults = _key_faults(adapted, directory / _WEIGHTS)
+            faults = _key_faults(adapted, directory / ADAPTER_WEIGHTS)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{directory} cannot be loaded onto {where}: {error}") from error
     if faults:
@@ -74,7 +73,7 @@ def read_config(directory: Path) -> LimeConfig:
     Raises:
         ConfigError: not a checkpoint, or names every key that is unknown or out of range.
     """
-    for name in (_CONFIG, _WEIGHTS):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (directory / name).is_file():
             raise ConfigError(f"{directory} is not a checkpoint: it has no {name}; make one with lime-edge train")
     try:
@@ -82,7 +81,7 @@ def read_config(directory: Path) -> LimeConfig:
     except ConfigError:
         raise
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{directory / _CONFIG} cannot be read: {error}") from error
+        raise ConfigError(f"{directory / ADAPTER_CONFIG} cannot be read: {error}") from error
     return config
 
 

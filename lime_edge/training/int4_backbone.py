@@ -14,7 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 from lime_edge.common.extras import need
-from lime_edge.contract.model import ModelContract
+from lime_edge.contract.model import read_contract
 from lime_edge.errors import ConfigError, LimeError
 
 from . import checkpoint
@@ -28,8 +28,8 @@ Array = npt.NDArray[np.float32]
 def rounded_faults(directory: Path, model: Any, backbone_digest: str) -> list[str]:
     """Why a model directory is no rounding of the wrapped model."""
     try:
-        contract = ModelContract.from_json((directory / "lime.json").read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, LimeError) as error:
+        contract = read_contract(directory)
+    except LimeError as error:
         return [f"{directory} is not an exported model: {error}"]
     pairs = {
         "backbone": (contract.backbone_digest, backbone_digest),

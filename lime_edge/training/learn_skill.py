@@ -25,16 +25,18 @@ from lime_edge.evaluation.metrics import score
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.variants import BASES
+from lime_edge.skills.compatibility import LIMITS
 from lime_edge.skills.manifest import Activation, Golden, Manifest, Metric, manifest_faults
-from lime_edge.skills.package import LIMITS, Skill, write_skill
+from lime_edge.skills.package import Skill, write_skill
 from lime_edge.skills.vector_codec import kind_of, module_of
 
 from . import backbone, checkpoint
 from .checkpoint import Vectors
 from .dataset import Collator, Examples
 from .golden_prompts import golden_prompts, made_for, today
+from .plan import Plan
 from .predictor import Predictor, pad_id
-from .trainer import Plan, fit, unwritable
+from .trainer import fit, unwritable
 
 #: How a skill is learned: docs/log.md has what was tried.
 SKILL_PLAN = Plan(

@@ -16,8 +16,9 @@ from lime_edge.method.config import LimeConfig
 from . import backbone, checkpoint
 from .dataset import Collator, Examples
 from .general_skill import general_skill
+from .plan import Plan
 from .predictor import pad_id
-from .trainer import Plan, fit, unwritable
+from .trainer import fit, unwritable
 
 _VALID_ROWS = 96  # rows of the validation loss, spread evenly over the tasks
 

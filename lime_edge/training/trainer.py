@@ -7,85 +7,26 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError, DataError
 from lime_edge.method import distributed
 from lime_edge.method.layer import LimeLayer
-from lime_edge.method.model import LimeModel
 
 from .attention import plain_if_short
 from .dataset import Collator, Examples
-from .signal_adamw import SignalAdamW
-
-_SCALED = (*KINDS, "shared", "gate")  # what may have a rate of its own
-Optimizer = Literal["adamw", "signal"]
-OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "signal": SignalAdamW}
-_LINE_EVERY = 20  # steps between lines where there is no terminal to draw a bar on
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast to train."""
-
-    steps: int = 300  # optimiser steps
-    minutes: float | None = None  # stop earlier, after this long
-    batch: int = 12  # rows per step, of all processes together
-    vector_rate: float = 1e-3  # learning rate of a skill's vectors and gates, which have no weight decay
-    vector_scales: Mapping[str, float] = field(default_factory=dict)  # of vector_rate, by kind; 1 where none is
-    shared_rate: float = 4e-4  # learning rate of everything else
-    weight_decay: float = 0.01  # of everything else
-    optimizer: Optimizer = "adamw"  # or AdamW that trusts a gradient by its signal (optimizer.py)
-    warmup: float = 0.05  # share of the steps; the rate then falls linearly
-    seed: int = 0
-    save_every: int = 100  # steps between checkpoints and evaluations
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        if faults := [*self._number_faults(), *self._other_faults()]:
-            raise ConfigError("this cannot be trained", faults)
-
-    def _number_faults(self) -> Iterator[str]:
-        whole = {"steps": 1, "batch": 1, "save_every": 1, "seed": 0}
-        real = {"vector_rate": (0, 1e3), "shared_rate": (0, 1e3), "weight_decay": (0, 1e3), "warmup": (0, 1)}
-        for name, least in whole.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**32:
-                yield f"{name} is {value!r}; expected a whole number from {least}"
-        for name, (low, high) in real.items():
-            value = getattr(self, name)
-            if not _number(value) or not low <= value <= high:
-                yield f"{name} is {value!r}; expected a number from {low} to {high:g}"
-        for kind, scale in self.vector_scales.items():
-            if kind not in _SCALED:
-                yield f"vector_scales has {kind!r}; expected {', '.join(_SCALED)}"
-            if not _number(scale) or not 0 <= scale <= 1e3:
-                yield f"vector_scales of {kind} is {scale!r}; expected a number from 0 to 1000"
-
-    def _other_faults(self) -> Iterator[str]:
-        if self.minutes is not None and not (_number(self.minutes) and self.minutes > 0):
-            yield f"minutes is {self.minutes!r}; expected a number above 0, or None"
-        if self.optimizer not in tuple(OPTIMIZERS):
-            yield f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}"
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+from .plan import OPTIMIZERS, Plan
+from .progress import ProgressLines, _evaluated
 
 
 @contextmanager
@@ -166,7 +107,7 @@ def fit(
     if resume and newest is None:
         raise DataError(f"nothing to resume: {state_dir} holds no checkpoint")
     optimizer = OPTIMIZERS[plan.optimizer](parameter_groups(model, plan))
-    progress = _Progress(plan.minutes)
+    progress = ProgressLines(plan.minutes)
     trainer = _Trainer(
         model=model,
         args=_arguments(plan, state_dir, valid is not None),
@@ -195,12 +136,6 @@ def unwritable(folder: Path) -> list[str]:
             return []
     except OSError as error:
         return [f"nothing can be written to {folder}: {error}"]
-
-
-def _evaluated(state: TrainerState) -> float | None:
-    """The validation loss after the last step, if it was measured there."""
-    found = [log["eval_loss"] for log in state.log_history if "eval_loss" in log and log["step"] == state.global_step]
-    return float(found[-1]) if found else None
 
 
 def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments:
@@ -284,54 +219,3 @@ def _is_json(path: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-class _Progress(TrainerCallback):
-    """A bar with loss and tokens a second, lines where there is no terminal; stops the run when its time is up."""
-
-    def __init__(self, minutes: float | None) -> None:
-        self.limit = None if minutes is None else time.monotonic() + 60 * minutes
-        self.tokens_per_second = 0.0
-        self._loss = ""
-        self._said = -1  # step of the newest line
-        console = Console(stderr=True)
-        self._lines = not console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console, disable=self._lines)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        self._began, self._tokens_before = time.monotonic(), int(state.num_input_tokens_seen)
-        self._task = self._bar.add_task("training", total=state.max_steps, completed=state.global_step)
-        if isinstance(tuner := getattr(model, "base_model", None), LimeModel):
-            tuner.steps = state.global_step
-        if state.is_world_process_zero:
-            self._bar.start()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        seconds = time.monotonic() - self._began
-        self.tokens_per_second = (int(state.num_input_tokens_seen) - self._tokens_before) / seconds
-        self._bar.update(self._task, completed=state.global_step, description=f"training {self._figures()}")
-        if self.limit is not None and distributed.agree(time.monotonic() > self.limit):
-            control.should_training_stop = control.should_save = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        logs = logs or {}
-        if "loss" in logs:
-            self._loss = f"loss {float(logs['loss']):.3f}, "
-            if state.global_step % _LINE_EVERY == 0:
-                self._line(state)
-        if "eval_loss" in logs and state.is_world_process_zero:
-            self._bar.print(f"step {state.global_step}: validation loss {float(logs['eval_loss']):.4f}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar.stop()
-        self._line(state)
-
-    def _figures(self) -> str:
-        return f"{self._loss}{self.tokens_per_second:.0f} tokens/s"
-
-    def _line(self, state: Any) -> None:
-        """Once for a step, and only where the bar is not drawn."""
-        if self._lines and state.is_world_process_zero and state.global_step != self._said:
-            self._said = state.global_step
-            self._bar.print(f"step {state.global_step}/{state.max_steps}: {self._figures()}", soft_wrap=True)

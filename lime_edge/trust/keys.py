@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lime_edge.common.extras import need
+from lime_edge.common.files import read_bounded, reason
 from lime_edge.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -97,34 +96,3 @@ def read_key(path: str | os.PathLike[str]) -> PublicKey:
         return PublicKey.from_pem(pem)
     except PolicyError as error:
         raise PolicyError(f"the key {path} cannot be used: {error.message}") from error
-
-
-def read_bounded(path: str | os.PathLike[str], limit: int, follow: bool = True) -> bytes:
-    """The whole of a small regular file, once.
-
-    Args:
-        path: The file.
-        limit: Bytes it may have.
-        follow: Whether it may be a symbolic link.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is too large, not a regular file, or a link.
-    """
-    if not follow and Path(path).is_symlink():
-        raise ValueError("it is a symbolic link; expected the file itself")
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe must not block
-    descriptor = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
-    with open(descriptor, "rb") as file:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            raise ValueError("it is not a regular file")
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"it has more than {limit} bytes")
-    return data
-
-
-def reason(error: Exception) -> str:
-    """What `read_bounded` raised, in a few words."""
-    return str(getattr(error, "strerror", None) or error)

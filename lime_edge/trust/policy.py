@@ -16,15 +16,15 @@ from pathlib import Path
 
 from lime_edge.common.semver import precedence
 from lime_edge.common.strict_json import bounded, show
+from lime_edge.contract.names import SIGNATURE_SUFFIX
 from lime_edge.errors import SkillTrustError
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import Skill, decode_skill, read_package
 
-from .keys import PublicKey, read_bounded, reason
+from .keys import PublicKey
 from .policy_file import Publisher, Terms, Window, read_terms
-from .sigstore_bundle import BUNDLE_LIMIT, Bundle
-
-SIGNATURE = ".sig"  # after the name of the file it signs
+from .signature_file import read_signature, signature_path
+from .sigstore_bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class TrustPolicy:
         if signature is not None and self._keys:
             signer = self._signer(data, signature, file, now, faults)
         elif self.terms.require_signatures:
-            faults.append(f"there is no signature ({file or 'NAME.lime'}{SIGNATURE}); the policy asks for one")
+            faults.append(f"there is no signature ({file or 'NAME.lime'}{SIGNATURE_SUFFIX}); the policy asks for one")
         if faults:
             raise SkillTrustError(f"{_called(path)} is refused by the trust policy", bounded(faults))
         return signer
@@ -186,25 +186,6 @@ def read_admitted(path: str | os.PathLike[str], policy: TrustPolicy | None) -> A
     if policy is None:
         return Admitted(decode_skill(data, path), None)
     return policy.admit(data, read_signature(signature_path(path)), path)
-
-
-def signature_path(path: str | os.PathLike[str]) -> Path:
-    """Where the detached signature of a package lies."""
-    return Path(f"{os.fspath(path)}{SIGNATURE}")
-
-
-def read_signature(path: str | os.PathLike[str]) -> bytes | None:
-    """A signature file, whole and bounded, unjudged; None if it is not there.
-
-    Raises:
-        SkillTrustError: It is there and cannot be read, is too large, or is a link.
-    """
-    try:
-        return read_bounded(path, BUNDLE_LIMIT, follow=False)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise SkillTrustError(f"the signature {path} cannot be used", [reason(error)]) from error
 
 
 def as_policy(trust: TrustPolicy | str | os.PathLike[str] | None) -> TrustPolicy | None:

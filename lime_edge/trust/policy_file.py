@@ -15,11 +15,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
+from lime_edge.common.files import read_bounded
 from lime_edge.common.strict_json import Check, bounded, flag, mapping, record, sequence, show, text, whole
 from lime_edge.errors import PolicyError
 from lime_edge.skills.manifest import DIGEST, NAME, VERSION
 
-from .keys import KEY_LIMIT, PublicKey, read_bounded, read_key
+from .keys import KEY_LIMIT, PublicKey, read_key
 
 FORMAT = 1
 POLICY_LIMIT = 2**20  # bytes

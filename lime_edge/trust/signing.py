@@ -11,12 +11,12 @@ import tempfile
 from pathlib import Path
 
 from lime_edge.common.extras import need
-from lime_edge.common.files import write_file
+from lime_edge.common.files import read_bounded, write_file
 from lime_edge.errors import PolicyError, SkillError, SkillTrustError
 from lime_edge.skills.package import decode_skill, read_package
+from lime_edge.trust.signature_file import signature_path
 
-from .keys import KEY_LIMIT, PublicKey, read_bounded
-from .policy import signature_path
+from .keys import KEY_LIMIT, PublicKey
 from .sigstore_bundle import Bundle
 
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lime_edge.common.strict_json import Check, bounded, flag, load_json, one_of, record, sequence, show, text
+from lime_edge.contract.names import SKILL_SUFFIX
 from lime_edge.errors import SkillTrustError
 from lime_edge.skills.manifest import DIGEST
 
 from .keys import PublicKey
-
-BUNDLE_LIMIT = 64 * 2**10  # bytes of a signature file; one takes 1.5 KB
+from .signature_file import SIGNATURE_LIMIT
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -52,8 +52,8 @@ class Bundle:
             SkillTrustError: Names everything that is wrong with it.
         """
         try:
-            if len(data) > BUNDLE_LIMIT:
-                raise ValueError(f"it has {len(data)} bytes, at most {BUNDLE_LIMIT} are read")
+            if len(data) > SIGNATURE_LIMIT:
+                raise ValueError(f"it has {len(data)} bytes, at most {SIGNATURE_LIMIT} are read")
             document = load_json(data)
         except ValueError as error:
             raise SkillTrustError("the signature is not one of Model Signing", [f"not a bundle: {error}"]) from error
@@ -117,7 +117,7 @@ def _file_faults(statement: Any, data: bytes, file: str | None) -> Iterator[str]
             "changed or packed anew after it was signed, or the signature belongs to another file"
         )
     # A file that is called by its own content, as in a store, says nothing by its name.
-    if file not in (None, subject["name"], f"{found}.lime"):
+    if file not in (None, subject["name"], f"{found}{SKILL_SUFFIX}"):
         yield f"it was signed as {show(subject['name'])}, the file is called {show(file)}: give it its name back"
 
 
@@ -146,7 +146,7 @@ _BUNDLE = record(
         "verificationMaterial": record({"publicKey": record({"hint": DIGEST})}, {"tlogEntries": sequence(text(0), 0)}),
         "dsseEnvelope": record(
             {
-                "payload": _base64(BUNDLE_LIMIT),
+                "payload": _base64(SIGNATURE_LIMIT),
                 "payloadType": one_of(PAYLOAD_TYPE),
                 "signatures": sequence(record({"sig": _base64(200)}, {"keyid": text(200)}), 1, least=1),
             }

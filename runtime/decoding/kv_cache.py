@@ -11,10 +11,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from lime_edge.contract.names import EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.io_binding import Binding
 from lime_edge.runtime.model.kv_buffers import State
-from lime_edge.runtime.model.session import EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS, Graph
+from lime_edge.runtime.model.session import Graph
 
 Ids = npt.NDArray[np.int64]
 Array = npt.NDArray[np.floating]

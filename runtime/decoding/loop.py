@@ -16,7 +16,8 @@ from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Array
 from lime_edge.runtime.skills.registry import Applied
-from lime_edge.runtime.text.prompts import Text, TextStream, Tokens
+from lime_edge.runtime.text.prompts import Text, Tokens
+from lime_edge.runtime.text.text_stream import TextStream
 from lime_edge.runtime.types import Timings
 
 from .generation_options import DEFAULT_NEW_TOKENS, Options

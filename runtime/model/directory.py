@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lime_edge.contract.model import ModelContract
+from lime_edge.contract.names import GENAI_CONFIG, MODEL_JSON, TOKENIZER_FILE
 from lime_edge.errors import ModelError
-
-CONTRACT, GENAI, TOKENIZER = "lime.json", "genai_config.json", "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ def read_directory(path: Path, verify: bool) -> ModelDirectory:
     faults: list[str] = []
     contract = _contract(path, faults)
     config = _config(path, faults)
-    if not (path / TOKENIZER).is_file():
-        faults.append(f"{TOKENIZER} is missing")
+    if not (path / TOKENIZER_FILE).is_file():
+        faults.append(f"{TOKENIZER_FILE} is missing")
     if contract is not None:
         faults += _file_faults(path, contract, verify)
     found = None
@@ -76,11 +75,11 @@ def read_directory(path: Path, verify: bool) -> ModelDirectory:
 
 def _contract(path: Path, faults: list[str]) -> ModelContract | None:
     try:
-        return ModelContract.from_json((path / CONTRACT).read_text("utf-8"))
+        return ModelContract.from_json((path / MODEL_JSON).read_text("utf-8"))
     except FileNotFoundError:
-        faults.append(f"{CONTRACT} is missing: not a directory that lime-edge exported")
+        faults.append(f"{MODEL_JSON} is missing: not a directory that lime-edge exported")
     except (OSError, UnicodeDecodeError) as error:
-        faults.append(f"{CONTRACT} cannot be read: {error}")
+        faults.append(f"{MODEL_JSON} cannot be read: {error}")
     except ModelError as error:
         faults += [error.message, *error.faults]
     return None
@@ -88,14 +87,14 @@ def _contract(path: Path, faults: list[str]) -> ModelContract | None:
 
 def _config(path: Path, faults: list[str]) -> dict[str, Any] | None:
     try:
-        config = json.loads((path / GENAI).read_text("utf-8"))
+        config = json.loads((path / GENAI_CONFIG).read_text("utf-8"))
         if isinstance(config, dict):
             return config
-        faults.append(f"{GENAI} holds {type(config).__name__}; expected an object")
+        faults.append(f"{GENAI_CONFIG} holds {type(config).__name__}; expected an object")
     except FileNotFoundError:
-        faults.append(f"{GENAI} is missing")
+        faults.append(f"{GENAI_CONFIG} is missing")
     except (OSError, ValueError, RecursionError) as error:
-        faults.append(f"{GENAI} cannot be read: {error}")
+        faults.append(f"{GENAI_CONFIG} cannot be read: {error}")
     return None
 
 
@@ -104,13 +103,13 @@ def _file_faults(path: Path, contract: ModelContract, verify: bool) -> list[str]
     for name, digest in contract.files:
         file = path / name
         if Path(name).name != name:
-            faults.append(f"{CONTRACT} names {name!r}; expected a plain file name")
+            faults.append(f"{MODEL_JSON} names {name!r}; expected a plain file name")
         elif not file.is_file():
             faults.append(f"{name} is missing")
         elif verify or file.suffix == ".onnx":
             found = file_digest(file)
             if found != digest:
-                faults.append(f"{name} has digest {found[:12]}, {CONTRACT} says {digest[:12]}: changed or damaged")
+                faults.append(f"{name} has digest {found[:12]}, {MODEL_JSON} says {digest[:12]}: changed or damaged")
     return faults
 
 
@@ -139,10 +138,12 @@ def _described(path: Path, contract: ModelContract, config: dict[str, Any], faul
             shared_buffer=bool(config.get("search", {}).get("past_present_share_buffer", True)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        faults.append(f"{GENAI} does not describe a decoder: {type(error).__name__}: {error}")
+        faults.append(f"{GENAI_CONFIG} does not describe a decoder: {type(error).__name__}: {error}")
         return None
     if found.graph.name not in dict(contract.files):
-        faults.append(f"{GENAI} names the graph {found.graph.name!r}; {CONTRACT} has {dict(contract.files).keys()}")
+        faults.append(
+            f"{GENAI_CONFIG} names the graph {found.graph.name!r}; {MODEL_JSON} has {dict(contract.files).keys()}"
+        )
     return found
 
 

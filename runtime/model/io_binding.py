@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lime_edge.contract.names import BANK
 from lime_edge.errors import ModelError
 
 from .kv_buffers import State
-from .session import BANK, Graph
+from .session import Graph
 
 Array = npt.NDArray[Any]
 

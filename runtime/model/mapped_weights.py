@@ -19,13 +19,14 @@ from typing import Any
 
 import onnxruntime as ort
 
+from lime_edge.contract.names import GRAPH_FILE, WEIGHTS_FILE
 from lime_edge.errors import ConfigError
 
 _PROVIDERS = ["CPUExecutionProvider"]
-_GRAPH, _WEIGHTS, _STAMP = "model.onnx", "model.onnx.data", "mapped.json"
+_STAMP = "mapped.json"
 _OLDEST = (1, 31)  # of ONNX Runtime, that was seen to keep the copies of MatMulNBits whole
 _SAVING = {
-    "session.optimized_model_external_initializers_file_name": _WEIGHTS,
+    "session.optimized_model_external_initializers_file_name": WEIGHTS_FILE,
     # Where a matrix is in the file and its scales are not, onnxruntime 1.31.1 crashes when it reads them again; where
     # shapes are in the file, it refuses the graph.
     "session.optimized_model_external_initializers_min_size_in_bytes": "128",
@@ -54,7 +55,7 @@ def open_mapped(folder: Path, graph: Path, library: Path | None, options: Callab
             raise ConfigError(f"mapped={str(folder)!r} is written by somebody else, too; expected a folder of its own")
     ready = options()
     ready.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was optimised when it was made
-    return ort.InferenceSession(str(folder / _GRAPH), ready, providers=_PROVIDERS)
+    return ort.InferenceSession(str(folder / GRAPH_FILE), ready, providers=_PROVIDERS)
 
 
 def _fits(folder: Path, key: str) -> bool:
@@ -66,7 +67,7 @@ def _fits(folder: Path, key: str) -> bool:
     stamp = _stamp(folder)
     if stamp is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"mapped={str(folder)!r} holds something else; expected a folder for this copy alone")
-    sizes = {name: (folder / name).stat().st_size for name in (_GRAPH, _WEIGHTS) if (folder / name).is_file()}
+    sizes = {name: (folder / name).stat().st_size for name in (GRAPH_FILE, WEIGHTS_FILE) if (folder / name).is_file()}
     return bool(stamp == {"key": key, "sizes": sizes})
 
 
@@ -84,12 +85,12 @@ def _write(folder: Path, graph: Path, key: str, options: Any) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
             made = Path(scratch) / "made"
             made.mkdir()
-            options.optimized_model_filepath = str(made / _GRAPH)
+            options.optimized_model_filepath = str(made / GRAPH_FILE)
             for name, value in _SAVING.items():
                 options.add_session_config_entry(name, value)
             ort.InferenceSession(str(graph), options, providers=_PROVIDERS)
-            (made / _WEIGHTS).touch()  # a graph without large weights has none
-            sizes = {name: (made / name).stat().st_size for name in (_GRAPH, _WEIGHTS)}
+            (made / WEIGHTS_FILE).touch()  # a graph without large weights has none
+            sizes = {name: (made / name).stat().st_size for name in (GRAPH_FILE, WEIGHTS_FILE)}
             (made / _STAMP).write_text(json.dumps({"key": key, "sizes": sizes}), "utf-8")
             if folder.exists():
                 os.replace(folder, Path(scratch) / "before")  # whoever has it mapped keeps it

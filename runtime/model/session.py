@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from lime_edge.contract.names import BANK, EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS
 from lime_edge.errors import ConfigError, DeviceError, ModelError
 from lime_edge.runtime.memory.pool import Pool
 from lime_edge.runtime.native.operators import AUTO, Operators, choose
@@ -21,10 +22,6 @@ from lime_edge.runtime.native.operators import AUTO, Operators, choose
 from .cores import usable_cores
 from .directory import ModelDirectory
 from .mapped_weights import open_mapped
-
-BANK, SKILL_IDS = "lime.bank", "lime.skill_ids"
-PAST_EVIDENCE, EVIDENCE = "lime.past_evidence", "lime.evidence"
-LOGITS_FROM = "lime.logits_from"
 
 _DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _FOLDED = 2**20  # bytes of a constant that is computed when a session is made, at most

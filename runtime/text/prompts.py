@@ -9,21 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import jinja2
-import jinja2.ext
-import jinja2.sandbox
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
+from lime_edge.contract.names import TOKENIZER_FILE
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime.types import Message, Prompt
+
+from .chat_template import read_template
 
 Ids = npt.NDArray[np.int64]
 
@@ -54,9 +52,9 @@ class Text:
     """
 
     def __init__(self, path: Path, eos_ids: Sequence[int]) -> None:
-        self.tokenizer = _tokenizer(path / "tokenizer.json")
+        self.tokenizer = _tokenizer(path / TOKENIZER_FILE)
         self._config = _json(path / "tokenizer_config.json")
-        self._template = _template(path, self._config)
+        self._template = read_template(path, self._config)
         named: int | None = self.tokenizer.token_to_id(self._special("eos_token"))
         self.end_id = eos_ids[0] if named is None else named  # what training puts after an answer
         self.eos_ids = frozenset({*eos_ids, self.end_id})
@@ -124,46 +122,6 @@ class Text:
         return value if isinstance(value, str) else ""
 
 
-class TextStream:
-    """The text of one answer, token by token: whole characters, and never a piece of a stop string.
-
-    Args:
-        tokenizer: Of the model.
-        stops: The text ends before the first of these.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
-        self._tokenizer, self._stops = tokenizer, stops
-        self._decode = DecodeStream(skip_special_tokens=True)
-        self._held = ""  # could be the beginning of a stop string
-        self.stopped = False
-
-    def push(self, token: int) -> str:
-        """Add one token; the text that is certain now."""
-        self._held += self._decode.step(self._tokenizer, token) or ""
-        ends = [found for stop in self._stops if (found := self._held.find(stop)) >= 0]
-        if ends:
-            self.stopped = True
-            return self._take(min(ends))
-        return self._take(len(self._held) - self._undecided())
-
-    def flush(self) -> str:
-        """The rest of the text: no token follows that could make a stop string of it."""
-        return "" if self.stopped else self._take(len(self._held))
-
-    def _take(self, count: int) -> str:
-        text, self._held = self._held[:count], self._held[count:]
-        return text
-
-    def _undecided(self) -> int:
-        """Length of the longest ending that begins a stop string."""
-        longest = max((len(stop) for stop in self._stops), default=1) - 1
-        for count in range(min(longest, len(self._held)), 0, -1):
-            if any(stop.startswith(self._held[-count:]) for stop in self._stops):
-                return count
-        return 0
-
-
 def _tokens(ids: list[int], boundary: int) -> Tokens:
     if not ids:
         raise ConfigError("the prompt is empty; expected at least one token")
@@ -209,42 +167,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     return value if isinstance(value, dict) else {}
-
-
-def _template(path: Path, config: Mapping[str, Any]) -> jinja2.Template | None:
-    """The chat template, compiled in a sandbox as transformers does; None where there is none."""
-    file = path / "chat_template.jinja"
-    source = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
-    if not isinstance(source, str):
-        return None
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _GenerationTag]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateError as error:
-        raise ModelError(f"the chat template of {path} is broken: {error}") from error
-
-
-class _GenerationTag(jinja2.ext.Extension):
-    """``{% generation %}``, which marks answers for training: its content, unchanged."""
-
-    tags = {"generation"}  # noqa: RUF012  # as jinja2 declares it
-
-    def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _tojson(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _raise(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from lime_edge.common.extras import need
 from lime_edge.common.strict_json import load_json, record, show, text, whole
+from lime_edge.contract.names import SIGNATURE_SUFFIX, SKILL_SUFFIX
 from lime_edge.errors import FetchError, LimeError
 from lime_edge.store.references import Reference, is_local
 
@@ -62,9 +63,17 @@ def push_oci(reference: Reference, data: bytes, signature: bytes | None, title: 
     try:
         registry.auth.load_configs(container)
         with tempfile.TemporaryDirectory() as work:
-            layers = [_upload(registry, container, Path(work) / f"{title}.lime", data, SKILL)]
+            layers = [_upload(registry, container, Path(work) / f"{title}{SKILL_SUFFIX}", data, SKILL)]
             if signature is not None:
-                layers.append(_upload(registry, container, Path(work) / f"{title}.lime.sig", signature, SIGNATURE))
+                layers.append(
+                    _upload(
+                        registry,
+                        container,
+                        Path(work) / f"{title}{SKILL_SUFFIX}{SIGNATURE_SUFFIX}",
+                        signature,
+                        SIGNATURE,
+                    )
+                )
             _upload(registry, container, Path(work) / "config.json", b"{}", str(_EMPTY["mediaType"]))
         about = {"org.opencontainers.image.title": title, "org.opencontainers.image.version": version}
         head = {"schemaVersion": 2, "mediaType": _MANIFEST, "artifactType": ARTIFACT}

@@ -1,0 +1,71 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lime_edge.common.extras import need
+from lime_edge.reports.tables import report
+from lime_edge.training.quiet import quietly
+
+from .options import json_option, path_type
+
+if TYPE_CHECKING:
+    pass
+from .options import name_list
+
+
+@click.command()
+@click.argument("checkpoint", type=path_type())
+@click.option("-o", "--output", required=True, metavar="DIR", type=path_type(), help="The model directory to make.")
+@click.option(
+    "--precision",
+    type=click.Choice(["int4", "fp16", "fp32"]),
+    default="int4",
+    show_default=True,
+    help="Of the weights; int4 is the smallest and fastest.",
+)
+@click.option("--rank-gate", is_flag=True, help="Also take skills learned with --rank-gate.")
+@click.option(
+    "--gain-only",
+    default="",
+    metavar="NAMES",
+    help="Projections of which skills bring the gain alone, as learn --gain-only: a skill takes less memory and time.",
+)
+@click.option(
+    "--expert/--no-expert",
+    default=True,
+    show_default=True,
+    help="Take expert vectors; skills of one expert have none, and take less memory without.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a model directory that is there.")
+@click.option(
+    "--genai-operators",
+    is_flag=True,
+    help="Put this machine's native operators beside the model, for ONNX Runtime GenAI; lime-edge has its own.",
+)
+@json_option
+def export(
+    checkpoint: Path,
+    output: Path,
+    precision: Any,
+    rank_gate: bool,
+    gain_only: str,
+    expert: bool,
+    overwrite: bool,
+    genai_operators: bool,
+    target: str | None,
+) -> None:
+    """Export a checkpoint to a directory that runs without torch."""
+    with need("export"):
+        from lime_edge.training.export_checkpoint import export_checkpoint
+    from lime_edge.reports.describe import describe_model
+
+    with quietly():
+        names = name_list(gain_only)
+        export_checkpoint(checkpoint, output, precision, rank_gate, overwrite, genai_operators, names, expert)
+    document, tables = describe_model(output)
+    report(document, tables, target)

@@ -1,0 +1,45 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lime_edge.common.formatting import share, short
+from lime_edge.evaluation.examples import Row, data_digest
+from lime_edge.reports.tables import Table
+
+if TYPE_CHECKING:
+    from lime_edge.runtime import Runtime
+from lime_edge.evaluation.evaluate import Result
+
+
+def summary(
+    runtime: Runtime, data: Path, rows: Sequence[Row], results: Sequence[Result]
+) -> tuple[dict[str, Any], list[Table]]:
+    """What was measured, for programs and for people."""
+    contract = runtime.contract
+    choosing = all(row.choices for row in rows)
+    metrics = {"accuracy": "exact"} if choosing else {"exact match": "exact", "f1": "f1"}
+    document = {
+        "data": str(data),
+        "dataset": data_digest(rows),
+        "rows": len(rows),
+        "model": {"backbone": contract.backbone_name, "precision": contract.precision, "graph": contract.graph_digest},
+        "results": [
+            {"skill": result.skill, "digest": result.digest, "seconds": round(result.seconds, 2)}
+            | {name: round(getattr(result.score, key), 4) for name, key in metrics.items()}
+            for result in results
+        ],
+    }
+    drawn = [
+        [
+            result.skill or "base",
+            *(share(getattr(result.score, key)) for key in metrics.values()),
+            f"{result.seconds:.1f}",
+        ]
+        for result in results
+    ]
+    title = f"{len(rows)} rows of {data} ({short(str(document['dataset']))}), {contract.precision}"
+    return document, [Table(title, drawn, ("", *metrics, "seconds"), range(1, len(metrics) + 2))]
