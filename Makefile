@@ -31,11 +31,11 @@ demo: $(STAMP)
 
 # The native operator's tests under AddressSanitizer, UBSan and ThreadSanitizer; needs Linux and GCC.
 sanitize: $(STAMP)
-	$(BIN)/python -m tests.sanitize
+	$(BIN)/python -m tests.tools.sanitize
 
 # Exported models in the oldest onnxruntime that is claimed, two between and the newest, each in an environment of its own.
 versions: $(STAMP)
-	$(BIN)/python -m tests.versions
+	$(BIN)/python -m tests.tools.versions
 
 clean:
 	rm -rf runtime/native/*.so runtime/native/*.dylib runtime/native/*.dll

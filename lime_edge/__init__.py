@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 from .errors import LimeError
 
 if TYPE_CHECKING:
-    from lime_edge.method.config import LimeConfig
-    from lime_edge.skills.package import Skill, read_skill
-
+    from .method.config import LimeConfig
     from .runtime import Runtime
+    from .skills.package import Skill, read_skill
 
 __version__ = "0.1.0"
 __all__ = ["LimeConfig", "LimeError", "Runtime", "Skill", "read_skill"]
 
-_HOMES = {"LimeConfig": ".peft_config", "Runtime": ".runtime", "Skill": ".package", "read_skill": ".package"}
+_HOMES = {
+    "LimeConfig": ".method.config",
+    "Runtime": ".runtime",
+    "Skill": ".skills.package",
+    "read_skill": ".skills.package",
+}
 
 
 def __getattr__(name: str) -> Any:

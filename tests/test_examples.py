@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_models import data, exported, learned, one_thread, trained
-
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+from tests.support.cli_models import data, exported, learned, one_thread, trained
+from tests.support.paths import EXAMPLES
 
 
 class Example:

@@ -13,7 +13,7 @@ from lime_edge.training import backbone, checkpoint
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn, prepare
 from lime_edge.training.plan import Plan
-from tests.tiny_training import ids, logits, save, scratch, wrapped, write_rows
+from tests.support.tiny_training import ids, logits, save, scratch, wrapped, write_rows
 
 PLAN = Plan(steps=2, batch=4, vector_rate=5e-2)
 COUNT = 20

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import lime_edge
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 HOMES = {
     "lime_edge": ROOT / "lime_edge",
     "lime_edge.exporters": ROOT / "exporters",

@@ -22,9 +22,9 @@ from lime_edge.training.plan import Plan
 from lime_edge.training.predictor import Predictor, Prompt
 from lime_edge.training.train_adapter import train
 from lime_edge.training.trainer import parameter_groups
-from tests.runtime_models import Plain
-from tests.tiny import ARCHITECTURES
-from tests.tiny_training import backbone, backbone_dir, ids, logits, save, scratch, tasks, tokenizer, wrapped
+from tests.support.runtime_models import Plain
+from tests.support.tiny import ARCHITECTURES
+from tests.support.tiny_training import backbone, backbone_dir, ids, logits, save, scratch, tasks, tokenizer, wrapped
 
 PLAN = Plan(steps=3, batch=4, vector_rate=0.1, shared_rate=1e-2)
 QUESTIONS = ("which 7", "Hello, é中😀 is this another question?", "first 3")

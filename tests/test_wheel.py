@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from lime_edge.runtime.native import compiler
-from tests.runtime_models import exported
+from tests.support.paths import ROOT
+from tests.support.runtime_models import exported
 
-ROOT = Path(__file__).resolve().parent.parent
 NATIVE = "lime_edge/runtime/native/"
 LIBRARY = NATIVE + compiler.LIBRARY
 ANSWER = """

@@ -11,9 +11,7 @@ from lime_edge.errors import SkillMismatchError
 
 from .manifest import Manifest
 from .package import Skill
-from .vector_codec import (
-    kind_of,
-)
+from .vector_codec import kind_of
 
 #: The blast radius: the largest |value| of each kind that a runtime takes unless told otherwise. The shared
 #: adapter is trusted; a skill can only rescale and shift, and never by more than this.

@@ -1,0 +1,309 @@
+"""Every base: torch is the definition, and the whole way from training to the runtime gives torch's numbers."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from lime_edge import Runtime, read_skill
+from lime_edge.contract.routing import Routing
+from lime_edge.contract.vector_kinds import KINDS
+from lime_edge.errors import ConfigError, LimeError
+from lime_edge.method.config import ATTENTION, LimeConfig
+from lime_edge.method.variants import BASES
+from lime_edge.runtime.decoding.kv_cache import Cache
+from lime_edge.runtime.decoding.loop import skill_rows, with_prefix
+from lime_edge.runtime.text.prompts import Tokens
+from lime_edge.training import checkpoint
+from lime_edge.training.checkpoint import tuner
+from lime_edge.training.export_checkpoint import export_checkpoint
+from lime_edge.training.learn_skill import Recipe, learn, prepare
+from lime_edge.training.plan import Plan
+from lime_edge.training.train_adapter import train
+from lime_edge.training.trainer import parameter_groups
+from tests import reference
+from tests.method.test_layer import check, make
+from tests.method.test_routing import MODES
+from tests.support.paths import DOCS
+from tests.support.runtime_models import Plain
+from tests.support.tiny import tiny_tokenizer
+from tests.support.tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, save, tasks, wrapped
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+ALL = list(BASES)
+LINEAR = [base for base in BASES if base != "prompt"]
+PLAN = Plan(steps=3, batch=4, vector_rate=0.1, shared_rate=1e-2)
+TOKENS = ids(2, 9)
+
+
+@pytest.mark.parametrize("under", ["linear", "conv1d", "embedding"])
+@pytest.mark.parametrize("base", LINEAR)
+def test_a_base_is_its_definition(base: str, under: str) -> None:
+    for seed, (mode, experts) in enumerate([(mode, experts) for mode in MODES for experts in (1, 4)]):
+        routing = Routing(experts=experts, mode=mode, window=1 + seed % 3)
+        layer, _ = make(routing, seed, seed % 2 == 0, seed % 3 == 0, seed % 4 == 1, base, under)
+        if "lime_A" in layer.fixed_names:  # a gradient is asked of everything
+            layer.frozen_peft_weight_names.clear()
+            layer.set_adapter("a")
+        check(layer, seed)
+
+
+def test_dora_starts_as_the_backbone_and_slicefine_at_its_own_rows() -> None:
+    torch.manual_seed(0)
+    model = checkpoint.wrap(backbone(), LimeConfig(base="dora", r=4, routing=EXPERTS))
+    for layer in tuner(model).layers().values():
+        assert torch.equal(layer.standing()["gain"], torch.zeros(layer.out_features))  # g is 1, exactly
+    model = checkpoint.wrap(backbone(), LimeConfig(base="slicefine", r=4, routing=EXPERTS))
+    for name, layer in tuner(model).layers().items():
+        weight = backbone().get_submodule(name).weight
+        assert torch.equal(layer.shared()["rows"], weight[:4])
+
+
+@pytest.mark.parametrize("base", ALL)
+def test_saved_and_loaded_it_answers_bit_for_bit_the_same(base: str, tmp_path: Path) -> None:
+    model = wrapped(base=base, kinds=KINDS if base in LINEAR else KINDS[:3])
+    model.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    again = PeftModel.from_pretrained(backbone(), str(tmp_path)).eval()
+    assert torch.equal(logits(again, TOKENS), logits(model, TOKENS))
+    plain = logits(backbone().eval(), TOKENS)
+    with model.disable_adapter():
+        assert torch.equal(logits(model, TOKENS), plain)
+    assert not torch.allclose(logits(model, TOKENS), plain, atol=1e-2)
+
+
+@pytest.mark.parametrize("base", ALL)
+def test_the_digest_covers_every_shared_parameter(base: str) -> None:
+    model = wrapped(base=base)
+    digest = checkpoint.adapter_digest(model)
+    layer = next(iter(tuner(model).layers().values()))
+    for name, held in layer.shared().items():
+        first = held.data.ravel()[0].clone()
+        held.data.ravel()[0] += 1e-3
+        assert checkpoint.adapter_digest(model) != digest, name
+        held.data.ravel()[0] = first
+    assert checkpoint.adapter_digest(model) == digest
+    checkpoint.set_vectors(model, {name: 2 * v for name, v in checkpoint.get_vectors(model).items()})
+    assert checkpoint.adapter_digest(model) == digest
+
+
+@pytest.mark.parametrize("base", ALL)
+def test_what_is_trained_and_what_is_not(base: str) -> None:
+    model = wrapped(base=base).train()
+    fixed = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    assert {name.split(".")[-2] for name in fixed if "lime_" in name} == set(BASES[base].fixed_names)
+    optimizer = torch.optim.AdamW(parameter_groups(model, Plan(weight_decay=0.5)))
+    model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    without = [name for name, p in model.named_parameters() if p.requires_grad and not bool(p.grad.any())]
+    assert not without
+    optimizer.step()
+    assert all(torch.equal(p, fixed[name]) for name, p in model.named_parameters() if name in fixed)
+    model.add_adapter("other", LimeConfig(base=base, r=4, routing=EXPERTS))
+    model.set_adapter("default")  # PEFT frees everything of the adapter that it activates
+    free = {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad}
+    assert not free & set(BASES[base].fixed_names)
+
+
+@pytest.mark.parametrize("base", ALL)
+def test_few_bits_of_the_backbone_free_nothing(base: str) -> None:
+    """PEFT makes the adapter's parameters anew in float32 then."""
+    config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=list(ATTENTION))
+    model = checkpoint.wrap(backbone(dtype=torch.bfloat16), config)
+    held = {n: p for n, p in model.named_parameters() if "lime_" in n}
+    assert {p.dtype for p in held.values()} == {torch.float32}
+    assert {n.split(".")[-2] for n, p in held.items() if not p.requires_grad} == set(BASES[base].fixed_names)
+
+
+@pytest.mark.parametrize("base", LINEAR)
+def test_a_skill_of_zeros_is_the_backbone(base: str) -> None:
+    model = wrapped(base=base)
+    checkpoint.set_vectors(model, {name: 0 * v for name, v in checkpoint.get_vectors(model).items()})
+    torch.testing.assert_close(logits(model, TOKENS), logits(backbone().eval(), TOKENS), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])  # without and with biases; tied and not
+@pytest.mark.parametrize("base", ALL)
+def test_the_whole_way(base: str, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, save, learn, export, run: torch = exported graph = runtime, and without a skill the backbone."""
+    monkeypatch.setattr("lime_edge.training.backbone.training_dtype", lambda: torch.float32)
+    made, file, exported = tmp_path / "checkpoint", tmp_path / "one.lime", tmp_path / "model"
+    source = str(backbone_dir(architecture))
+    config = LimeConfig(base=base, r=4, routing=Routing(experts=3, window=2), target_modules=list(ATTENTION))
+    figures = train([str(tasks() / "tasks")], source, made, config, PLAN)
+    assert figures["steps"] == PLAN.steps
+    recipe = Recipe("one", experts=3, rank_gate=base in LINEAR)
+    learn(tasks() / "skill", made, file, recipe, PLAN)
+    export_checkpoint(made, exported, "fp32", rank_gate=base in LINEAR)
+
+    model, _, _ = prepare(made, recipe, torch.float32)
+    checkpoint.set_vectors(model, read_skill(file).tensors)
+    tokens = ids(1, 40)
+    wanted = logits(model.eval(), tokens)[0].numpy()
+    virtual = list(range(300, 304)) if base == "prompt" else []  # ids behind the vocabulary's
+    found = Plain(exported, file)(virtual + tokens[0].tolist())[len(virtual) :]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    with model.disable_adapter():
+        bare = logits(model, tokens)[0].numpy()
+    base_found = Plain(exported)(tokens[0].tolist())
+    np.testing.assert_allclose(base_found, bare, rtol=0, atol=1e-5 * np.abs(bare).max())
+    assert np.abs(wanted - bare).max() > 0.05
+
+    runtime = Runtime.load(exported, threads=1)
+    for path in (file, made / "general.lime"):
+        runtime.load_skill(path, prove=True)  # logits of torch, with the skill and without
+    with runtime._registry.lease(["one"]) as lease:  # the runtime's own run, with whatever operators it has
+        given = with_prefix(Tokens(tokens[0].numpy(), 39), lease.applied[0], runtime._graph)
+        cache = Cache(runtime._graph, lease.array, 1, 64)
+        last, _ = cache.prefill(0, given.ids, skill_rows(given, lease.applied[0]))
+        np.testing.assert_allclose(last, wanted[-1], rtol=0, atol=1e-5 * np.abs(wanted).max())
+    ids_of = list(runtime.generate("Hello", skill="one", max_new_tokens=8).token_ids)
+    prompt = runtime._text.tokens("Hello")
+    assert ids_of == Plain(exported, file).answer(virtual + prompt.ids.tolist(), prompt.boundary, len(ids_of))
+
+
+@pytest.mark.parametrize("base", ALL)
+def test_one_expert_is_left_out_where_nothing_rests_on_it(base: str, tmp_path: Path) -> None:
+    made, file, model = tmp_path / "checkpoint", tmp_path / "one.lime", tmp_path / "model"
+    config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=list(ATTENTION))
+    train([str(tasks() / "tasks")], str(backbone_dir()), made, config, PLAN)
+    skill, _ = learn(tasks() / "skill", made, file, Recipe("one"), PLAN)
+    spares = base in ("lora", "lora-fa")
+    assert set(skill.kinds) == (
+        {"prefix"} if base == "prompt" else {"gain", "shift"} | set(() if spares else ("expert",))
+    )
+    export_checkpoint(made, model, "fp32", expert=not spares)
+    Runtime.load(model, threads=1).load_skill(file, prove=True)
+    if spares:
+        return
+    with pytest.raises(ConfigError, match=f"skills on {base} rest on expert vectors"):
+        export_checkpoint(made, tmp_path / "less", "fp32", expert=False)
+    with pytest.raises(ConfigError) as caught:
+        learn(tasks() / "skill", made, tmp_path / "less.lime", Recipe("less", expert=False), PLAN)
+    assert list(caught.value.faults) == [f"expert is False; {base} needs it"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("less")]
+
+
+# -- other modules than Linear ---------------------------------------------------------------------
+
+
+def gpt2() -> Any:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=300, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.15)
+    config.bos_token_id = config.eos_token_id = 2
+    model: Any = GPT2LMHeadModel(config)
+    return model.eval()
+
+
+@pytest.mark.parametrize("base", LINEAR)
+def test_gpt2_and_its_conv1d(base: str, tmp_path: Path) -> None:
+    config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=["c_attn", "c_proj"])
+    model = checkpoint.wrap(gpt2(), config)
+    randomise(model, 3, 0.2)
+    found = logits(model.eval(), TOKENS)
+    assert len(tuner(model).layers()) == 6
+    plain = logits(gpt2(), TOKENS)
+    assert not torch.allclose(found, plain, atol=1e-2)
+    with model.disable_adapter():
+        assert torch.equal(logits(model, TOKENS), plain)
+    model.save_pretrained(str(tmp_path))
+    again = PeftModel.from_pretrained(gpt2(), str(tmp_path)).eval()
+    assert torch.equal(logits(again, TOKENS), found)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_embedding_is_adapted_and_its_tied_twin_left_alone(tied: bool, tmp_path: Path) -> None:
+    plain = backbone("llama" if tied else "mistral").eval()
+    assert (plain.lm_head.weight is plain.model.embed_tokens.weight) == tied
+    before = plain.lm_head.weight.detach().clone()
+    hidden = torch.randn(1, 3, 64)
+    wanted = plain.lm_head(hidden)
+    config = LimeConfig(r=4, routing=EXPERTS, target_modules=["embed_tokens", "q_proj"])
+    model = checkpoint.wrap(plain, config)
+    randomise(model, 3)
+    model.train()
+    optimizer = torch.optim.AdamW(parameter_groups(model, Plan(weight_decay=0.5)))
+    model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    optimizer.step()
+    head = model.get_base_model().lm_head
+    assert torch.equal(head.weight, before)
+    assert torch.equal(head(hidden), wanted)
+    model.get_base_model().tie_weights()  # as transformers does now and then
+    assert (head.weight is model.get_base_model().model.embed_tokens.base_layer.weight) == tied
+    assert torch.equal(head.weight, before)
+    found = logits(model.eval(), TOKENS)
+    with model.disable_adapter():
+        assert not torch.allclose(found, logits(model, TOKENS), atol=1e-2)
+    model.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    again = PeftModel.from_pretrained(backbone("llama" if tied else "mistral"), str(tmp_path)).eval()
+    assert torch.equal(logits(again, TOKENS), found)
+
+
+def test_gemma_scales_its_embeddings() -> None:
+    for base in ("dora", "slicefine"):
+        config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=["embed_tokens"], kinds=("expert",))
+        model = checkpoint.wrap(backbone("gemma3"), config).eval()
+        (layer,) = tuner(model).layers().values()
+        with torch.no_grad():
+            layer.lime_expert["default"].fill_(1)  # the trained rows are still those of the backbone
+            plain = layer.base_layer(TOKENS)
+            torch.testing.assert_close(layer(TOKENS), plain, rtol=1e-5, atol=1e-5 * float(plain.abs().max()))
+
+
+def test_what_no_graph_can_hold_is_refused_by_name(tmp_path: Path) -> None:
+    model = wrapped(target_modules=["embed_tokens", "q_proj"])
+    directory = save(model, tmp_path / "embedding")
+    with pytest.warns(UserWarning, match="save_embedding_layers"):  # PEFT's own way: with the backbone's embedding
+        model.save_pretrained(str(tmp_path / "more"))
+    with pytest.raises(ConfigError, match="the backbone's own weights stay out"):
+        checkpoint.open_checkpoint(tmp_path / "more", torch.float32)
+    with pytest.raises(LimeError, match=r"model\.embed_tokens: not a projection of a decoder layer"):
+        export_checkpoint(directory, tmp_path / "model", "fp32")
+
+
+def test_slicefine_needs_a_row_for_every_expert() -> None:
+    with pytest.raises(ConfigError, match=r"r is 2; expected 3 \(E\) to 64"):
+        checkpoint.wrap(backbone(), LimeConfig(base="slicefine", r=2, routing=EXPERTS))
+    assert LimeConfig(base="slicefine").routing.gamma == 1  # what it routes by
+
+
+def test_gpt2_is_refused_for_export_by_its_architecture(tmp_path: Path) -> None:
+    model = gpt2()
+    model.save_pretrained(tmp_path / "gpt2")
+    tiny_tokenizer(tmp_path / "gpt2")
+    adapted = checkpoint.wrap(model, LimeConfig(r=4, routing=EXPERTS, target_modules=["c_attn"]))
+    config = tuner(adapted).lime_config
+    config.base_model_name_or_path = str(tmp_path / "gpt2")
+    adapted.save_pretrained(str(tmp_path / "checkpoint"))
+    with pytest.raises(LimeError) as caught:
+        export_checkpoint(tmp_path / "checkpoint", tmp_path / "model", "fp32")
+    assert "does not know the architecture 'GPT2LMHeadModel'" in str(caught.value)
+    assert "transformer.h.0.attn.c_attn: not a projection of a decoder layer" in str(caught.value)
+
+
+def test_the_base_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/method.md's own lines, from training to the runtime."""
+    page = (DOCS / "method.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "vera_of_the_page.py").write_text(code, "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(BASES, "vera", None)  # taken back after the test
+    page_base = importlib.import_module("vera_of_the_page").LimeVera
+    model = wrapped(base="vera", kinds=KINDS)
+    layer = next(iter(tuner(model).layers().values()))
+    assert type(layer) is page_base
+    x = torch.randn(1, 5, layer.in_features)
+    a, b, scale = (part.detach().double().numpy() for part in map(torch.as_tensor, layer.low_rank()))
+    vectors: dict[str, Any] = {kind: values.detach().double().numpy() for kind, values in layer.vectors().items()}
+    weight = layer.base_layer.get_parameter("weight").detach().double().numpy()
+    routing = layer.lime_config["default"].routing
+    wanted, _ = reference.lime_linear(x[0].double().numpy(), weight, None, a, b, float(scale), vectors, routing)
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), wanted, rtol=0, atol=1e-4)
+    test_the_whole_way("vera", "llama", tmp_path, monkeypatch)

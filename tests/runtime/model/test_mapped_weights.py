@@ -1,0 +1,148 @@
+"""A model whose weights are mapped from a copy: the same bits, made once, made anew when it has to be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import pytest
+
+from lime_edge.errors import ConfigError, ModelError
+from lime_edge.runtime import Runtime
+from lime_edge.runtime.model import mapped_weights
+from lime_edge.runtime.model.session import SessionSettings, open_session
+from tests.support.runtime_models import PROMPTS, exported, skill
+
+pytestmark = pytest.mark.skipif(
+    tuple(map(int, ort.__version__.split(".")[:2])) < mapped_weights._OLDEST,
+    reason="onnxruntime does not keep such copies whole",
+)
+FILES = {"model.onnx", "model.onnx.data", "mapped.json"}
+
+
+def opened(model: Path, folder: Path) -> Runtime:
+    made = Runtime.load(model, threads=1, mapped=folder)
+    made.load_skill(skill(model, "legal"))
+    return made
+
+
+def answers(made: Runtime) -> Any:
+    found = made.generate(PROMPTS, ["legal", None, "legal", None], max_new_tokens=12)
+    return [answer.token_ids for answer in found], made.choose("Hello", ["yes", "no"], "legal").scores
+
+
+def written(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("operators", ["auto", None])
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_the_same_bits_from_a_copy_made_once(tmp_path: Path, precision: str, operators: str | None) -> None:
+    model, folder = exported(precision=precision), tmp_path / "deep" / "copy"
+    plain = Runtime.load(model, threads=1, operators=operators)
+    plain.load_skill(skill(model, "legal"))
+    wanted, seen = answers(plain), []
+    for _ in range(2):
+        made = Runtime.load(model, threads=1, operators=operators, mapped=folder)
+        made.load_skill(skill(model, "legal"))
+        assert answers(made) == wanted
+        seen.append(written(folder))
+    assert seen[0] == seen[1]
+    assert seen[0].keys() == FILES
+    assert os.listdir(folder.parent) == ["copy"]
+
+
+def cut(folder: Path) -> None:
+    """As another file: whoever has one mapped that shrinks is ended by the system."""
+    (folder / "model.onnx.data").unlink()
+    (folder / "model.onnx.data").write_bytes(b"short")
+
+
+def graph_gone(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+
+
+def stamp_empty(folder: Path) -> None:
+    (folder / "mapped.json").write_text("{}")
+
+
+def foreign(folder: Path) -> None:
+    text = (folder / "mapped.json").read_text()
+    (folder / "mapped.json").write_text(text.replace('"key": "', '"key": "0'))
+
+
+@pytest.mark.parametrize("change", [cut, foreign, graph_gone, stamp_empty])
+def test_a_copy_that_does_not_fit_is_made_anew(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    folder = tmp_path / "copy"
+    before = opened(exported(), folder)  # has it mapped still
+    wanted, made = answers(before), written(folder)
+    change(folder)
+    assert answers(opened(exported(), folder)) == wanted
+    assert written(folder).keys() == FILES
+    assert written(folder)["model.onnx"] != made["model.onnx"]
+    assert answers(before) == wanted
+    assert os.listdir(tmp_path) == ["copy"]
+
+
+def test_what_a_copy_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = shutil.copytree(exported(), tmp_path / "model") / "model.onnx"
+    library = tmp_path / "library.so"
+    library.write_bytes(b"1")
+    keys = [mapped_weights._key(model, None), mapped_weights._key(model, library)]
+    library.write_bytes(b"2")
+    keys.append(mapped_weights._key(model, library))
+    weights = tmp_path / "model" / "model.onnx.data"
+    data = bytearray(weights.read_bytes())
+    data[0] ^= 1
+    weights.write_bytes(data)
+    keys.append(mapped_weights._key(model, None))
+    model.write_bytes(model.read_bytes() + b"\0")
+    keys.append(mapped_weights._key(model, None))
+    monkeypatch.setattr(mapped_weights, "_processor", lambda: ["another"])
+    keys.append(mapped_weights._key(model, None))
+    monkeypatch.setattr(ort, "__version__", "0")
+    keys.append(mapped_weights._key(model, None))
+    assert len(set(keys)) == len(keys)
+    assert mapped_weights._key(model, None) == keys[-1]
+
+
+def test_old_versions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "__version__", "1.30.2")
+    with pytest.raises(ConfigError, match=r"mapped needs onnxruntime 1.31 or later; this is 1.30.2"):
+        Runtime.load(exported(), threads=1, mapped=tmp_path / "copy")
+    assert not os.listdir(tmp_path)
+
+
+def test_folders_that_cannot_be_taken(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name, message in (
+        ("full", "holds something else; expected a folder for this copy alone"),
+        ("file", "holds something else"),
+        ("file/below", "cannot be written"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Runtime.load(exported(), threads=1, mapped=tmp_path / name)
+    assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
+    with pytest.raises(ConfigError, match="is for the CPU, and the device is cuda"):
+        open_session(exported() / "model.onnx", SessionSettings(operators=None, mapped=tmp_path / "new"), "cuda")
+
+
+def test_a_broken_graph_leaves_no_copy(tmp_path: Path) -> None:
+    broken = tmp_path / "model.onnx"
+    broken.write_bytes(b"no")
+    with pytest.raises(ModelError):
+        open_session(broken, SessionSettings(operators=None, mapped=tmp_path / "copy"))
+    assert os.listdir(tmp_path) == ["model.onnx"]
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    session = open_session(exported() / "model.onnx", SessionSettings("cpu", 1, mapped=tmp_path / "copy"))
+    assert "logits" in [value.name for value in session.get_outputs()]
+    assert written(tmp_path / "copy").keys() == FILES

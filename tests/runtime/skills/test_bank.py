@@ -1,0 +1,137 @@
+"""The bank's rows and their memory: as much as is in use, nothing moved, wherever address space is rationed or not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lime_edge.runtime.memory import reserve
+from lime_edge.runtime.skills.bank import Bank
+from tests.support.memory_accounts import private
+from tests.support.runtime_models import exported, runtime
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is taken and given back page by page on Linux")
+WIDE = 2**15  # numbers in a row of 64 KiB
+
+
+@pytest.fixture(params=["reserved", "rationed"])
+def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on this system, and as where address space is rationed."""
+    if request.param == "rationed":
+        monkeypatch.setattr(reserve, "_rationed", lambda: True)
+
+
+def filled(bank: Bank, count: int) -> list[int]:
+    size = bank.array.shape[1]
+    return [bank.add(np.full(size, number + 1, np.float32)) for number in range(count)]
+
+
+@pytest.mark.usefixtures("anywhere")
+def test_a_thousand_rows_and_whoever_began_before_them() -> None:
+    bank = Bank(100, np.float16)
+    first = filled(bank, 3)
+    pinned = bank.hold(first)
+    rows = filled(bank, 1000)
+    assert rows == list(range(4, 1004))
+    assert bank.array.shape == (1004, 100)
+    assert bank.array.flags.c_contiguous
+    assert not bank.array[0].any()
+    assert (bank.array[rows] == np.arange(1, 1001)[:, None]).all()
+    assert (pinned[first] == np.arange(1, 4)[:, None]).all()
+    assert pinned.shape == (4, 100)
+
+
+@pytest.mark.usefixtures("anywhere")
+def test_free_rows_are_written_again_from_the_lowest_on() -> None:
+    bank = Bank(100, np.float32)
+    rows = filled(bank, 50)
+    held = bank.hold([rows[7]])
+    bank.release(rows)
+    assert bank.in_use == 2
+    assert filled(bank, 3) == rows[:3]
+    assert filled(bank, 46) == [*rows[3:7], *rows[8:]]
+    assert (held[rows[7]] == 8).all()
+    bank.release([rows[7]])
+    assert filled(bank, 2) == [rows[7], 51]
+
+
+@pytest.mark.usefixtures("anywhere")
+def test_the_array_is_another_object_after_every_change_only() -> None:
+    """Copies of it on a device are kept by that."""
+    bank = Bank(8, np.float32)
+    seen = [bank.array]
+    for _ in range(20):
+        rows = filled(bank, 1)
+        assert all(bank.array is not before for before in seen)
+        seen.append(bank.array)
+        assert bank.hold(rows) is seen[-1]
+        bank.release(rows * 2)
+        assert bank.array is seen[-1]
+
+
+def test_the_graph_places_an_array_once() -> None:
+    graph = runtime(exported())._graph
+    one, other = (np.full((2, 4), number, np.float32) for number in (1, 2))
+    assert graph.place(one) is graph.place(one)
+    placed = graph.place(one)
+    assert graph.place(other) is not placed
+    assert graph.place(other).numpy()[0, 0] == 2
+    assert graph.place(one).numpy()[0, 0] == 1
+
+
+@LINUX
+def test_memory_is_that_of_the_rows_in_use() -> None:
+    bank = Bank(WIDE, np.float16)
+    filled(bank, 20)
+    where, before = bank.array.ctypes.data, private()
+    rows = filled(bank, 1000)
+    taken = private() - before
+    assert 0.9 <= taken / (1000 * 2 * WIDE) <= 1.1
+    assert bank.array.ctypes.data == where
+    bank.release(rows[10:])
+    assert private() - before <= 0.05 * taken
+    assert not bank.array[rows[10] :].any()  # reading zeros takes none, either
+    assert (bank.array[rows[:10]] == np.arange(1, 11)[:, None]).all()
+    assert private() - before <= 0.05 * taken
+
+
+@LINUX
+def test_neighbours_on_the_same_page_keep_their_numbers() -> None:
+    """Rows that neither begin nor end where pages do."""
+    bank = Bank(4096 + 64, np.float16)
+    rows = filled(bank, 40)
+    bank.release(rows[1::2])
+    for number, row in enumerate(rows):
+        assert number % 2 or (bank.array[row] == number + 1).all()
+
+
+@LINUX
+def test_a_bank_goes_with_its_owner() -> None:
+    def churn() -> None:
+        bank = Bank(WIDE, np.float16)
+        filled(bank, 100)
+
+    churn()
+    before = private()
+    for _ in range(20):
+        churn()
+    assert private() - before < 100 * 2 * WIDE
+
+
+@LINUX
+def test_under_a_limit_of_address_space() -> None:
+    code = """
+import resource, numpy as np
+from lime_edge.runtime.bank import Bank
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**27,) * 2)
+bank = Bank(1024, np.float16)
+rows = [bank.add(np.full(1024, n, np.float16)) for n in range(1000)]
+assert (bank.array[rows] == np.arange(1000)[:, None]).all()
+print(len(np.ones(2**23)))  # 64 MiB are left for others
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{2**23}\n"), done.stderr

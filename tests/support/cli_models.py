@@ -1,0 +1,108 @@
+"""What the tests of the command line work on: tasks, a backbone, a checkpoint, a skill and a model, each made once.
+
+All of it is made by the commands themselves.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from click.testing import CliRunner, Result
+
+from lime_edge.cli.commands import main
+from tests.support.tiny import tiny_model
+
+
+@cache
+def scratch() -> Path:
+    """A folder that goes away with the process."""
+    path = Path(tempfile.mkdtemp(prefix="lime-cli-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+def lime(*args: str | Path, stdin: str | None = None) -> Result:
+    """Run a command; what is no error of the library comes out as it is."""
+    with one_thread():
+        return CliRunner().invoke(main, [str(arg) for arg in args], input=stdin, catch_exceptions=False)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A tiny model on two threads of a busy machine waits for the second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def facts(*args: str | Path) -> Any:
+    """What a command that succeeds says as JSON."""
+    result = lime(*args, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@cache
+def data() -> Path:
+    """A task: choosing; in train and test also free answers, which take longer to measure."""
+    folder = scratch() / "data"
+    for split, count in (("train", 8), ("valid", 4), ("test", 6)):
+        rows: list[dict[str, Any]] = []
+        for i in range(count):
+            rows.append({"prompt": f"Is {i} even?", "answer": ("yes", "no")[i % 2], "choices": ["yes", "no"]})
+            if split != "valid":
+                rows.append({"prompt": f"Say {i}", "answer": f"the answer is {i}"})
+        write_rows(folder / f"{split}.jsonl", rows)
+    return folder
+
+
+@cache
+def backbone() -> Path:
+    return tiny_model("llama", scratch() / "backbone")
+
+
+TRAIN = ("--batch", "4", "--rank", "2", "--experts", "3", "--save-every", "1")
+
+
+@cache
+def trained() -> tuple[Path, Any]:
+    """A checkpoint, and what `train` said."""
+    checkpoint = scratch() / "checkpoint"
+    return checkpoint, facts("train", data(), "-m", backbone(), "-o", checkpoint, "--steps", "2", *TRAIN)
+
+
+@cache
+def learned() -> tuple[Path, Any]:
+    """A skill named ``odd``, and what `learn` said."""
+    output = scratch() / "odd.lime"
+    about = ("--description", "says [bold]odd[/bold] things", "--author", "me", "--license", "MIT")
+    settings = ("--name", "odd", "--steps", "2", "--batch", "4", "--rate", "0.5", "--metric-rows", "4", *about)
+    return output, facts("learn", data(), "-c", trained()[0], "-o", output, *settings)
+
+
+@cache
+def exported() -> tuple[Path, Any]:
+    """A model with the skill in it, and what `export` said."""
+    directory = scratch() / "model"
+    said = facts("export", trained()[0], "-o", directory, "--precision", "fp32")
+    (directory / "skills").mkdir()
+    shutil.copy(learned()[0], directory / "skills")
+    return directory, said

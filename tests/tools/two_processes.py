@@ -1,0 +1,83 @@
+"""A training of the tiny model that writes down its gradients: alone, or by the processes of `accelerate launch`.
+
+python -m tests.tools.two_processes OUTPUT MODEL DATA CHECKPOINTING
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import TrainerCallback
+
+from lime_edge.contract.routing import Routing
+from lime_edge.method.config import LimeConfig
+from lime_edge.training import backbone, checkpoint
+from lime_edge.training import train_adapter as training
+from lime_edge.training.plan import Plan
+from lime_edge.training.trainer import fit
+from tests.support.tiny_training import randomise
+
+STEPS = 4
+
+
+class _Gradients(TrainerCallback):
+    """Keeps what the optimiser is given, unclipped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.found = path, dict[str, torch.Tensor]()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        args.max_grad_norm = 0.0
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                self.found[f"{state.global_step}.{name.removeprefix('module.')}"] = parameter.grad.clone()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            save_file(self.found, self.path)
+
+
+@contextmanager
+def _watched(path: Path) -> Iterator[None]:
+    """`train` with random adapters, whose gradients are nowhere near zero, in float32, and watched."""
+    patched: Any = training
+    places: Any = checkpoint
+    held = patched.fit, places.wrap, backbone.training_dtype
+
+    def wrap(model: Any, config: LimeConfig) -> Any:
+        made = held[1](model, config)
+        randomise(made, seed=0, size=0.3)
+        return made
+
+    patched.fit = partial(fit, callbacks=[_Gradients(path)])
+    places.wrap, backbone.training_dtype = wrap, lambda: torch.float32
+    try:
+        yield
+    finally:
+        patched.fit, places.wrap, backbone.training_dtype = held
+
+
+def run(output: Path, model: Path, data: Path, checkpointing: bool = False) -> dict[str, float]:
+    """Train; leaves OUTPUT.safetensors, the gradients, and OUTPUT, the checkpoint."""
+    torch.set_num_threads(1)
+    config = LimeConfig(
+        r=4, routing=Routing(experts=3, window=2), jitter=0.0, balance=(0.5, 0.2), balance_every=2, shared_vector=True
+    )
+    rates: dict[str, Any] = {"vector_rate": 1e-3, "shared_rate": 1e-3}
+    plan = Plan(STEPS, minutes=60, batch=4, gradient_checkpointing=checkpointing, **rates)  # a limit is agreed on
+    with _watched(output.with_suffix(".safetensors")):
+        return training.train([str(data)], str(model), output, config, plan)
+
+
+if __name__ == "__main__":
+    output, model, data = map(Path, sys.argv[1:4])
+    run(output, model, data, checkpointing=sys.argv[4] == "yes")

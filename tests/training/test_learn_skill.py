@@ -1,0 +1,282 @@
+"""Learning skills on a checkpoint, from files to packages, on a tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lime_edge import Runtime
+from lime_edge.errors import ConfigError, DataError, LimeError, SkillMismatchError
+from lime_edge.evaluation.examples import read_rows
+from lime_edge.skills.compatibility import LIMITS, check_skill
+from lime_edge.skills.package import Skill, write_skill
+from lime_edge.training import backbone, checkpoint
+from lime_edge.training import learn_skill as learning
+from lime_edge.training.export_checkpoint import export_checkpoint
+from lime_edge.training.learn_skill import Recipe, learn, prepare
+from lime_edge.training.plan import OPTIMIZERS, Plan
+from lime_edge.training.predictor import Predictor
+from tests.support.tiny_training import backbone_dir, tasks, write_rows
+from tests.support.train_case import PLAN, dies_after, exported, run, trained
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers on every machine, whether or not it multiplies bfloat16."""
+    monkeypatch.setattr(backbone, "training_dtype", lambda: torch.float32)
+
+
+def learned(folder: Path, plan: Plan = PLAN, **recipe: Any) -> Skill:
+    name = recipe.setdefault("name", "lime")
+    return learn(tasks() / "skill", trained()[0], folder / f"{name}.lime", Recipe(**recipe), plan)[0]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        {"expert": True},
+        {"experts": 3, "expert": False},
+        {"experts": 3, "dtype": "f16", "rank_gate": True},
+        {"activation": "response", "system": "be brief"},
+        {"activation": "response", "experts": 3},
+    ],
+    ids=str,
+)
+def test_a_skill_fits_its_export_and_proves_itself(recipe: dict[str, Any], tmp_path: Path) -> None:
+    skill = learned(tmp_path, **recipe)
+    directory, contract = exported(recipe.get("rank_gate", False))
+    manifest = skill.manifest
+    assert (manifest.backbone, manifest.adapter) == (contract.backbone_digest, contract.adapter_digest)
+    assert manifest.modules == contract.table.digest
+    assert manifest.routing == dataclasses.replace(contract.routing, experts=recipe.get("experts", 1))
+    assert manifest.activation == recipe.get("activation", "always")
+    assert manifest.prompt["system"] == recipe.get("system")
+    assert skill.dtype == recipe.get("dtype", "i8").upper()
+    assert ("rank" in skill.kinds) == recipe.get("rank_gate", False)
+    assert ("expert" in skill.kinds) == recipe.get("expert", manifest.experts > 1)
+    assert len(manifest.golden) == 3
+    runtime = Runtime.load(directory, threads=1)
+    info = runtime.load_skill(skill.path, prove=True)
+    rows = read_rows(tasks() / "skill" / "valid.jsonl")
+    chosen = [runtime.choose([*row.messages], row.choices, skill=info.name).label for row in rows]
+    (metric,) = manifest.metrics
+    assert metric["skill"] == pytest.approx(
+        np.mean([label == row.answer for label, row in zip(chosen, rows, strict=True)]), abs=1e-4
+    )
+    assert not list(tmp_path.glob(".*"))
+    again = write_skill(tmp_path / "again.lime", manifest, skill.tensors, skill.dtype.lower())  # type: ignore[arg-type]
+    assert again.digest == skill.digest  # what was measured is what ships
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_learning_that_was_cut_off_goes_on_as_if_it_had_not_been(
+    optimizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = dataclasses.replace(PLAN, steps=8, save_every=3, optimizer=optimizer)
+    recipe = Recipe("lime", experts=3)
+    given = (tasks() / "skill", trained()[0])
+    whole, _ = learn(*given, tmp_path / "whole.lime", recipe, plan)
+    with monkeypatch.context() as patch:
+        patch.setattr(learning, "Collator", dies_after(7))
+        with pytest.raises(KeyboardInterrupt):
+            learn(*given, tmp_path / "cut.lime", recipe, plan)
+    cut, figures = learn(*given, tmp_path / "cut.lime", recipe, plan, resume=True)
+    assert figures["steps"] == 8
+    assert cut.digest == whole.digest
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(DataError, match="nothing to resume"):
+        learn(*given, tmp_path / "new.lime", recipe, plan, resume=True)
+
+
+def test_the_plan_says_how_steps_are_taken(tmp_path: Path) -> None:
+    plans = {name: dataclasses.replace(PLAN, optimizer=name) for name in OPTIMIZERS}
+    digests = {learned(tmp_path / name, plan, metric_rows=0).digest for name, plan in plans.items()}
+    assert len(digests) == len(plans)
+    assert learning.SKILL_PLAN.optimizer == "signal"  # what the rates beside it were found with
+
+
+def test_a_skill_is_better_than_the_base_at_what_it_learned(tmp_path: Path) -> None:
+    skill = learned(tmp_path, dataclasses.replace(PLAN, steps=16, vector_rate=0.1))
+    (metric,) = skill.manifest.metrics
+    assert metric["name"] == "accuracy"
+    assert metric["rows"] == 3
+    assert (metric["skill"], metric["base"]) == (1.0, 0.0)
+
+
+def test_learning_changes_nothing_else(tmp_path: Path) -> None:
+    first = learned(tmp_path, name="first")
+    files = [path for path in [*trained()[0].rglob("*"), *backbone_dir().rglob("*"), first.path] if path.is_file()]
+    before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    second = learned(tmp_path, name="second", experts=3)
+    assert {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files} == before
+    assert second.manifest.adapter == first.manifest.adapter
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.lime", "second.lime"]
+
+
+@pytest.mark.parametrize("dtype", ["i8", "f16"])
+def test_what_runs_away_is_cut_at_what_a_runtime_takes(dtype: str, tmp_path: Path) -> None:
+    skill = learned(tmp_path, dataclasses.replace(PLAN, vector_rate=300.0), dtype=dtype, metric_rows=0)
+    bounds = skill.manifest.bounds
+    assert all(0.95 * LIMITS[kind] < bound <= LIMITS[kind] for kind, bound in bounds.items())
+    check_skill(skill, exported(False)[1])
+
+
+def test_learned_twice_it_is_the_same(tmp_path: Path) -> None:
+    digests = {learned(tmp_path / name, experts=3, rank_gate=True).digest for name in ("one", "two")}
+    assert len(digests) == 1
+
+
+def test_bfloat16_training_gives_a_skill_for_the_same_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone, "training_dtype", lambda: torch.bfloat16)
+    skill = learned(tmp_path)
+    assert skill.manifest.adapter == exported(False)[1].adapter_digest
+    Runtime.load(exported(False)[0], threads=1).load_skill(skill.path, prove=True)
+
+
+def test_the_skill_is_trained_where_it_applies(tmp_path: Path) -> None:
+    model, tokens, _ = prepare(trained()[0], Recipe("a", expert=True, activation="response"), torch.float32)
+    rows = read_rows(tasks() / "skill" / "train.jsonl")
+    predictor = Predictor(model, tokens, response_only=True)
+    prompt = predictor.prompt(rows[0])
+    for vector in ("lime_expert", "lime_gain", "lime_shift"):
+        for layer in checkpoint.tuner(model).layers().values():
+            torch.nn.init.constant_(getattr(layer, vector)["default"], 1.0)
+    with torch.no_grad():
+        found = model(
+            input_ids=torch.tensor([prompt.ids]),
+            skill_active=torch.arange(len(prompt.ids))[None] >= prompt.response_start,
+        ).logits[0]
+        with model.disable_adapter():
+            base = model(input_ids=torch.tensor([prompt.ids])).logits[0]
+    assert torch.equal(found[: prompt.response_start], base[: prompt.response_start])
+    assert not torch.equal(found[prompt.response_start], base[prompt.response_start])
+
+
+def test_only_the_vectors_of_a_skill_are_free() -> None:
+    model, _, _ = prepare(trained()[0], Recipe("a", rank_gate=True), torch.float32)
+    free = {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad}
+    assert free == {"lime_expert", "lime_gain", "lime_shift", "lime_rank"}
+    model.train()
+    assert {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad} == free
+
+
+def test_a_skill_starts_from_the_vectors_trained_with_the_adapter() -> None:
+    start = checkpoint.get_vectors(checkpoint.open_checkpoint(trained()[0], torch.float32)[0])
+    same_number = checkpoint.get_vectors(prepare(trained()[0], Recipe("a", experts=3), torch.float32)[0])
+    one = checkpoint.get_vectors(prepare(trained()[0], Recipe("a", expert=True), torch.float32)[0])
+    for name, vector in start.items():
+        np.testing.assert_array_equal(same_number[name], vector)
+        np.testing.assert_allclose(one[name], vector.mean(0, keepdims=True), rtol=1e-6)
+
+
+def test_of_some_projections_a_skill_has_the_gain_alone(tmp_path: Path) -> None:
+    some = learned(tmp_path, expert=True, gain_only=("q_proj", "k_proj"))
+    whole = learned(tmp_path, expert=True, name="whole")
+    less = {name for name in whole.tensors if not name.startswith("gain.") and name.endswith((".q_proj", ".k_proj"))}
+    assert len(less) == len(whole.tensors) / 3  # two kinds of three on half of the modules
+    assert some.tensors.keys() == whole.tensors.keys() - less
+    assert some.size < whole.size
+    runtime = Runtime.load(exported(False)[0])
+    runtime.load_skill(some.path, prove=True)  # its golden prompts come out
+
+    recipe = Recipe("a", expert=True, gain_only=("q_proj", "k_proj"))
+    model, _, _ = prepare(trained()[0], recipe, torch.float32)
+    assert not any(checkpoint.get_vectors(model)[name].any() for name in less)  # neutral
+    free = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert sum("lime_expert" in name for name in free) * 2 == sum("lime_gain" in name for name in free) > 0
+    with pytest.raises(ConfigError, match="no gain of up_proj to learn; adapted are k_proj, o_proj, q_proj, v_proj"):
+        prepare(trained()[0], Recipe("a", gain_only=("up_proj", "q_proj")), torch.float32)
+
+
+def test_an_export_takes_what_skills_hold_and_no_more(tmp_path: Path) -> None:
+    shared = tmp_path / "checkpoint"
+    run(shared, target_modules=["o_proj", "up_proj"])
+    one, _ = learn(tasks() / "skill", shared, tmp_path / "one.lime", Recipe("one"), PLAN)
+    found = {(name.split(".")[0], name.rpartition(".")[2]) for name in one.tensors}
+    assert found == {("gain", "up_proj"), ("gain", "o_proj"), ("shift", "o_proj")}
+    more, _ = learn(tasks() / "skill", shared, tmp_path / "more.lime", Recipe("more", expert=True), PLAN)
+    assert {name for name in more.tensors if name.startswith("expert.")} == more.tensors.keys() - one.tensors.keys()
+    sizes = []
+    for gain_only, expert in (((), True), (("up_proj",), True), (("up_proj",), False)):
+        contract = export_checkpoint(
+            shared, tmp_path / "model", "fp32", overwrite=True, gain_only=gain_only, expert=expert
+        )
+        runtime = Runtime.load(tmp_path / "model")
+        runtime.load_skill(one.path, prove=True)
+        sizes.append(contract.table.row_size)
+        if gain_only:
+            with pytest.raises(SkillMismatchError, match=r"up_proj.* of which the model takes the gain alone"):
+                runtime.load_skill(shared / "general.lime")
+        if expert:
+            runtime.load_skill(more.path, prove=True)
+    assert sizes[0] > sizes[1] > sizes[2]
+    with pytest.raises(SkillMismatchError, match="expert"):
+        runtime.load_skill(more.path)
+
+
+def test_every_fault_of_a_recipe_is_listed_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "fit", lambda *_: pytest.fail("it trained"))
+    wrong: dict[str, Any] = {
+        "name": "No Name",
+        "experts": 2,
+        "expert": False,
+        "rank_gate": True,
+        "activation": "sometimes",
+        "system": "x" * 100_001,
+        "gain_only": "up_proj",
+        "dtype": "f32",
+        "max_length": 0,
+        "metric_rows": -1,
+        "about": {"version": "one", "license": "", "colour": "green"},
+    }
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.lime").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        learn(tasks() / "skill", trained()[0], tmp_path / "file" / "x.lime", Recipe(**wrong), PLAN)
+    said = "\n".join(caught.value.faults)
+    for part in (
+        "name",
+        "2 experts",
+        "activation",
+        "system",
+        "expert is False; a rank gate needs it",
+        "gain_only is the text 'up_proj'",
+        "dtype",
+        "max_length",
+        "metric_rows",
+        "version",
+        "license",
+    ):
+        assert part in said, part
+    assert "about.colour" in said
+    assert "nothing can be written" in said
+    with pytest.raises(ConfigError, match="is a directory"):
+        learn(tasks() / "skill", trained()[0], tmp_path / "folder.lime", Recipe("a"), PLAN)
+    with pytest.raises(ConfigError, match="is not a checkpoint"):
+        learn(tasks() / "skill", tmp_path, tmp_path / "a.lime", Recipe("a"), PLAN)
+    with pytest.raises(ConfigError, match="2 experts"):
+        prepare(trained()[0], Recipe("a", experts=2), torch.float32)
+
+
+def test_a_tenth_is_held_back_where_no_rows_are_given_to_measure_on(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "all.jsonl", [{"prompt": f"p{i}", "answer": "free text"} for i in range(20)])
+    skill, _ = learn(file, trained()[0], tmp_path / "a.lime", Recipe("a"), dataclasses.replace(PLAN, steps=1))
+    assert [(m["name"], m["rows"]) for m in skill.manifest.metrics] == [("exact match", 2), ("f1", 2)]
+    assert len(skill.manifest.golden) == 2
+    one = write_rows(tmp_path / "one.jsonl", [{"prompt": "p", "answer": "a"}])
+    with pytest.raises(DataError, match="one row"):
+        learn(one, trained()[0], tmp_path / "b.lime", Recipe("b"), PLAN)
+    with pytest.raises(DataError, match="cannot be read"):
+        learn(tmp_path, trained()[0], tmp_path / "b.lime", Recipe("b"), PLAN)
+
+
+def test_what_refuses_is_a_lime_error() -> None:
+    with pytest.raises(LimeError):
+        checkpoint.open_checkpoint(Path("nowhere"), torch.float32)
