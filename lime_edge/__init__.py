@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from .errors import LimeError
 
 if TYPE_CHECKING:
-    from .method.config import LimeConfig
+    from lime_edge.method.config import LimeConfig
+    from lime_edge.skills.package import Skill, read_skill
+
     from .runtime import Runtime
-    from .skills.package import Skill, read_skill
 
 __version__ = "0.1.0"
 __all__ = ["LimeConfig", "LimeError", "Runtime", "Skill", "read_skill"]

@@ -11,18 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .scaffold import (
-    Adapted,
-    Settings,
-    fresh_a,
-    fresh_b,
-    keep_top,
-    low_rank,
-    probabilities,
-    raise_rank,
-    router,
-    weigh,
-)
+from .scaffold import Adapted, Settings, fresh_a, fresh_b, keep_top, low_rank, probabilities, raise_rank, router, weigh
 
 
 class MoeLora(Adapted):

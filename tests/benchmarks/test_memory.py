@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import memory
 import pytest
-import switch
-import trust
 from click.testing import CliRunner
-from copies import write_copies
-from latency import Latency
 
+from benchmarks.harness.latency import Latency
+from benchmarks.harness.skill_copies import write_copies
+from benchmarks.speed import memory, switch, trust
 from lime_edge.errors import SkillTrustError
 from lime_edge.skills.package import read_skill
 from lime_edge.trust.policy import TrustPolicy

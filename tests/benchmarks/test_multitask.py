@@ -7,18 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-import multitask
-import multitask_tables
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from methods import METHODS, REPEATED, Facts, plan
-from multitask_data import TASKS, Budget, Item, Task, batches, read
-from multitask_score import Answers, accuracy, f1, matthews, number, pearson, ranks, scores, spearman
-from multitask_train import OutOfTimeError, Run
 from transformers import AutoModelForCausalLM
 
+from benchmarks.multitask import run, tables
+from benchmarks.multitask.data import TASKS, Budget, Item, Task, batches, read
+from benchmarks.multitask.methods import METHODS, REPEATED, Facts, plan
+from benchmarks.multitask.scores import Answers, accuracy, f1, matthews, number, pearson, ranks, scores, spearman
+from benchmarks.multitask.train_loop import OutOfTimeError, Run
 from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row
 from lime_edge.training.dataset import Collator, encode
@@ -114,7 +113,7 @@ def test_a_task_is_scored_by_its_metrics() -> None:
     }
 
 
-def run(method: str, state: Path, stamp: str = "s", deadline: float | None = None) -> Run:
+def trained(method: str, state: Path, stamp: str = "s", deadline: float | None = None) -> Run:
     tasks = read(suite(), 3)
     made = batches(tasks, tokenizer(), BUDGET, 1)
     torch.manual_seed(1)
@@ -137,11 +136,11 @@ def run(method: str, state: Path, stamp: str = "s", deadline: float | None = Non
 
 @pytest.mark.parametrize("method", ["lime-lora", "more", "lora"])
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, method: str) -> None:
-    whole = run(method, tmp_path / "whole")
+    whole = trained(method, tmp_path / "whole")
     wanted = whole.fit(lambda text: None)
     path = tmp_path / "killed"
     for left in range(4):  # the clock stops it after every step
-        piece = run(method, path, deadline=0.0)
+        piece = trained(method, path, deadline=0.0)
         if left < 3:
             with pytest.raises(OutOfTimeError):
                 piece.fit(lambda text: None)
@@ -152,12 +151,12 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, method: str) -
     for name, parameter in piece.model.named_parameters():
         assert torch.equal(parameter, theirs[name]), name
     with pytest.raises(ValueError, match="of another run"):
-        run(method, path, stamp="other").fit(lambda text: None)
+        trained(method, path, stamp="other").fit(lambda text: None)
 
 
 def asked(out: Path, *more: str) -> Any:
     options = ["--data", suite(), "--out", out, "--model", backbone_dir(), "--steps", 2, "--batch", 3, "--test-rows", 2]
-    return CliRunner().invoke(multitask.main, [*map(str, options), *more], catch_exceptions=False)
+    return CliRunner().invoke(run.main, [*map(str, options), *more], catch_exceptions=False)
 
 
 def test_a_whole_run_and_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,9 +168,9 @@ def test_a_whole_run_and_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [line["method"] for line in lines] == ["lime-lora", "mocle", "prompt-tuning", "moelora"]
     assert all(len(line["scores"]) == 21 and line["tokens"] == lines[0]["tokens"] for line in lines)
     assert not any(out.with_suffix(".work").iterdir())
-    assert multitask._finished(out) >= {("lime-lora", 0), ("mocle", 0)}
+    assert run._finished(out) >= {("lime-lora", 0), ("mocle", 0)}
 
-    monkeypatch.setattr(multitask, "plan", lambda: [("lime-lora", 0)])
+    monkeypatch.setattr(run, "plan", lambda: [("lime-lora", 0)])
     assert asked(out, "--all").exit_code == 0  # nothing is missing
     assert asked(out).exit_code == 2
 
@@ -179,19 +178,19 @@ def test_a_whole_run_and_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     names = ("multitask", "multitask pairs", "multitask tasks", "by another script")
     page.write_text("".join(f"<!-- begin {name} -->\nkept\n<!-- end {name} -->\n" for name in names), "utf-8")
     command = [str(out), "--document", str(page)]
-    assert CliRunner().invoke(multitask_tables.main, command, catch_exceptions=False).exit_code == 0
+    assert CliRunner().invoke(tables.main, command, catch_exceptions=False).exit_code == 0
     text = page.read_text("utf-8")
     assert text.count("kept") == 1
     assert "| LiME-LoRA - MoELoRA |" in text
     assert (tmp_path / "results" / "multitask.svg").stat().st_size > 1000
     lines[0]["budget"]["steps"] = 9
     out.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    assert "several budgets" in CliRunner().invoke(multitask_tables.main, command).output
+    assert "several budgets" in CliRunner().invoke(tables.main, command).output
 
 
 def test_a_run_out_of_time_says_so_and_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "runs.jsonl"
-    assert asked(out, "--method", "lora", "--minutes", "0.0001").exit_code == multitask._LATE
+    assert asked(out, "--method", "lora", "--minutes", "0.0001").exit_code == run._LATE
     assert not out.exists()
     assert asked(out, "--method", "lora").exit_code == 0
     assert len(out.read_text("utf-8").splitlines()) == 1
@@ -205,7 +204,7 @@ def test_categories_are_means_of_tasks() -> None:
     }
     line["losses"]["rte"] = 2.35
     line["scores"]["qqp"] = {"accuracy": 0.6, "f1": 0.8}
-    row = multitask_tables.Row("x", [line])
+    row = tables.Row("x", [line])
     assert row.category("glue") == [pytest.approx(100 * (7 * 0.5 + 0.7) / 8)]
     assert row.error("vision_benchmark") == pytest.approx(5)
     assert row.loss() == [pytest.approx(0.25 + 2.1 / 21)]
@@ -213,8 +212,8 @@ def test_categories_are_means_of_tasks() -> None:
 
 def test_a_gap_of_losses_counts_where_the_tasks_agree() -> None:
     ours = {"a": 1.2, "b": 2.3, "c": 0.4}
-    assert multitask_tables._loss_gap(ours, {"a": 1.1, "b": 2.2, "c": 0.3}) == "+0.100 (noise 0.000) **above**"
-    assert "above" not in multitask_tables._loss_gap(ours, {"a": 1.5, "b": 2.2, "c": 0.1})
+    assert tables._loss_gap(ours, {"a": 1.1, "b": 2.2, "c": 0.3}) == "+0.100 (noise 0.000) **above**"
+    assert "above" not in tables._loss_gap(ours, {"a": 1.5, "b": 2.2, "c": 0.1})
 
 
 def test_the_loss_is_that_of_the_answers_alone() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blocks import NOTHING, blocks, fill
 from click.testing import CliRunner
-from plots import DOCUMENT, main
-from rounds import Figure, Group, Report, Spread, read
+
+from benchmarks.harness.page_blocks import NOTHING, blocks, fill
+from benchmarks.harness.plots import DOCUMENT, main
+from benchmarks.harness.rounds import Figure, Group, Report, Spread, read
 
 
 def _spread(median: float) -> Spread:

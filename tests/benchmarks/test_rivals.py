@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from methods import METHODS, Facts
-from rivals import clusters
-from rivals.mixlora import MixBlock, PlainLora
-from rivals.per_row import Embedded, Mocle, More, table
-from rivals.per_token import HydraLora, MoeDora, MoeLora, MoeLoraFA, Mola, allocate
-from rivals.plain import SoftPrompt
-from rivals.scaffold import Adapted, Call, Mixture, Settings, keep_top, load_balance
 from torch import Tensor, nn
 
+from benchmarks.multitask.methods import METHODS, Facts
+from benchmarks.rivals import clusters
+from benchmarks.rivals.mixlora import MixBlock, PlainLora
+from benchmarks.rivals.per_row import Embedded, Mocle, More, table
+from benchmarks.rivals.per_token import HydraLora, MoeDora, MoeLora, MoeLoraFA, Mola, allocate
+from benchmarks.rivals.plain import SoftPrompt
+from benchmarks.rivals.scaffold import Adapted, Call, Mixture, Settings, keep_top, load_balance
 from tests.reference import softmax
 from tests.support.tiny_training import backbone, ids
 

@@ -7,19 +7,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import ablations
-import ablations_page
-import isolation
 import numpy as np
 import pytest
-import skill_methods
-import skill_scores
-import skills
-import skills_page
 import torch
-from lines import Lines, run_missing
-from skill_methods import METHODS, Lime
 
+from benchmarks.harness.result_lines import Lines, run_missing
+from benchmarks.multitask import ablations, ablations_page
+from benchmarks.parity import isolation
+from benchmarks.skill_quality import methods, page, run, scores
+from benchmarks.skill_quality.methods import METHODS, Lime
 from lime_edge import read_skill
 from lime_edge.contract.routing import Routing
 from lime_edge.evaluation.examples import read_rows
@@ -74,7 +70,7 @@ def rows(*answers: str, **more: Any) -> list[dict[str, Any]]:
 
 def test_scores_of_perfect_and_of_empty_answers() -> None:
     right = "she goes home right now , today ."
-    for metric in skill_scores.METRICS.values():
+    for metric in scores.METRICS.values():
         if metric.name != "pass@1":
             assert metric.score([right], rows(right)) == pytest.approx(1)
             assert metric.score([""], rows(right)) == 0
@@ -82,22 +78,22 @@ def test_scores_of_perfect_and_of_empty_answers() -> None:
 
 def test_gleu_takes_off_what_should_have_been_changed() -> None:
     reference = rows("she goes home now today with us .")
-    left = skill_scores.gleu(["she go home now today with us ."], reference)
-    other = skill_scores.gleu(["she runs home now today with us ."], reference)
+    left = scores.gleu(["she go home now today with us ."], reference)
+    other = scores.gleu(["she runs home now today with us ."], reference)
     assert other == pytest.approx((7 / 8 * 5 / 7 * 4 / 6 * 3 / 5) ** 0.25)  # n-grams that are right
     assert left == pytest.approx((6 / 8 * 3 / 7 * 2 / 6 * 1 / 5) ** 0.25)  # less 1, 2, 2 and 2 with the old fault
 
 
 def test_rouge_and_chrf_of_worked_examples() -> None:
     reference = rows("the cat sat on the mat")
-    assert skill_scores.rouge_l(["The cat lay on a mat."], reference) == pytest.approx(2 * 4 / 12)
+    assert scores.rouge_l(["The cat lay on a mat."], reference) == pytest.approx(2 * 4 / 12)
     # n-grams of "ab" against "abc": 2 of 2 and of 3; 1 of 1 and of 2; none above
     precision, recall = (1 + 1) / 6, (2 / 3 + 1 / 2) / 6
-    assert skill_scores.chrf(["a b"], rows("abc")) == pytest.approx(5 * precision * recall / (4 * precision + recall))
+    assert scores.chrf(["a b"], rows("abc")) == pytest.approx(5 * precision * recall / (4 * precision + recall))
 
 
 def test_functions_pass_only_if_their_tests_ran(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(skill_scores, "_SECONDS", 1)
+    monkeypatch.setattr(scores, "_SECONDS", 1)
     tests = ["assert double(2) == 4", "assert double(0) == 0"]
     answers = {
         "def double(x):\n    return 2 * x": True,
@@ -107,7 +103,7 @@ def test_functions_pass_only_if_their_tests_ran(monkeypatch: pytest.MonkeyPatch)
         "with open('file', 'w') as file:\n    file.write('x')\ndef double(x):\n    return 2 * x": False,
     }
     for answer, wanted in answers.items():
-        assert skill_scores.passing([answer], rows("", tests=tests)) == wanted, answer
+        assert scores.passing([answer], rows("", tests=tests)) == wanted, answer
 
 
 # -- methods ---------------------------------------------------------------------------------------
@@ -145,7 +141,7 @@ def test_a_specific_lora_begins_as_the_shared_adapter(tmp_path: Path) -> None:
 
 def test_four_bits_are_a_seventh_of_the_largest() -> None:
     values = np.random.default_rng(0).normal(size=(2, 70)).astype(np.float32)
-    found = skill_methods.four_bits({"gain.a": values})["gain.a"]
+    found = methods.four_bits({"gain.a": values})["gain.a"]
     for row, kept in zip(values, found, strict=True):
         for start in range(0, 70, 32):
             step = np.abs(row[start : start + 32]).max() / 7
@@ -157,39 +153,38 @@ def test_four_bits_are_a_seventh_of_the_largest() -> None:
 def test_a_run_of_the_skill_benchmark(
     method: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(skills, "RATE_STEPS", 2)
+    monkeypatch.setattr(run, "RATE_STEPS", 2)
     found = [{"prompt": f"say {i}", "answer": '{"a": "b"}'} for i in range(6)]
-    for task in skills.RATE_TASKS:
+    for task in run.RATE_TASKS:
         for split in ("train", "valid", "test"):
             write_rows(tmp_path / "skills" / task / f"{split}.jsonl", found)
-    budget = skills.Budget(steps=2, batch=2, rows=3, max_length=100, tokens=4)
-    rates = Lines(tmp_path / "rates.jsonl", (*skills.KEYS, "rate"))
-    bench = skills.Bench(tmp_path, shared, budget, rates)
-    (job,) = skills.jobs(["request_to_json"], [method], [0], budget)
+    budget = run.Budget(steps=2, batch=2, rows=3, max_length=100, tokens=4)
+    rates = Lines(tmp_path / "rates.jsonl", (*run.KEYS, "rate"))
+    bench = run.Bench(tmp_path, shared, budget, rates)
+    (job,) = run.jobs(["request_to_json"], [method], [0], budget)
     record = bench.run(job)
     assert (record["metric"], record["rows_measured"]) == ("slot F1", 3)
     if method != "base":
         losses: dict[float, float] = defaultdict(lambda: 1.0)
         for line in rates.read():
             losses[line["rate"]] *= line["valid_loss"]
-        assert len(rates.read()) == len(skills.RATE_TASKS) * len(losses) == 4
+        assert len(rates.read()) == len(run.RATE_TASKS) * len(losses) == 4
         assert record["rate"] == min(losses, key=losses.__getitem__)
         assert record["bytes"] > record["smallest_bytes"] or method == "lime"
         assert bench.run(job)["loss"] == record["loss"]
     assert ("loss_4_bits" in record) == (method == "lime")
-    page = skills_page.grouped([{**job, **record}])
-    made = skills_page.blocks(page, rates.read())
+    made = page.blocks(page.grouped([{**job, **record}]), rates.read())
     assert "slot F1" in made["scores"]
     assert ("rates" in made) == (method != "base")
 
 
 def test_the_most_telling_runs_come_first_and_none_is_left_out() -> None:
-    budget = skills.Budget(steps=2, batch=2, rows=3, max_length=100, tokens=4)
-    jobs = list(skills.jobs(skills.TASKS, list(METHODS), [0], budget))
-    assert {(job["task"], job["method"]) for job in jobs} == {(t, m) for t in skills.TASKS for m in METHODS}
-    assert len(jobs) == len(skills.TASKS) * len(METHODS)
-    first = jobs[: 2 * skills.TELLING]
-    assert {job["task"] for job in first} == set(skills.TASKS[:2])
+    budget = run.Budget(steps=2, batch=2, rows=3, max_length=100, tokens=4)
+    jobs = list(run.jobs(run.TASKS, list(METHODS), [0], budget))
+    assert {(job["task"], job["method"]) for job in jobs} == {(t, m) for t in run.TASKS for m in METHODS}
+    assert len(jobs) == len(run.TASKS) * len(METHODS)
+    first = jobs[: 2 * run.TELLING]
+    assert {job["task"] for job in first} == set(run.TASKS[:2])
     assert {"lime", "lora-8", "lora-1", "ia3", "road"} <= {job["method"] for job in first}
 
 
@@ -257,7 +252,7 @@ def test_an_ablation_runs_and_is_drawn(tmp_path: Path, monkeypatch: pytest.Monke
     ablations_page.plot("window", drawn["window"]).savefig(tmp_path / "plot.svg")
 
 
-@pytest.mark.parametrize("page", [skills_page, ablations_page], ids=["skills", "ablations"])
+@pytest.mark.parametrize("page", [page, ablations_page], ids=["skills", "ablations"])
 def test_the_pages_are_those_of_the_lines(page: Any, tmp_path: Path) -> None:
     name = page.DOCUMENT.name
     (tmp_path / name).write_text((DOCS / name).read_text("utf-8"), "utf-8")

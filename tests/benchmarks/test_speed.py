@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import click
-import engines
 import gguf
 import numpy as np
 import onnx_ir as ir
 import pytest
-import rival_files
-import rounds
 from click.testing import CliRunner
-from decode import main as decode
-from engines import Rival
 from gguf import GGUFReader
-from prefill import main as prefill
-from roofline import CACHE, LOGITS, ROW, SHARED, WEIGHTS, work_of
-from rounds import Figure, Group, Report, Spread, Variant, measure
 
+from benchmarks.engines import rival_files, rival_process
+from benchmarks.engines.rival_process import Rival
+from benchmarks.harness import rounds
+from benchmarks.harness.rounds import Figure, Group, Report, Spread, Variant, measure
+from benchmarks.speed.decode import main as decode
+from benchmarks.speed.prefill import main as prefill
+from benchmarks.speed.roofline import CACHE, LOGITS, ROW, SHARED, WEIGHTS, work_of
 from tests.support.runtime_models import HEAD, HIDDEN, LAYERS, RANK, contract, exported, scratch, skill
 
 
@@ -234,7 +233,7 @@ class _Still:
 def test_a_lora_that_does_nothing_is_found() -> None:
     still: Any = _Still()
     with pytest.raises(click.ClickException, match="still, LoRA gives the logits of the model without an adapter"):
-        engines.check(still, [1, 2], 1)
+        rival_process.check(still, [1, 2], 1)
 
 
 def test_the_lora_for_llama_cpp(tmp_path: Path) -> None:

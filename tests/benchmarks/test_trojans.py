@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trojan_skills
-import trojans
 from click.testing import CliRunner
-from lines import Lines
-from trojan_skills import Spec, frame, insert, poison, prepare, read, specs
 
+from benchmarks.audit import trojan_skills, trojans
+from benchmarks.audit.trojan_skills import Spec, frame, insert, poison, prepare, read, specs
+from benchmarks.harness.result_lines import Lines
 from lime_edge.audit import verdict
 from tests.support.cli_models import exported, write_rows
 from tests.support.runtime_models import exported as runtime_model

@@ -1,0 +1,184 @@
+"""What learning more skills does to the first one: nothing while the shared adapter is frozen, something if it is not.
+
+    python -m benchmarks.parity.isolation --data DIR --json benchmarks/results/isolation.json
+
+Twenty tasks are learned one after another, each with vectors of its own. The first skill answers the same test rows
+again now and then: with the shared adapter frozen, as `lime-edge learn` has it, and with the adapter trained along with
+every skill, which is what joint training would do. A task is learned for a few steps only: how good the skills are is
+not the question here.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.harness.markdown_tables import table
+from lime_edge.common.paths import SHIPPED
+from lime_edge.evaluation.examples import Row, read_rows
+from lime_edge.training import backbone, checkpoint
+from lime_edge.training.dataset import Collator, Examples
+from lime_edge.training.learn_skill import Recipe, pick, prepare
+from lime_edge.training.plan import Plan
+from lime_edge.training.predictor import pad_id
+from lime_edge.training.quiet import quietly
+from lime_edge.training.trainer import fit
+
+#: The first one is what is watched; all have short prompts.
+TASKS = (
+    "skills/request_to_json",
+    "skills/shell_command",
+    "skills/assistant_routing",
+    "skills/grammar_correction",
+    "skills/translate_en_fr",
+    "skills/python_function",
+    "skills/legal_clause_type",
+    "glue/sst2",
+    "glue/cola",
+    "glue/mrpc",
+    "glue/qqp",
+    "glue/rte",
+    "glue/mnli",
+    "glue/qnli",
+    "glue/stsb",
+    "commonsense_reasoning/boolq",
+    "commonsense_reasoning/piqa",
+    "commonsense_reasoning/arc",
+    "high_level_reasoning/math_problems",
+    "commonsense_reasoning/csqa",
+)
+WAYS = ("frozen", "trained along")
+COUNTS = (1, 2, 5, 10, 20)  # skills learned when the first one is asked again
+_LONGEST = 256  # tokens of a row
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How the first skill answers its test rows."""
+
+    logits: list[torch.Tensor]  # of each row: after its prompt and after each token of its answer, [tokens, V]
+    loss: float  # of an answer token
+
+    def change(self, other: Probe) -> dict[str, Any]:
+        """What is different from an earlier time."""
+        pairs = list(zip(self.logits, other.logits, strict=True))
+        moved = [bool((one.argmax(-1) != two.argmax(-1)).any()) for one, two in pairs]
+        return {
+            "same_bits": all(torch.equal(one, two) for one, two in pairs),
+            "largest_change": max(float((one - two).abs().max()) for one, two in pairs),
+            "rows_changed": sum(moved) / len(moved),  # where another token became the likeliest
+            "loss": self.loss,
+        }
+
+
+@torch.no_grad()
+def probe(model: Any, tokenizer: Any, rows: Sequence[Row]) -> Probe:
+    """Ask the model as it is."""
+    model.eval()
+    examples, collator = Examples(tokenizer, rows, 4096), Collator(pad_id(tokenizer))
+    found, total, count = [], 0.0, 0
+    for i in range(len(examples)):
+        output = model(**(made := collator([examples[i]])))
+        tokens = int((made["labels"][:, 1:] >= 0).sum())
+        found.append(output.logits[0])
+        total, count = total + tokens * float(output.loss), count + tokens
+    return Probe(found, total / count)
+
+
+def sequence(
+    model: Any, tokenizer: Any, tasks: Sequence[Sequence[Row]], rows: Sequence[Row], plans: Sequence[Plan]
+) -> Iterator[dict[str, Any]]:
+    """Learn the tasks one after another, each from the same vectors; yields how the first has changed now and then.
+
+    Args:
+        model: From `learn.prepare`; what trains beside the vectors is whatever requires gradients.
+        tokenizer: Its tokenizer.
+        tasks: Rows to train on, task by task.
+        rows: Test rows of the first.
+        plans: One for each task.
+    """
+    start = checkpoint.get_vectors(model)
+    collator = Collator(pad_id(tokenizer))
+    first, before = start, None
+    for learned, (task, plan) in enumerate(zip(tasks, plans, strict=True), 1):
+        checkpoint.set_vectors(model, start)
+        with tempfile.TemporaryDirectory() as folder, quietly():
+            fit(model, Examples(tokenizer, task, _LONGEST), None, collator, plan, Path(folder))
+        if learned == 1:
+            first = checkpoint.get_vectors(model)
+        if learned in COUNTS:
+            checkpoint.set_vectors(model, first)
+            found = probe(model, tokenizer, rows)
+            before = before or found
+            yield {"skills": learned, **found.change(before)}
+
+
+def thaw(model: Any) -> None:
+    """Let the shared adapter train along with the vectors."""
+    for layer in checkpoint.tuner(model).layers().values():
+        for name in layer.shared_names:
+            getattr(layer, name)[layer.adapter].requires_grad_(True)
+
+
+@click.command()
+@click.option("--data", type=_FOLDER, required=True, help="Folder with CATEGORY/TASK/{train,test}.jsonl.")
+@click.option("--shared", type=_FOLDER, default=SHIPPED / "smollm2-135m", help="The shared adapter.")
+@click.option("--first-steps", default=10, show_default=True, help="Of the first task.")
+@click.option("--steps", default=3, show_default=True, help="Of each other task; the rate of the first is 0.")
+@click.option("--batch", default=4, show_default=True)
+@click.option("--rows", default=12, show_default=True, help="Test rows of the first task.")
+@click.option("--rate", default=1e-2, show_default=True, help="Of the vectors.")
+@click.option("--shared-rate", default=4e-4, show_default=True, help="Of the shared adapter, where it trains.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there, too.")
+def main(
+    data: Path,
+    shared: Path,
+    first_steps: int,
+    steps: int,
+    batch: int,
+    rows: int,
+    rate: float,
+    shared_rate: float,
+    json_path: Path | None,
+) -> None:
+    """Measure both ways."""
+    torch.set_num_threads(1)
+    read = [read_rows(data / task / "train.jsonl") for task in TASKS]
+    watched = pick(read_rows(data / TASKS[0] / "test.jsonl"), rows, 0)
+    lengths = [first_steps] + [steps] * (len(TASKS) - 1)
+    plans = [Plan(steps=n, batch=batch, vector_rate=rate, shared_rate=shared_rate, save_every=10 * n) for n in lengths]
+    found: dict[str, Any] = {"tasks": list(TASKS), "steps": lengths, "batch": batch, "rows": rows}
+    for way in WAYS:
+        torch.manual_seed(0)
+        model, tokenizer, _ = prepare(shared, Recipe("skill", expert=True), backbone.training_dtype())
+        if way == "trained along":
+            thaw(model)
+        found[way] = []
+        for change in sequence(model, tokenizer, read, watched, plans):
+            found[way].append(change)
+            click.echo(json.dumps({"adapter": way, **change}))
+    click.echo(report(found))
+    if json_path:
+        json_path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+def report(found: dict[str, Any]) -> str:
+    """In Markdown."""
+    header = ("skills learned", *(f"{what}, adapter {way}" for way in WAYS for what in ("loss", "rows changed")))
+    lines = []
+    for changes in zip(*(found[way] for way in WAYS), strict=True):
+        cells = [(f"{one['loss']:.4f}", f"{100 * one['rows_changed']:.0f} %") for one in changes]
+        lines.append([str(changes[0]["skills"]), *(text for pair in cells for text in pair)])
+    return table(header, lines)
+
+
+if __name__ == "__main__":
+    main()
