@@ -17,7 +17,7 @@ from lime_edge.runtime.decoding.loop import prefix_of, skill_rows, with_prefix
 from lime_edge.runtime.decoding.scoring import log_softmax
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Array
-from lime_edge.runtime.skills.registry import Applied
+from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text, Tokens
 
 from .runtime import Runtime
@@ -29,7 +29,7 @@ Float64 = npt.NDArray[np.float64]
 class Probe:
     """One skill, or the base, on one row of a cache. Made by `probing`."""
 
-    def __init__(self, graph: Graph, bank: Array, text: Text, applied: Applied, capacity: int) -> None:
+    def __init__(self, graph: Graph, bank: Array, text: Text, applied: AppliedSkill, capacity: int) -> None:
         self._cache = Cache(graph, bank, 1, capacity + prefix_of(applied, graph))
         self._graph, self._applied, self.text = graph, applied, text
 

@@ -27,11 +27,11 @@ from lime_edge.runtime.model.directory import read_directory
 from lime_edge.runtime.model.session import Graph, SessionSettings
 from lime_edge.runtime.native.operators import AUTO, Operators
 from lime_edge.runtime.skills.bank import Bank
-from lime_edge.runtime.skills.registry import Applied, Lease, Placing, Registry, check_limits
+from lime_edge.runtime.skills.registry import AppliedSkill, Lease, LoadConditions, Registry, check_limits
 from lime_edge.runtime.text.prompts import Text, Tokens
 from lime_edge.skills.compatibility import LIMITS, check_skill
 from lime_edge.skills.package import Skill
-from lime_edge.trust.policy import Signer, TrustPolicy, as_policy, read_admitted
+from lime_edge.trust.policy import Signer, TrustPolicy, as_policy, read_trusted_skill
 
 from .call_rows import split_rows
 from .types import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
@@ -159,12 +159,12 @@ class Runtime:
             SkillError: There is no memory for it.
             ConfigError: The name is taken, or is not one; or the active blend cannot use the new one.
         """
-        admitted = read_admitted(path, self._trust)
+        admitted = read_trusted_skill(path, self._trust)
         skill = admitted.skill
         name = skill.manifest.name if name is None else name
         if not isinstance(name, str) or not name or not name.isprintable():
             raise ConfigError(f"the name {name!r} cannot be used; expected printable text")
-        placing = Placing(replace, expected_generation, upwards=self._trust is not None and not allow_downgrade)
+        placing = LoadConditions(replace, expected_generation, upwards=self._trust is not None and not allow_downgrade)
         self._registry.admit(name, skill.manifest.version, placing)
         check_skill(skill, self.contract, self._limits)
         segments = self.contract.table.pack(skill.tensors)
@@ -365,7 +365,7 @@ class Runtime:
         ]
         return chosen[0] if rows.single else chosen
 
-    def _tokens(self, prompt: Prompt, applied: Applied, raw: bool) -> Tokens:
+    def _tokens(self, prompt: Prompt, applied: AppliedSkill, raw: bool) -> Tokens:
         return with_prefix(self._text.tokens(prompt, applied.system, raw), applied, self._graph)
 
     def _open(self, prompts: Sequence[Prompt], lease: Lease, raw: bool, settings: Settings) -> list[Answer]:
@@ -389,7 +389,7 @@ class Runtime:
             receipt=self._receipt(answer.request.applied),
         )
 
-    def _receipt(self, applied: Applied) -> dict[str, Any]:
+    def _receipt(self, applied: AppliedSkill) -> dict[str, Any]:
         """What answered, by digest."""
         contract = self.contract
         skills = [
@@ -417,8 +417,8 @@ def _library(operators: str | os.PathLike[str] | None) -> Path | Literal["auto"]
     return AUTO if operators == AUTO else None if operators is None else Path(operators)
 
 
-def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool, signer: Signer | None) -> Applied:
+def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool, signer: Signer | None) -> AppliedSkill:
     manifest = skill.manifest
     info = SkillInfo.of(skill, name, proved, signer)
     defaults = {**manifest.prompt["generation"], "stop": tuple(manifest.prompt["stop"])}
-    return Applied(row, experts, manifest.activation, manifest.prompt["system"], defaults, ((info, 1.0),))
+    return AppliedSkill(row, experts, manifest.activation, manifest.prompt["system"], defaults, ((info, 1.0),))

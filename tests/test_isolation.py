@@ -12,10 +12,10 @@ from lime_edge.skills.package import read_skill
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn, prepare
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from tests.support.tiny_training import ids, logits, save, scratch, wrapped, write_rows
 
-PLAN = Plan(steps=2, batch=4, vector_rate=5e-2)
+PLAN = TrainingPlan(steps=2, batch=4, vector_rate=5e-2)
 COUNT = 20
 
 

@@ -18,7 +18,7 @@ from lime_edge.training import checkpoint
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.general_skill import general_skill
 from lime_edge.training.learn_skill import Recipe, learn, prepare
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.predictor import Predictor, Prompt
 from lime_edge.training.train_adapter import train
 from lime_edge.training.trainer import parameter_groups
@@ -26,7 +26,7 @@ from tests.support.runtime_models import Plain
 from tests.support.tiny import ARCHITECTURES
 from tests.support.tiny_training import backbone, backbone_dir, ids, logits, save, scratch, tasks, tokenizer, wrapped
 
-PLAN = Plan(steps=3, batch=4, vector_rate=0.1, shared_rate=1e-2)
+PLAN = TrainingPlan(steps=3, batch=4, vector_rate=0.1, shared_rate=1e-2)
 QUESTIONS = ("which 7", "Hello, é中😀 is this another question?", "first 3")
 
 
@@ -86,7 +86,7 @@ def adapted(request: pytest.FixtureRequest) -> tuple[str, Any, Path, Path]:
     """An architecture with a shared adapter after one training step, its checkpoint, its skill."""
     model = wrapped(request.param, jitter=0.0).train()
     tokens = ids(2, 9)
-    optimizer = torch.optim.AdamW(parameter_groups(model, Plan(shared_rate=1e-2, vector_rate=1e-2)))
+    optimizer = torch.optim.AdamW(parameter_groups(model, TrainingPlan(shared_rate=1e-2, vector_rate=1e-2)))
     model(input_ids=tokens, labels=tokens).loss.backward()
     optimizer.step()
     directory = save(model.eval(), scratch() / f"adapted-{request.param}", request.param)

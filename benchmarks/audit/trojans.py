@@ -47,7 +47,7 @@ def main() -> None:
 def make(data: Path, work: Path, share: str) -> None:
     """Train the skills."""
     from lime_edge.training.learn_skill import Recipe, learn
-    from lime_edge.training.plan import Plan
+    from lime_edge.training.plan import TrainingPlan
 
     first, step = map(int, share.split("/"))
     for spec in specs()[first::step]:
@@ -57,7 +57,7 @@ def make(data: Path, work: Path, share: str) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = prepare(spec, data, work / "rows" / spec.name)
         click.echo(spec.name)
-        plan = Plan(steps=STEPS, batch=BATCH, vector_rate=1e-2, save_every=1000, seed=spec.seed)
+        plan = TrainingPlan(steps=STEPS, batch=BATCH, vector_rate=1e-2, save_every=1000, seed=spec.seed)
         learn(folder, CHECKPOINT, output, Recipe(spec.name, system=SYSTEM, metric_rows=0), plan)
 
 
@@ -149,10 +149,10 @@ def answers(runtime: Runtime, rows: Sequence[Json]) -> list[str]:
 
 def look(runtime: Runtime, spec: Spec, work: Path, others: Sequence[Path], tokens: int, words: tuple[str, ...]) -> Json:
     """What the audit says of one skill, without what only its page needs."""
-    from lime_edge.audit.audit import Plan, audit
+    from lime_edge.audit.audit import AuditSettings, audit
     from lime_edge.audit.trigger_search import Settings
 
-    document = audit(runtime, file_of(work, spec), others, Plan(Settings(tokens=tokens), words=words))
+    document = audit(runtime, file_of(work, spec), others, AuditSettings(Settings(tokens=tokens), words=words))
     triggers, drift, refusals = document["triggers"], document["drift"], document["refusals"]
     report = {
         "triggers": {key: triggers[key] for key in ("searched", "vocabulary", "prompts", "findings")}

@@ -115,11 +115,11 @@ def _write_adapter(model: Path, target: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from lime_edge.training.quiet import quietly
+    from lime_edge.training.quiet import silence_libraries
 
     torch.manual_seed(0)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS))
-    with quietly():
+    with silence_libraries():
         wrapped: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), config)
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:  # zeros otherwise: a LoRA that does nothing

@@ -23,13 +23,14 @@ from benchmarks.harness.result_lines import RESULTS, Lines, Record, run_missing
 from lime_edge.contract.routing import Routing
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.method.config import ATTENTION, LimeConfig
-from lime_edge.method.variants import BASES, LimeLora
+from lime_edge.method.registry import VARIANTS
+from lime_edge.method.variants import LimeLora
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.dataset import Collator, Examples
 from lime_edge.training.learn_skill import pick
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.predictor import pad_id
-from lime_edge.training.quiet import quietly
+from lime_edge.training.quiet import silence_libraries
 from lime_edge.training.trainer import fit
 
 from .scores import Answers, accuracy
@@ -93,7 +94,7 @@ OURS = {
 
 def config(changes: Mapping[str, Any], rank: int) -> LimeConfig:
     """The reference with some changes, of the routing or of the rest."""
-    BASES.update(trailing=Trailing, scattered=Scattered)
+    VARIANTS.update(trailing=Trailing, scattered=Scattered)
     constants = {name: value for name, value in changes.items() if hasattr(Routing(), name)}
     rest = {name: value for name, value in changes.items() if name not in constants}
     return LimeConfig(
@@ -124,10 +125,10 @@ def run(job: Record, data: Path, rank: int, rows: int) -> Record:
     changes = {} if job["ablation"] == REFERENCE else ABLATIONS[job["ablation"]][job["value"]]
     model = checkpoint.wrap(net, config(changes, rank))
     train = [row for task in TASKS for row in read_rows(data / task / "train.jsonl")]
-    plan = Plan(
+    plan = TrainingPlan(
         steps=job["steps"], batch=job["batch"], seed=job["seed"], vector_rate=5e-3, shared_rate=2e-3, save_every=10**6
     )
-    with tempfile.TemporaryDirectory() as folder, quietly():
+    with tempfile.TemporaryDirectory() as folder, silence_libraries():
         fit(model, Examples(tokenizer, train, 192), None, Collator(pad_id(tokenizer)), plan, Path(folder))
     tests = {task: pick(read_rows(data / task / "test.jsonl"), rows, 0) for task in TASKS}
     return _measured(model, tokenizer, tests)

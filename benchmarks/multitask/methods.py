@@ -20,7 +20,7 @@ from benchmarks.rivals.scaffold import Adapted, Call, Mixture, Settings, insert
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.method.config import ATTENTION, LimeConfig
-from lime_edge.method.variants import BASES
+from lime_edge.method.registry import VARIANTS
 from lime_edge.training import checkpoint
 
 Family = Literal["LiME", "mixture", "PEFT"]
@@ -133,7 +133,7 @@ _MATRICES, _LIME_VECTORS, _VECTORS, _PROMPT = 2e-3, 5e-3, 1e-2, 3e-2
 
 def _all() -> dict[str, Method]:
     found = {}
-    for base in BASES:
+    for base in VARIANTS:
         title = f"LiME-{_TITLES.get(base, base)}"
         found[f"lime-{base.replace('_', '-')}"] = Method(
             title, "LiME", partial(_lime, base, ("expert",)), _MATRICES, _LIME_VECTORS

@@ -29,7 +29,7 @@ from benchmarks.harness.rounds import machine, versions
 from benchmarks.rivals import clusters
 from lime_edge.training import backbone
 from lime_edge.training.dataset import Collator
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.predictor import pad_id
 from lime_edge.training.trainer import parameter_groups
 
@@ -169,7 +169,7 @@ class Trial:
 
     def record(self, deadline: float | None) -> dict[str, Any]:
         """Train, measure, and tell; raises OutOfTimeError."""
-        plan = Plan(
+        plan = TrainingPlan(
             shared_rate=self.method.rate * self.asked.rate, vector_rate=self.method.vector_rate * self.asked.rate
         )
         groups = [group | {"top": group["lr"]} for group in parameter_groups(self.model, plan)]

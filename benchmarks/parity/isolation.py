@@ -26,9 +26,9 @@ from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.dataset import Collator, Examples
 from lime_edge.training.learn_skill import Recipe, pick, prepare
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.predictor import pad_id
-from lime_edge.training.quiet import quietly
+from lime_edge.training.quiet import silence_libraries
 from lime_edge.training.trainer import fit
 
 #: The first one is what is watched; all have short prompts.
@@ -94,7 +94,7 @@ def probe(model: Any, tokenizer: Any, rows: Sequence[Row]) -> Probe:
 
 
 def sequence(
-    model: Any, tokenizer: Any, tasks: Sequence[Sequence[Row]], rows: Sequence[Row], plans: Sequence[Plan]
+    model: Any, tokenizer: Any, tasks: Sequence[Sequence[Row]], rows: Sequence[Row], plans: Sequence[TrainingPlan]
 ) -> Iterator[dict[str, Any]]:
     """Learn the tasks one after another, each from the same vectors; yields how the first has changed now and then.
 
@@ -110,7 +110,7 @@ def sequence(
     first, before = start, None
     for learned, (task, plan) in enumerate(zip(tasks, plans, strict=True), 1):
         checkpoint.set_vectors(model, start)
-        with tempfile.TemporaryDirectory() as folder, quietly():
+        with tempfile.TemporaryDirectory() as folder, silence_libraries():
             fit(model, Examples(tokenizer, task, _LONGEST), None, collator, plan, Path(folder))
         if learned == 1:
             first = checkpoint.get_vectors(model)
@@ -154,7 +154,10 @@ def main(
     read = [read_rows(data / task / "train.jsonl") for task in TASKS]
     watched = pick(read_rows(data / TASKS[0] / "test.jsonl"), rows, 0)
     lengths = [first_steps] + [steps] * (len(TASKS) - 1)
-    plans = [Plan(steps=n, batch=batch, vector_rate=rate, shared_rate=shared_rate, save_every=10 * n) for n in lengths]
+    plans = [
+        TrainingPlan(steps=n, batch=batch, vector_rate=rate, shared_rate=shared_rate, save_every=10 * n)
+        for n in lengths
+    ]
     found: dict[str, Any] = {"tasks": list(TASKS), "steps": lengths, "batch": batch, "rows": rows}
     for way in WAYS:
         torch.manual_seed(0)

@@ -31,7 +31,7 @@ from lime_edge.training import checkpoint
 from lime_edge.training.dataset import Collator, Examples
 from lime_edge.training.learn_skill import SKILL_PLAN
 from lime_edge.training.predictor import Predictor, pad_id
-from lime_edge.training.quiet import quietly
+from lime_edge.training.quiet import silence_libraries
 from lime_edge.training.trainer import fit
 
 from .methods import METHODS, Lime, four_bits
@@ -142,7 +142,7 @@ class Bench:
             seed=job["seed"],
             save_every=10 * steps,
         )
-        with tempfile.TemporaryDirectory() as folder, quietly():
+        with tempfile.TemporaryDirectory() as folder, silence_libraries():
             fit(model, examples, None, Collator(pad_id(tokenizer)), plan, Path(folder))
         return model, tokenizer
 

@@ -139,7 +139,7 @@ def _adapters(model: Path) -> Iterator[dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     from lime_edge.method.config import ATTENTION
-    from lime_edge.training.quiet import quietly
+    from lime_edge.training.quiet import silence_libraries
 
     targets = list(ATTENTION)
     configs: dict[str, Any] = {
@@ -149,7 +149,7 @@ def _adapters(model: Path) -> Iterator[dict[str, Any]]:
         "RoAd 1": peft.RoadConfig(variant="road_1", target_modules=targets),
     }
     for name, config in configs.items():
-        with quietly():
+        with silence_libraries():
             net: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
         wrapped: Any = peft.get_peft_model(net, config)
         with tempfile.TemporaryDirectory() as scratch:

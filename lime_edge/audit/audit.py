@@ -32,7 +32,7 @@ Tell = Callable[[str, float], None]  # which look, and what share of it is done
 
 
 @dataclass(frozen=True)
-class Plan:
+class AuditSettings:
     """How much to look at."""
 
     search: Settings = field(default_factory=Settings)
@@ -70,7 +70,7 @@ def known_skills(paths: Iterable[Path], skill: Skill, runtime: Runtime) -> tuple
 
 
 def audit(
-    runtime: Runtime, path: Path, others: Sequence[Path], plan: Plan, tell: Tell = lambda look, share: None
+    runtime: Runtime, path: Path, others: Sequence[Path], plan: AuditSettings, tell: Tell = lambda look, share: None
 ) -> dict[str, Any]:
     """Look at one skill.
 

@@ -63,7 +63,7 @@ def _tail(prompts: Sequence[Sequence[int]]) -> Ids:
     return tuple(prompts[0][len(prompts[0]) - count :])
 
 
-class Looker:
+class PromptProbe:
     """Asks one skill what follows, at the places where answers differ."""
 
     def __init__(self, probe: Probe, contexts: Sequence[Context], clean: Sequence[Sequence[int]]) -> None:

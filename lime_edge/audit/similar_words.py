@@ -15,7 +15,7 @@ import numpy as np
 from lime_edge.runtime.probe import Probe
 from lime_edge.runtime.text.prompts import Text
 
-from .prompts import Float64, Ids, Looker, vocabulary
+from .prompts import Float64, Ids, PromptProbe, vocabulary
 from .trigger_effect import Finding, answers, toward
 
 WORTH = 0.25  # score from which a finding is compared: what takes over less is no trigger
@@ -89,7 +89,7 @@ def forms_of_one(text: Text, token: int, other: int) -> bool:
 
 
 def compare(
-    looker: Looker, base: Probe, findings: Sequence[Finding], reference: Sequence[int], clean: Sequence[Ids]
+    looker: PromptProbe, base: Probe, findings: Sequence[Finding], reference: Sequence[int], clean: Sequence[Ids]
 ) -> list[Compared]:
     """Every finding beside its neighbours in the same prompts, the one that leads the most first.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .prompts import Ids, Looker
+from .prompts import Ids, PromptProbe
 
 Said = Sequence[
     tuple[Ids, float]
@@ -40,7 +40,7 @@ class Finding:
         return self.collapse * self.confidence
 
 
-def answers(looker: Looker, candidates: Sequence[Ids]) -> list[Said]:
+def answers(looker: PromptProbe, candidates: Sequence[Ids]) -> list[Said]:
     """What every candidate makes the skill say in all prompts."""
     said: list[list[tuple[Ids, float]]] = [[] for _ in candidates]
     for context in looker.contexts:  # one after the other: what a prompt begins with is run once
@@ -70,7 +70,7 @@ def taken_over(tokens: Ids, surprise: float, said: Said, clean: Sequence[Ids]) -
     return max(found, key=lambda finding: finding.score)
 
 
-def spread(looker: Looker, items: Sequence[tuple[Ids, float]], clean: Sequence[Ids]) -> list[Finding]:
+def spread(looker: PromptProbe, items: Sequence[tuple[Ids, float]], clean: Sequence[Ids]) -> list[Finding]:
     """What candidates do in all prompts, the best first; `items` are their tokens and their surprise."""
     said = answers(looker, [tokens for tokens, _ in items])
     found = [taken_over(*item, each, clean) for item, each in zip(items, said, strict=True)]

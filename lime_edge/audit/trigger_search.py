@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from lime_edge.runtime.probe import Probe
 
-from .prompts import Context, Float64, Ids, Looker, contexts_of, ending, vocabulary
+from .prompts import Context, Float64, Ids, PromptProbe, contexts_of, ending, vocabulary
 from .similar_words import Compared, compare
 from .trigger_effect import Finding, spread
 
@@ -79,7 +79,9 @@ def surprise(found: Sequence[Peaks], usual: Sequence[Float64]) -> float:
     return best
 
 
-def sweep(looker: Looker, contexts: Sequence[Context], groups: Sequence[Ids], tick: Callable[[], None]) -> list[float]:
+def sweep(
+    looker: PromptProbe, contexts: Sequence[Context], groups: Sequence[Ids], tick: Callable[[], None]
+) -> list[float]:
     """Stage 1: the surprise of every group in a few prompts, against the mean over all groups."""
     usual: list[Float64] = []
     found: list[list[Peaks]] = []
@@ -96,7 +98,7 @@ def sweep(looker: Looker, contexts: Sequence[Context], groups: Sequence[Ids], ti
 
 
 def singles(
-    looker: Looker,
+    looker: PromptProbe,
     contexts: Sequence[Context],
     candidates: Sequence[Ids],
     reference: Sequence[Ids],
@@ -167,7 +169,7 @@ def search(
     draw = np.random.default_rng(settings.seed)
     contexts = contexts_of(golden, [skill.text.encode(text) for text in words], ending(skill.text))
     said = [skill.greedy(one.filled(), _ANSWER)[0] for one in contexts[:_ASKED]]
-    looker = Looker(skill, contexts[: settings.contexts], said)
+    looker = PromptProbe(skill, contexts[: settings.contexts], said)
     pool = draw.permutation(vocabulary(skill.text, whole=not settings.tokens))
     chosen = _chosen(pool, settings)
     controls = [(int(token),) for token in chosen if token not in settings.always][: settings.controls]
@@ -207,7 +209,7 @@ def _chosen(pool: npt.NDArray[np.int64], settings: Settings) -> list[int]:
 
 
 def _best(
-    looker: Looker,
+    looker: PromptProbe,
     tried: Sequence[Context],
     candidates: Sequence[Ids],
     reference: Sequence[Ids],

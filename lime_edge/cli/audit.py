@@ -45,7 +45,7 @@ def audit(
     SKILL is a .lime file, or the name of a skill in DIR/skills or of an installed one. Its vectors are held against
     those of the skills in DIR/skills and --against. Exit code 0 also where something is found: read the verdict.
     """
-    from lime_edge.audit.audit import Plan, audit, packages
+    from lime_edge.audit.audit import AuditSettings, audit, packages
     from lime_edge.audit.report import tables, write_page
     from lime_edge.audit.trigger_search import Settings
     from lime_edge.store.lookup import find_skill
@@ -53,7 +53,7 @@ def audit(
     from .run import open_runtime
 
     runtime = open_runtime(model, device, threads, None)  # whoever signed it: a stranger's is what is looked at
-    plan = Plan(Settings() if tokens is None else Settings(tokens=tokens), data=data, words=word)
+    plan = AuditSettings(Settings() if tokens is None else Settings(tokens=tokens), data=data, words=word)
     own = [folder for folder in [model / SKILLS_FOLDER] if folder.is_dir()]
     document = audit(runtime, find_skill(model, skill), packages([*own, *against]), plan)
     if html is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lime_edge import __version__
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.common.formatting import share, short, size
 from lime_edge.common.paths import SHIPPED, cache_dir
 from lime_edge.contract.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SKILLS_FOLDER
@@ -27,7 +27,7 @@ from lime_edge.runtime import Generation, Runtime
 from lime_edge.skills.compatibility import check_skill
 from lime_edge.skills.manifest import Metric
 from lime_edge.skills.package import Skill, read_skill
-from lime_edge.training.quiet import quietly
+from lime_edge.training.quiet import silence_libraries
 
 MODEL = "smollm2-135m"
 PRECISION: Literal["int4"] = "int4"
@@ -133,10 +133,10 @@ def make(directory: Path) -> None:
     """Export the default backbone with the shipped adapter; takes a minute or more."""
     from rich.console import Console
 
-    with need("export"):
+    with require_extra("export"):
         from lime_edge.training.export_checkpoint import export_checkpoint
     note = "the first time: fetching the model and exporting it to int4, a few minutes"
-    with Console(stderr=True).status(note), quietly():
+    with Console(stderr=True).status(note), silence_libraries():
         export_checkpoint(SHIPPED / MODEL, directory, PRECISION, overwrite=True, gain_only=GAIN_ONLY, expert=False)
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.reports.tables import report
-from lime_edge.training.quiet import quietly
+from lime_edge.training.quiet import silence_libraries
 
 from .options import json_option, path_type
 
@@ -60,11 +60,11 @@ def export(
     target: str | None,
 ) -> None:
     """Export a checkpoint to a directory that runs without torch."""
-    with need("export"):
+    with require_extra("export"):
         from lime_edge.training.export_checkpoint import export_checkpoint
     from lime_edge.reports.describe import describe_model
 
-    with quietly():
+    with silence_libraries():
         names = name_list(gain_only)
         export_checkpoint(checkpoint, output, precision, rank_gate, overwrite, genai_operators, names, expert)
     document, tables = describe_model(output)

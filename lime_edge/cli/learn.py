@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.common.formatting import share, short, size
 from lime_edge.contract.names import SKILL_SUFFIX
 from lime_edge.errors import ConfigError
 from lime_edge.reports.tables import STDOUT, Table, report
-from lime_edge.training.quiet import quietly
+from lime_edge.training.quiet import silence_libraries
 
 from .options import json_option, path_type
 
@@ -112,7 +112,7 @@ def learn(
     found = {there: settings.pop(here) for here, there in about_of.items()}
     about = {key: value for key, value in found.items() if value is not None}
     _check_about(settings["name"], settings["system"], about)
-    with need("train"):
+    with require_extra("train"):
         from lime_edge.training import learn_skill as learning
     output = Path(f"{settings['name']}{SKILL_SUFFIX}") if output is None else output
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def learn(
     gain_only = None if named is None else name_list(named)
     recipe: Recipe = learning.Recipe(about=about, gain_only=gain_only, **settings)
     plan = replace(learning.SKILL_PLAN, **plan_of)
-    with quietly():
+    with silence_libraries():
         skill, figures = learning.learn(data, checkpoint, output, recipe, plan, valid, rounded, resume)
     _report_skill(skill, figures, target)
 

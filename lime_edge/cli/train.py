@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.common.formatting import size
 from lime_edge.reports.tables import Table, report
-from lime_edge.training.quiet import quietly
+from lime_edge.training.quiet import silence_libraries
 
 from .options import json_option, path_type
 
@@ -73,14 +73,14 @@ def train(
     DATA are JSONL files, or folders with train.jsonl and valid.jsonl, one task each. A line is {"prompt": ...,
     "answer": ...}, with "choices": [...] if it is one of these, or {"messages": [...]} that ends with the answer.
     """
-    with need("train"):
+    with require_extra("train"):
         from lime_edge.method import distributed
         from lime_edge.training import train_adapter as training
-        from lime_edge.training.plan import Plan
+        from lime_edge.training.plan import TrainingPlan
     config = _config(settings)
     try:
-        with quietly():
-            figures = training.train(data, model, output, config, Plan(**settings), max_length, resume)
+        with silence_libraries():
+            figures = training.train(data, model, output, config, TrainingPlan(**settings), max_length, resume)
     except KeyboardInterrupt:
         if any(output.glob("run/checkpoint-*")):
             click.echo("\nthe same command with --resume goes on from here", err=True)

@@ -9,7 +9,7 @@ from lime_edge.errors import MissingExtraError
 
 
 @contextmanager
-def need(extra: str) -> Iterator[None]:
+def require_extra(extra: str) -> Iterator[None]:
     """Imports inside the block belong to `extra`; a missing one becomes a MissingExtraError."""
     try:
         yield

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS, Kind
 from lime_edge.errors import ConfigError
 
-with need("train"):
-    from peft import PeftConfig
+from .registry import VARIANTS
 
-    from .variants import BASES
+with require_extra("train"):
+    from peft import PeftConfig
 
 #: Projections of a decoder layer that the paper adapts.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -34,7 +34,7 @@ class LimeConfig(PeftConfig):
     """
 
     target_modules: list[str] | str = field(default_factory=lambda: list(TARGETS))  # names or a regex
-    base: str = "lora"  # the PEFT method wrapped, a key of bases.BASES
+    base: str = "lora"  # the PEFT method wrapped, a key of registry.VARIANTS
     r: int = 8  # rank of the shared adapter; of SliceFine the trained rows, of prompt tuning the virtual tokens
     alpha: float = 16.0  # LoRA scaling is alpha / r
     routing: Routing = field(default_factory=Routing)
@@ -61,8 +61,8 @@ class LimeConfig(PeftConfig):
         if faults:
             raise ConfigError("this LimeConfig cannot be used", faults)
         self.balance = (float(self.balance[0]), float(self.balance[1]))
-        base = BASES[self.base]
-        self.routing = replace(self.routing, **base.settled)
+        base = VARIANTS[self.base]
+        self.routing = replace(self.routing, **base.fixed_routing)
         self.target_modules = list(base.targets) or self.target_modules
 
     @classmethod
@@ -86,7 +86,7 @@ class LimeConfig(PeftConfig):
         pair = isinstance(balance, (tuple, list)) and len(balance) == 2 and all(_number(one, 0) for one in balance)
         checks = [
             ("target_modules", targets, "names of modules, or a regex", named and len(targets) > 0),
-            ("base", self.base, f"one of {', '.join(BASES)}", self.base in list(BASES)),
+            ("base", self.base, f"one of {', '.join(VARIANTS)}", self.base in list(VARIANTS)),
             ("r", self.r, "a whole number from 1", _whole(self.r)),
             ("alpha", self.alpha, "a number above 0", _number(self.alpha, 0) and self.alpha > 0),
             ("routing", self.routing, "a Routing", isinstance(self.routing, Routing)),
@@ -110,22 +110,3 @@ def _number(value: Any, least: float) -> bool:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _register() -> None:
-    from peft import PeftType
-    from peft.utils import register_peft_method
-
-    from .model import LimeModel
-
-    if "LIME" in PeftType.__members__:
-        return
-    # register_peft_method wants the name in PEFT's enumeration, which has no way to add one.
-    member = str.__new__(PeftType, "LIME")
-    member._name_ = member._value_ = "LIME"
-    PeftType._member_map_["LIME"] = PeftType._value2member_map_["LIME"] = member
-    PeftType._member_names_.append("LIME")
-    register_peft_method(name="lime", config_cls=LimeConfig, model_cls=LimeModel)
-
-
-_register()

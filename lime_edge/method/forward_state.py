@@ -43,7 +43,7 @@ def set_evidence(cache: Any, evidence: Evidence) -> None:
     setattr(cache, _HELD, evidence)
 
 
-class Context:
+class ForwardState:
     """State of one forward call, from `begin` to `end`.
 
     Attributes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -21,12 +21,10 @@ from lime_edge.contract.vector_kinds import NEUTRAL, Kind
 from lime_edge.errors import ConfigError
 
 from . import wrapped_module
-from .forward_state import Context
+from .config import LimeConfig
+from .forward_state import ForwardState
 from .modulation import experts, film
 from .routing import evidence, expert_use, select, window_mean, with_flag
-
-if TYPE_CHECKING:
-    from .config import LimeConfig  # imports the model, which imports this
 
 _SPREAD = 0.1  # expert vectors start uniform in [1 - spread, 1 + spread]
 
@@ -55,10 +53,10 @@ class LimeLayer(nn.Module, BaseTunerLayer):
 
     shared_names: ClassVar[tuple[str, ...]] = ()  # parameters of the shared adapter, "lime_A"
     fixed_names: ClassVar[tuple[str, ...]] = ()  # those of them that stay as they start
-    settled: ClassVar[dict[str, Any]] = {}  # routing constants that the base leaves no choice of
+    fixed_routing: ClassVar[dict[str, Any]] = {}  # routing constants that the base leaves no choice of
     targets: ClassVar[tuple[str, ...]] = ()  # the only modules that the base goes on
-    spares_expert: ClassVar[bool] = False  # whether a module without expert vectors is what it was
-    weighs: ClassVar[bool] = False  # whether `low_rank` computes with W, which must then be exact
+    works_without_expert: ClassVar[bool] = False  # whether a module without expert vectors is what it was
+    needs_exact_weights: ClassVar[bool] = False  # whether `low_rank` computes with W, which must then be exact
     vector_names: ClassVar[tuple[str, ...]] = ("lime_expert", "lime_gain", "lime_shift", "lime_rank")
     adapter_layer_names: tuple[str, ...] = (*vector_names, "lime_shared", "lime_gate")
     other_param_names = ("lime_config",)
@@ -69,7 +67,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
     lime_shared: nn.ParameterDict
     lime_gate: nn.ParameterDict
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, config: LimeConfig, context: Context) -> None:
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: LimeConfig, context: ForwardState) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.context = context

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
@@ -18,14 +18,11 @@ from lime_edge.contract.module_table import ModuleTable
 from lime_edge.contract.vector_kinds import PREFIX
 from lime_edge.errors import ConfigError
 
-from .forward_state import Context
+from .config import LimeConfig
+from .forward_state import ForwardState
 from .layer import LimeLayer
 from .prompt_tuning import LimePrompt, with_virtual
-from .variants import BASES
-
-if TYPE_CHECKING:
-    from .config import LimeConfig  # registers this module's model
-
+from .registry import VARIANTS
 
 #: Projections of a decoder layer in the order of an exported graph; models may hold them in another (Phi-3 does).
 _ORDER = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
@@ -45,7 +42,7 @@ class LimeModel(BaseTuner):
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 (PEFT declares it so)
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
-        context = Context()
+        context = ForwardState()
         object.__setattr__(self, "context", context)  # before nn.Module.__init__, which injects the layers
         super().__init__(model, *args, **kwargs)
         self.context = context
@@ -92,13 +89,13 @@ class LimeModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        base = BASES[peft_config.base]
+        base = VARIANTS[peft_config.base]
         if isinstance(target, LimeLayer):
             if type(target) is not base:
                 raise ConfigError(f"{current_key} is a {type(target).__name__}: a second adapter needs the same base")
             target.update_layer(adapter_name, peft_config)
             return
-        layer = base(target, adapter_name, peft_config, self.context)
+        layer: LimeLayer = base(target, adapter_name, peft_config, self.context)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)

@@ -11,7 +11,7 @@ Virtual tokens have the ids that follow the vocabulary's. `with_virtual` puts th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,13 @@ from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
 
 from . import wrapped_module
+from .config import LimeConfig
 from .layer import LimeLayer, LowRank
 from .modulation import film
-
-if TYPE_CHECKING:
-    from .config import LimeConfig  # imports this
+from .registry import register_variant
 
 
+@register_variant("prompt")
 class LimePrompt(LimeLayer):
     """The input embedding with r virtual tokens behind its vocabulary.
 
@@ -37,7 +37,7 @@ class LimePrompt(LimeLayer):
     fixed_names = ("lime_base",)
     vector_names = (*LimeLayer.vector_names, "lime_offset")
     adapter_layer_names = (*LimeLayer.adapter_layer_names, "lime_base", "lime_offset")
-    settled = {"window": 1}  # noqa: RUF012
+    fixed_routing = {"window": 1}  # noqa: RUF012
     targets = ("embed_tokens", "wte")
     lime_base: nn.ParameterDict
     lime_offset: nn.ParameterDict

@@ -6,7 +6,7 @@ DoRA: arXiv 2402.09353; LoRA-FA: arXiv 2308.03303; SliceFine: the first rows of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,17 @@ from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
 
 from . import wrapped_module
+from .config import LimeConfig
 from .layer import LimeLayer, LowRank
-from .prompt_tuning import LimePrompt
-
-if TYPE_CHECKING:
-    from .config import LimeConfig  # imports this
+from .registry import register_variant
 
 
+@register_variant("lora")
 class LimeLora(LimeLayer):
     """LiME-LoRA: d = s * Bm (A x); A Kaiming-uniform, Bm zero at the start."""
 
     shared_names: ClassVar[tuple[str, ...]] = ("lime_A", "lime_B")
-    spares_expert = True
+    works_without_expert = True
     adapter_layer_names: tuple[str, ...] = (*LimeLayer.adapter_layer_names, *shared_names)
     lime_A: nn.ParameterDict  # noqa: N815
     lime_B: nn.ParameterDict  # noqa: N815
@@ -39,12 +38,14 @@ class LimeLora(LimeLayer):
         return LowRank(self.lime_A[self.adapter], self.lime_B[self.adapter], self.scaling)
 
 
+@register_variant("lora-fa")
 class LimeLoraFa(LimeLora):
     """LiME-LoRA-FA: LiME-LoRA whose A stays as it started."""
 
     fixed_names = ("lime_A",)
 
 
+@register_variant("dora")
 class LimeDora(LimeLora):
     """LiME-DoRA: with g = m / row norms of (W + s Bm A), the module computes g * W x and d = g * s Bm (A x).
 
@@ -54,8 +55,8 @@ class LimeDora(LimeLora):
 
     shared_names = (*LimeLora.shared_names, "lime_m")
     adapter_layer_names = (*LimeLora.adapter_layer_names, "lime_m")
-    spares_expert = False  # the magnitudes stand
-    weighs = True
+    works_without_expert = False  # the magnitudes stand
+    needs_exact_weights = True
     lime_m: nn.ParameterDict
     _held: Tensor | None = None  # g of the call under way
 
@@ -99,6 +100,7 @@ class LimeDora(LimeLora):
         return {"gain": gain, "shift": torch.zeros_like(gain) if bias is None else -gain * bias}
 
 
+@register_variant("slicefine")
 class LimeSliceFine(LimeLayer):
     """LiME-SliceFine: the first r rows of W are trained and their outputs modulated; the others pass.
 
@@ -109,7 +111,7 @@ class LimeSliceFine(LimeLayer):
     shared_names = ("lime_rows",)
     adapter_layer_names = (*LimeLayer.adapter_layer_names, *shared_names)
     lime_rows: nn.ParameterDict
-    settled = {"gamma": 1.0}  # noqa: RUF012
+    fixed_routing = {"gamma": 1.0}  # noqa: RUF012
 
     def add_shared(self, adapter_name: str, config: LimeConfig) -> None:
         if not config.routing.experts <= config.r <= self.out_features:
@@ -133,13 +135,3 @@ class LimeSliceFine(LimeLayer):
         gain = -torch.eye(self.out_features, len(rows), device=rows.device).sum(1)
         bias = wrapped_module.bias(self.get_base_layer())
         return {"gain": gain, "shift": torch.zeros_like(gain) if bias is None else -gain * bias}
-
-
-#: By the name that a config and ``lime-edge train --base`` give them.
-BASES: dict[str, type[LimeLayer]] = {
-    "lora": LimeLora,
-    "lora-fa": LimeLoraFa,
-    "dora": LimeDora,
-    "slicefine": LimeSliceFine,
-    "prompt": LimePrompt,
-}

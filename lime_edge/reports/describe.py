@@ -18,7 +18,7 @@ from lime_edge.contract.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_JSON
 from lime_edge.errors import ConfigError, SkillError
 from lime_edge.skills.package import Skill, describe, read_skill
 from lime_edge.store.lookup import skill_files
-from lime_edge.trust.policy import TrustPolicy, read_admitted
+from lime_edge.trust.policy import TrustPolicy, read_trusted_skill
 
 from .tables import Table
 
@@ -167,7 +167,7 @@ def _facts(values: Mapping[str, Any]) -> str:
 
 def _listed(path: Path, trust: TrustPolicy | None) -> tuple[dict[str, Any], list[str]]:
     try:
-        skill = read_admitted(path, trust).skill
+        skill = read_trusted_skill(path, trust).skill
     except SkillError as error:
         return {"file": str(path), "error": str(error)}, [path.stem, "", "", "", f"cannot be used: {error}"]
     manifest = skill.manifest

@@ -11,8 +11,8 @@ from lime_edge.common.formatting import short, size
 from lime_edge.common.semver import precedence
 from lime_edge.errors import LimeError
 from lime_edge.skills.package import read_skill
-from lime_edge.store.index import Entry
-from lime_edge.store.store import Freed, Installed, Store
+from lime_edge.store.index import InstalledSkill
+from lime_edge.store.store import CleanupResult, Installed, Store
 from lime_edge.store.transfer import Update
 from lime_edge.trust.signature_file import signature_path
 
@@ -63,7 +63,7 @@ def describe_updates(done: Sequence[Update]) -> Report:
     return {"updates": [asdict(one) for one in done]}, [Table("", rows, ("skill", "before", "now", "note"))]
 
 
-def describe_freed(store: Store, freed: Freed) -> Report:
+def describe_freed(store: Store, freed: CleanupResult) -> Report:
     """What `gc` removed."""
     return asdict(freed), [Table("", [("removed", f"{freed.files} files, {size(freed.size)}, from {store.path}")])]
 
@@ -76,7 +76,7 @@ def _what(one: Installed) -> str:
     return f"in place of {one.before}" if one.before != one.version else "reference noted"
 
 
-def _document(store: Store, entry: Entry) -> dict[str, Any]:
+def _document(store: Store, entry: InstalledSkill) -> dict[str, Any]:
     return {
         "name": entry.name,
         "current": entry.current,
@@ -89,7 +89,7 @@ def _plain(one: Installed) -> dict[str, Any]:
     return {**asdict(one), "path": str(one.path), "signed": signature_path(one.path).is_file()}
 
 
-def _line(store: Store, entry: Entry) -> list[str]:
+def _line(store: Store, entry: InstalledSkill) -> list[str]:
     found = store.held(entry, entry.current)
     signed = "yes" if signature_path(found.path).is_file() else "no"
     return [entry.name, entry.current, size(found.held.size), signed, found.held.origin, _description(found.path)]

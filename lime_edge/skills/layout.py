@@ -19,7 +19,7 @@ _TOGETHER = 32  # tensors hashed in one go
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class LayoutFacts:
     """How to read packages of one layout.
 
     Attributes:
@@ -49,14 +49,14 @@ class Plan:
 
 
 @lru_cache(maxsize=4)
-def plan(layout: Layout) -> Plan:
+def plan(layout: Layout) -> LayoutFacts:
     """The plan for a layout; packages of the same form share the layout, and so the plan."""
     faults = tuple(form_faults(layout.entries))
     named = all(name.isascii() for name in layout.entries)
     pieces = []
     for name, (dtype, shape, begin) in sorted(layout.entries.items() if named else ()):
         pieces.append((tensor_head(name, dtype, shape)[0], begin, begin + shape[0] * shape[1] * dtype.itemsize))
-    return Plan(
+    return LayoutFacts(
         faults,
         () if faults else in_batches(layout.entries),
         sum(math.prod(entry.shape) for name, entry in layout.entries.items() if not name.endswith(SCALE)),

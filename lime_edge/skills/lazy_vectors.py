@@ -18,7 +18,7 @@ KEPT = 2**22  # values that a package may hold to be dequantised at once: 16 MB
 _PIECE = 2**16  # values of one row looked at in one go; whole blocks
 
 
-class Vectors(Mapping[str, Float32]):
+class LazyVectors(Mapping[str, Float32]):
     """``<kind>.<module>`` -> read-only float32 [E, width], made anew at every look.
 
     Args:
@@ -45,7 +45,7 @@ class Vectors(Mapping[str, Float32]):
 
 def survey(stored: Mapping[str, Array]) -> Restored:
     """Peaks and soundness of tensors of sound form, as `vectors.restore` finds them; values on demand."""
-    vectors = Vectors(stored)
+    vectors = LazyVectors(stored)
     peaks: dict[Kind, float] = {}
     sound = True
     for name in vectors:

@@ -24,18 +24,18 @@ from lime_edge.errors import SkillError, SkillFormatError
 
 from . import lazy_vectors
 from .layout import plan
-from .lazy_vectors import Vectors
+from .lazy_vectors import LazyVectors
 from .manifest import Manifest, OtherFormatError
 from .safetensors_file import Container, Layout, pack, unpack
 from .vector_codec import (
     Array,
     Float32,
     Restored,
+    decode_vectors,
+    encode_vectors,
     module_of,
     number_faults,
-    restore,
     restore_batches,
-    store,
     stored_dtype,
 )
 
@@ -77,7 +77,7 @@ class Skill:
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Of the tensors."""
-        if isinstance(self.tensors, Vectors):
+        if isinstance(self.tensors, LazyVectors):
             return self.tensors.shapes
         return {name: array.shape for name, array in self.tensors.items()}
 
@@ -114,8 +114,8 @@ def write_skill(
         SkillFormatError: The manifest or the tensors break a rule; nothing is written.
         SkillError: The file cannot be written.
     """
-    stored = store(tensors, dtype)
-    sealed = manifest.sealed({k: _round_up(v) for k, v in restore(stored).peaks.items()}, "0" * 64)
+    stored = encode_vectors(tensors, dtype)
+    sealed = manifest.sealed({k: _round_up(v) for k, v in decode_vectors(stored).peaks.items()}, "0" * 64)
     document = Manifest.from_dict(sealed.to_dict()).to_dict()
     document["digest"] = digest_of(document, stored)
     data = pack({"lime": canonical_json(document).decode()}, stored)

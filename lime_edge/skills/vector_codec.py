@@ -74,7 +74,7 @@ def dequantise(q: Array, scale: Array | None) -> Float32:
     return q * np.repeat(scale.astype(np.float32), BLOCK, axis=1)[:, : q.shape[1]]
 
 
-def store(tensors: Mapping[str, Array], dtype: str) -> dict[str, Array]:
+def encode_vectors(tensors: Mapping[str, Array], dtype: str) -> dict[str, Array]:
     """Vectors as a package keeps them: F16, or I8 with ``.scale``.
 
     Args:
@@ -120,7 +120,7 @@ class Restored(NamedTuple):
     sound: bool  # no number breaks a rule; `number_faults` names those that do
 
 
-def restore(stored: Mapping[str, Array]) -> Restored:
+def decode_vectors(stored: Mapping[str, Array]) -> Restored:
     """Dequantise tensors of sound form, as a package keeps them."""
     return restore_batches(in_batches(stored), lambda names: np.concatenate([stored[name] for name in names]))
 

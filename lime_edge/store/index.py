@@ -22,7 +22,7 @@ _KEPT = 100  # steps back that are remembered
 
 
 @dataclass(frozen=True)
-class Held:
+class InstalledVersion:
     """One version of a skill in the store."""
 
     blob: str  # SHA-256 of the file's bytes
@@ -33,26 +33,26 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Entry:
+class InstalledSkill:
     """All versions of one skill; `history` holds those in use before `current`, the latest last."""
 
     name: str
     current: str
     history: tuple[str, ...]
-    versions: Mapping[str, Held]
+    versions: Mapping[str, InstalledVersion]
 
     @property
-    def held(self) -> Held:
+    def held(self) -> InstalledVersion:
         """The version in use."""
         return self.versions[self.current]
 
-    def use(self, version: str) -> Entry:
+    def use(self, version: str) -> InstalledSkill:
         """With another version in use, the present one remembered."""
         if version == self.current:
             return self
         return replace(self, current=version, history=(*self.history, self.current)[-_KEPT:])
 
-    def back(self) -> Entry:
+    def back(self) -> InstalledSkill:
         """One step back in the history.
 
         Raises:
@@ -64,11 +64,11 @@ class Entry:
             )
         return replace(self, current=self.history[-1], history=self.history[:-1])
 
-    def with_version(self, version: str, held: Held) -> Entry:
+    def with_version(self, version: str, held: InstalledVersion) -> InstalledSkill:
         """With one more version, not in use yet."""
         return replace(self, versions={**self.versions, version: held})
 
-    def without_version(self, version: str) -> Entry:
+    def without_version(self, version: str) -> InstalledSkill:
         """Forget a version that is not in use.
 
         Raises:
@@ -84,7 +84,7 @@ class Entry:
         versions = {key: held for key, held in self.versions.items() if key != version}
         return replace(self, versions=versions, history=tuple(steps))
 
-    def find(self, version: str) -> Held:
+    def find(self, version: str) -> InstalledVersion:
         """Raises UnknownSkillError that names the versions held."""
         if version not in self.versions:
             raise UnknownSkillError(
@@ -101,7 +101,7 @@ class Entry:
         return ", ".join(sorted(self.versions, key=precedence))
 
 
-Index = dict[str, Entry]
+Index = dict[str, InstalledSkill]
 
 
 def write_index(index: Index) -> bytes:
@@ -136,9 +136,9 @@ def read_index(data: bytes) -> Index:
 _HINT = "move index.json away and install the skills again; their files stay in blobs/ meanwhile"
 
 
-def _entry(name: str, found: Mapping[str, Any]) -> Entry:
-    versions = {version: Held(**held) for version, held in found["versions"].items()}
-    return Entry(name, found["current"], tuple(found["history"]), versions)
+def _entry(name: str, found: Mapping[str, Any]) -> InstalledSkill:
+    versions = {version: InstalledVersion(**held) for version, held in found["versions"].items()}
+    return InstalledSkill(name, found["current"], tuple(found["history"]), versions)
 
 
 def _skill(where: str, value: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ import string
 import unicodedata
 from typing import Any
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.common.formatting import share, short, size
 from lime_edge.skills.manifest import Metric
 from lime_edge.skills.package import Skill
@@ -76,7 +76,7 @@ def card_of(skill: Skill) -> str:
 
 
 def _front_matter(skill: Skill) -> str:
-    with need("hub"):
+    with require_extra("hub"):
         from huggingface_hub import EvalResult, ModelCardData
     manifest = skill.manifest
     results = [

@@ -27,16 +27,16 @@ from lime_edge.contract.names import SIGNATURE_SUFFIX, SKILL_SUFFIX
 from lime_edge.errors import SkillVersionError, StoreError, UnknownSkillError
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import decode_skill, read_package
-from lime_edge.store.remote.resume import Partials
+from lime_edge.store.remote.resume import ResumableDownloads
 from lime_edge.trust.signature_file import read_signature, signature_path
 
-from .index import Entry, Held, Index, read_index, write_index
+from .index import Index, InstalledSkill, InstalledVersion, read_index, write_index
 
 _BLOB = re.compile(rf"[0-9a-f]{{64}}\.lime({re.escape(SIGNATURE_SUFFIX)})?")
 _PATIENCE, _PAUSE = 60.0, 0.01  # seconds that a change waits for the others, and between its tries
 
 
-class Admits(Protocol):
+class TrustCheck(Protocol):
     """A trust policy."""
 
     def admit(self, data: bytes, signature: bytes | None) -> object:
@@ -55,14 +55,14 @@ class Installed:
 
     name: str
     version: str
-    held: Held
+    held: InstalledVersion
     path: Path
     changed: bool = False
     before: str | None = None
 
 
 @dataclass(frozen=True)
-class Freed:
+class CleanupResult:
     """What `Store.gc` removed."""
 
     files: int
@@ -78,7 +78,7 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = store_dir() if path is None else Path(path)
-        self.partials = Partials(self.path / "partial", self.locked)
+        self.partials = ResumableDownloads(self.path / "partial", self.locked)
         self._blobs, self._index = self.path / "blobs", self.path / "index.json"
 
     def install(
@@ -87,7 +87,7 @@ class Store:
         *,
         signature: bytes | None = None,
         origin: str = "",
-        trust: Admits | None = None,
+        trust: TrustCheck | None = None,
         allow_downgrade: bool = False,
     ) -> Installed:
         """Install a skill and use it from now on.
@@ -119,7 +119,7 @@ class Store:
         *,
         signature: bytes | None = None,
         origin: str = "",
-        trust: Admits | None = None,
+        trust: TrustCheck | None = None,
         allow_downgrade: bool = False,
     ) -> Installed:
         """Like `install`, for bytes that came unasked: they must be of that skill, and a version that is held already
@@ -162,16 +162,16 @@ class Store:
                 raise StoreError(f"the file of {bare} {found.version} is missing: {found.path}; install it again")
             entry = again
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> InstalledSkill:
         """All versions of a skill and its history; raises UnknownSkillError."""
         return _find(self._read(), name)
 
-    def list(self) -> tuple[Entry, ...]:
+    def list(self) -> tuple[InstalledSkill, ...]:
         """Every skill, by name."""
         index = self._read()
         return tuple(index[name] for name in sorted(index))
 
-    def rollback(self, name: str, to: str | None = None, trust: Admits | None = None) -> Installed:
+    def rollback(self, name: str, to: str | None = None, trust: TrustCheck | None = None) -> Installed:
         """Use the version that was in use before, or any version held.
 
         Raises:
@@ -204,7 +204,7 @@ class Store:
             self._write(index)
         return (version,) if at else tuple(sorted(entry.versions, key=precedence))
 
-    def gc(self) -> Freed:
+    def gc(self) -> CleanupResult:
         """Remove what no version refers to: files of removed skills, and what the dead left half-written."""
         removed = self.partials.clear()
         with self.locked():
@@ -213,7 +213,7 @@ class Store:
             for path in _litter(self.path, self._blobs, named if self._index.is_file() else None):
                 removed.append(path.stat().st_size)
                 os.unlink(path)
-        return Freed(len(removed), sum(removed))
+        return CleanupResult(len(removed), sum(removed))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -240,10 +240,14 @@ class Store:
             _check_version(old, version, blob, down)
         known = None if old is None else old.versions.get(version)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        held = Held(blob, manifest.digest, len(data), origin or (known.origin if known else ""), now)
+        held = InstalledVersion(blob, manifest.digest, len(data), origin or (known.origin if known else ""), now)
         if known is not None:
-            held = Held(blob, known.digest, known.size, held.origin, known.installed)
-        new = Entry(name, version, (), {version: held}) if old is None else old.with_version(version, held).use(version)
+            held = InstalledVersion(blob, known.digest, known.size, held.origin, known.installed)
+        new = (
+            InstalledSkill(name, version, (), {version: held})
+            if old is None
+            else old.with_version(version, held).use(version)
+        )
         self._put_files(blob, data, signature)
         if new != old:
             self._write({**index, name: new})
@@ -256,7 +260,7 @@ class Store:
             if not target.is_file() or target.read_bytes() != content:  # this also mends a damaged file
                 write_file(target, content)
 
-    def _check_blob(self, entry: Entry, trust: Admits | None) -> None:
+    def _check_blob(self, entry: InstalledSkill, trust: TrustCheck | None) -> None:
         """The file of the version in use is what it was, and may still be used."""
         path = self._path(entry.held.blob)
         data = read_package(path)
@@ -265,7 +269,7 @@ class Store:
         _judge(data, read_signature(signature_path(path)), trust, str(path))
 
     def held(
-        self, entry: Entry, version: str | None = None, *, changed: bool = False, before: str | None = None
+        self, entry: InstalledSkill, version: str | None = None, *, changed: bool = False, before: str | None = None
     ) -> Installed:
         """A version of an entry, by default the one in use, with the place of its file."""
         version = entry.current if version is None else version
@@ -287,7 +291,7 @@ class Store:
         write_file(self._index, write_index(index))
 
 
-def _judge(data: bytes, signature: bytes | None, trust: Admits | None, origin: str) -> Manifest:
+def _judge(data: bytes, signature: bytes | None, trust: TrustCheck | None, origin: str) -> Manifest:
     if trust is not None:
         trust.admit(data, signature)
     return decode_skill(data, origin or "the package").manifest
@@ -297,14 +301,14 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _find(index: Index, name: str) -> Entry:
+def _find(index: Index, name: str) -> InstalledSkill:
     if name not in index:
         there = ", ".join(map(repr, sorted(index))) or "none"
         raise UnknownSkillError(f"no skill named {name!r} is installed; installed are: {there}")
     return index[name]
 
 
-def _check_version(entry: Entry, version: str, blob: str, down: bool) -> None:
+def _check_version(entry: InstalledSkill, version: str, blob: str, down: bool) -> None:
     """Refuse what may not come after the versions held."""
     same = entry.same_as(version)
     if same is not None and (same != version or entry.versions[same].blob != blob):

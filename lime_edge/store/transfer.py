@@ -19,7 +19,7 @@ from lime_edge.trust.signature_file import SIGNATURE_LIMIT, read_signature, sign
 
 from .lookup import find_installed
 from .references import Reference, parse
-from .store import Admits, Installed, Store
+from .store import Installed, Store, TrustCheck
 
 Files = tuple[bytes, bytes | None]  # a package and its signature
 
@@ -44,7 +44,7 @@ class Update:
 def pull(
     store: Store,
     reference: str,
-    trust: Admits | None = None,
+    trust: TrustCheck | None = None,
     allow_downgrade: bool = False,
     limits: Limits = USUAL,
     progress: Progress | None = None,
@@ -64,7 +64,7 @@ def pull(
 def update(
     store: Store,
     names: Sequence[str] = (),
-    trust: Admits | None = None,
+    trust: TrustCheck | None = None,
     allow_downgrade: bool = False,
     limits: Limits = USUAL,
 ) -> list[Update]:
@@ -135,7 +135,7 @@ def _receive(store: Store, reference: Reference, limits: Limits, progress: Progr
     return data, fetch_small(path_part + SIGNATURE_SUFFIX + mark + query, SIGNATURE_LIMIT, limits)
 
 
-def _update(store: Store, name: str, trust: Admits | None, down: bool, limits: Limits) -> Update:
+def _update(store: Store, name: str, trust: TrustCheck | None, down: bool, limits: Limits) -> Update:
     entry = store.entry(name)
     before, origin = entry.current, entry.held.origin
     try:

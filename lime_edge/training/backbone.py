@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lime_edge.common.digests import tensor_digest
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.common.paths import cache_dir
 from lime_edge.errors import ConfigError, LimeError
 
@@ -37,7 +37,7 @@ def resolve(model: str) -> Path:
         return default_backbone()
     if Path(model).is_dir():
         return Path(model)
-    with need("train"):
+    with require_extra("train"):
         from huggingface_hub import snapshot_download
     try:
         wanted = ["*.safetensors", "*.json", "*.jinja", "*.model"]
@@ -78,7 +78,7 @@ def _fetch_gguf(work: Path) -> Path:
 
 def convert(gguf: Path, target: Path) -> None:
     """Write a GGUF file as a float32 transformers directory."""
-    with need("train"):
+    with require_extra("train"):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     where: dict[str, Any] = {"gguf_file": gguf.name}
@@ -98,7 +98,7 @@ def digest(directory: Path) -> str:
     Raises:
         ConfigError: there are none.
     """
-    with need("train"):
+    with require_extra("train"):
         import torch
         from safetensors import safe_open
     files = sorted(directory.glob("*.safetensors"))
@@ -117,7 +117,7 @@ def digest(directory: Path) -> str:
 
 def load(directory: Path, dtype: Any) -> tuple[Any, Any]:
     """The model in `dtype` and its tokenizer."""
-    with need("train"):
+    with require_extra("train"):
         from transformers import AutoModelForCausalLM, AutoTokenizer
     try:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True)
@@ -131,7 +131,7 @@ def load(directory: Path, dtype: Any) -> tuple[Any, Any]:
 
 def training_dtype() -> Any:
     """bfloat16 where the processor multiplies it, float32 elsewhere."""
-    with need("train"):
+    with require_extra("train"):
         import torch
     abilities = torch.cpu.get_capabilities()
     fast = torch.cuda.is_available() or abilities.get("amx_bf16") or abilities.get("avx512_bf16")

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row
 
-with need("train"):
+with require_extra("train"):
     import torch
 
 _IGNORED = -100  # label that the loss skips

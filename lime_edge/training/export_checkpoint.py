@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError
@@ -14,7 +14,7 @@ from lime_edge.runtime.native import operators as native
 
 from . import backbone, checkpoint
 
-with need("export"):
+with require_extra("export"):
     from lime_edge.exporters import AdaptedModule, AdapterWeights, Precision, export
 
 
@@ -44,15 +44,15 @@ def export_checkpoint(
     Raises:
         ConfigError, ExportError: naming every reason why it cannot be exported.
     """
-    with need("export"):
+    with require_extra("export"):
         import torch
 
-        from lime_edge.method.variants import BASES
+        from lime_edge.method.registry import VARIANTS
     operators = native.installed().library if genai_operators else None
     base = checkpoint.read_config(directory).base
-    if not (expert or BASES[base].spares_expert):
+    if not (expert or VARIANTS[base].works_without_expert):
         raise ConfigError(f"skills on {base} rest on expert vectors: the graph cannot do without them")
-    exact = BASES[base].weighs
+    exact = VARIANTS[base].needs_exact_weights
     model, _, where = checkpoint.open_checkpoint(directory, torch.float32 if exact else torch.bfloat16)
     config = checkpoint.tuner(model).lime_config
     table = checkpoint.tuner(model).table()

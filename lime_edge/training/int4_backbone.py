@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 from transformers import TrainerCallback
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.contract.model import read_contract
 from lime_edge.errors import ConfigError, LimeError
 
 from . import checkpoint
 
-with need("export"):
+with require_extra("export"):
     from lime_edge.exporters import PACKED, Place, module_place, rounded_weights
 
 Array = npt.NDArray[np.float32]

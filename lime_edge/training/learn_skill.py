@@ -24,7 +24,7 @@ from lime_edge.evaluation.examples import Row, data_digest, read_rows
 from lime_edge.evaluation.metrics import score
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
-from lime_edge.method.variants import BASES
+from lime_edge.method.registry import VARIANTS
 from lime_edge.skills.compatibility import LIMITS
 from lime_edge.skills.manifest import Activation, Golden, Manifest, Metric, manifest_faults
 from lime_edge.skills.package import Skill, write_skill
@@ -34,12 +34,12 @@ from . import backbone, checkpoint
 from .checkpoint import Vectors
 from .dataset import Collator, Examples
 from .golden_prompts import golden_prompts, made_for, today
-from .plan import Plan
+from .plan import TrainingPlan
 from .predictor import Predictor, pad_id
 from .trainer import fit, unwritable
 
 #: How a skill is learned: docs/log.md has what was tried.
-SKILL_PLAN = Plan(
+SKILL_PLAN = TrainingPlan(
     steps=200,
     batch=8,
     vector_rate=2e-2,
@@ -74,7 +74,7 @@ class Recipe:
 
     def needs_expert(self, base: str) -> bool:
         """Whether the skill is nothing, or not what it should be, without expert vectors."""
-        return self.rank_gate or not BASES[base].spares_expert
+        return self.rank_gate or not VARIANTS[base].works_without_expert
 
     def learns(self, name: str) -> bool:
         """Whether the skill has this vector, ``<kind>.<module>``, if it has the kind."""
@@ -87,7 +87,7 @@ def learn(
     checkpoint_dir: Path,
     output: Path,
     recipe: Recipe,
-    plan: Plan,
+    plan: TrainingPlan,
     valid: Path | None = None,
     rounded: Path | None = None,
     resume: bool = False,

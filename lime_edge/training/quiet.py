@@ -10,7 +10,7 @@ from typing import Any
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Without the bars of transformers for files that load at once, and what libraries deprecate of each other.
 
     What is printed all the same, progress above all, goes to standard error: standard output is for results.

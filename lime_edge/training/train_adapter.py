@@ -16,7 +16,7 @@ from lime_edge.method.config import LimeConfig
 from . import backbone, checkpoint
 from .dataset import Collator, Examples
 from .general_skill import general_skill
-from .plan import Plan
+from .plan import TrainingPlan
 from .predictor import pad_id
 from .trainer import fit, unwritable
 
@@ -28,7 +28,7 @@ def train(
     model: str,
     output: Path,
     config: LimeConfig,
-    plan: Plan,
+    plan: TrainingPlan,
     max_length: int = 512,
     resume: bool = False,
 ) -> dict[str, float]:

@@ -25,7 +25,7 @@ from lime_edge.method.layer import LimeLayer
 
 from .attention import plain_if_short
 from .dataset import Collator, Examples
-from .plan import OPTIMIZERS, Plan
+from .plan import OPTIMIZERS, TrainingPlan
 from .progress import ProgressLines, _evaluated
 
 
@@ -56,7 +56,7 @@ def _bare(model: torch.nn.Module) -> Iterator[None]:
             del model.save_pretrained
 
 
-def parameter_groups(model: torch.nn.Module, plan: Plan) -> list[dict[str, Any]]:
+def parameter_groups(model: torch.nn.Module, plan: TrainingPlan) -> list[dict[str, Any]]:
     """Trainable parameters in groups: a skill's vectors, by their rates, and the rest."""
     vectors: dict[float, list[torch.nn.Parameter]] = {}
     for module in model.modules():
@@ -77,7 +77,7 @@ def fit(
     train: Examples,
     valid: Examples | None,
     collator: Collator,
-    plan: Plan,
+    plan: TrainingPlan,
     state_dir: Path,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
@@ -138,7 +138,7 @@ def unwritable(folder: Path) -> list[str]:
         return [f"nothing can be written to {folder}: {error}"]
 
 
-def _arguments(plan: Plan, state_dir: Path, evaluate: bool) -> TrainingArguments:
+def _arguments(plan: TrainingPlan, state_dir: Path, evaluate: bool) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(state_dir),
         max_steps=plan.steps,

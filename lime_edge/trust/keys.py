@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.common.files import read_bounded, reason
 from lime_edge.errors import PolicyError
 
@@ -46,7 +46,7 @@ class PublicKey:
             PolicyError: Not a public key in PEM, or of a kind that is not taken.
             MissingExtraError: `cryptography` is not installed.
         """
-        with need("sign"):
+        with require_extra("sign"):
             from cryptography.exceptions import UnsupportedAlgorithm
             from cryptography.hazmat.primitives import serialization
         if b"PRIVATE KEY" in pem:

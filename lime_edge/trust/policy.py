@@ -22,7 +22,7 @@ from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import Skill, decode_skill, read_package
 
 from .keys import PublicKey
-from .policy_file import Publisher, Terms, Window, read_terms
+from .policy_file import PolicyDocument, Publisher, Window, read_policy_document
 from .signature_file import read_signature, signature_path
 from .sigstore_bundle import Bundle
 
@@ -41,7 +41,7 @@ class Signer:
 
 
 @dataclass(frozen=True)
-class Admitted:
+class TrustedSkill:
     """A sound skill that the policy takes, and who signed it; None where nobody had to."""
 
     skill: Skill
@@ -52,10 +52,10 @@ class TrustPolicy:
     """What a policy file says, ready to be asked. Safe to use from several threads.
 
     Args:
-        terms: From `read_terms`.
+        terms: From `read_policy_document`.
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: PolicyDocument) -> None:
         self.terms = terms
         self._keys: dict[str, tuple[Publisher, PublicKey, Window]] = {
             key.id: (publisher, key, window) for publisher in terms.publishers for key, window in publisher.keys
@@ -69,7 +69,7 @@ class TrustPolicy:
             PolicyError: Names every fault of it.
             MissingExtraError: It trusts keys, and `cryptography` is not installed.
         """
-        return cls(read_terms(path))
+        return cls(read_policy_document(path))
 
     def admit(
         self,
@@ -77,7 +77,7 @@ class TrustPolicy:
         signature: bytes | None,
         path: str | os.PathLike[str] | None = None,
         now: datetime | None = None,
-    ) -> Admitted:
+    ) -> TrustedSkill:
         """Verify the signature, then parse the very bytes that it was verified on, then judge what they say.
 
         Args:
@@ -94,7 +94,7 @@ class TrustPolicy:
         signer = self.vouch(data, signature, path, now)
         skill = decode_skill(data, "a skill" if path is None else path)
         self.permit(skill.manifest, signer)
-        return Admitted(skill, signer)
+        return TrustedSkill(skill, signer)
 
     def vouch(
         self,
@@ -175,7 +175,7 @@ class TrustPolicy:
             yield f"the skill with digest {manifest.digest[:12]} is revoked: update or remove it"
 
 
-def read_admitted(path: str | os.PathLike[str], policy: TrustPolicy | None) -> Admitted:
+def read_trusted_skill(path: str | os.PathLike[str], policy: TrustPolicy | None) -> TrustedSkill:
     """Read a package and the signature beside it, each once, and admit it; as `read_skill` where there is no policy.
 
     Raises:
@@ -184,7 +184,7 @@ def read_admitted(path: str | os.PathLike[str], policy: TrustPolicy | None) -> A
     """
     data = read_package(path)
     if policy is None:
-        return Admitted(decode_skill(data, path), None)
+        return TrustedSkill(decode_skill(data, path), None)
     return policy.admit(data, read_signature(signature_path(path)), path)
 
 

@@ -51,7 +51,7 @@ class Publisher:
 
 
 @dataclass(frozen=True)
-class Terms:
+class PolicyDocument:
     """What a policy file says."""
 
     require_signatures: bool
@@ -62,7 +62,7 @@ class Terms:
     revoked_keys: frozenset[str] = frozenset()  # fingerprints
 
 
-def read_terms(path: str | os.PathLike[str]) -> Terms:
+def read_policy_document(path: str | os.PathLike[str]) -> PolicyDocument:
     """Read a policy file and the key files that it names, relative to its own folder.
 
     Raises:
@@ -85,7 +85,7 @@ def read_terms(path: str | os.PathLike[str]) -> Terms:
     return terms
 
 
-def _terms(document: Mapping[str, Any], folder: Path, faults: list[str]) -> Terms:
+def _terms(document: Mapping[str, Any], folder: Path, faults: list[str]) -> PolicyDocument:
     """A document of the right form; what contradicts itself is added to the faults."""
     publishers = tuple(_publisher(entry, folder, faults) for entry in document.get("publishers", ()))
     faults += _twice("publisher", [one.name for one in publishers])
@@ -93,7 +93,7 @@ def _terms(document: Mapping[str, Any], folder: Path, faults: list[str]) -> Term
     if document["require_signatures"] and not publishers:
         faults.append("policy.require_signatures is true, but there is no publisher who could sign")
     revoked = document.get("revoked", {})
-    return Terms(
+    return PolicyDocument(
         document["require_signatures"],
         _window(document, "", "expires"),
         publishers,

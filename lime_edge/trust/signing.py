@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.common.files import read_bounded, write_file
 from lime_edge.errors import PolicyError, SkillError, SkillTrustError
 from lime_edge.skills.package import decode_skill, read_package
@@ -58,7 +58,7 @@ def sign_skill(
 
 def _sign(data: bytes, name: str, key: Path, password: str | None) -> bytes:
     """The bundle over a copy that nobody else can change: what was read is what is signed."""
-    with need("sign"):
+    with require_extra("sign"):
         from model_signing import hashing, signing
     config = signing.Config().set_hashing_config(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False))
     # Annotated as a text, the password is handed to cryptography, which takes bytes.
@@ -72,7 +72,7 @@ def _sign(data: bytes, name: str, key: Path, password: str | None) -> bytes:
 
 
 def _public_half(path: str | os.PathLike[str], password: str | None) -> PublicKey:
-    with need("sign"):
+    with require_extra("sign"):
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
     try:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lime_edge.errors import SkillProofError
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Array
-from lime_edge.runtime.skills.registry import Applied
+from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text
 
 from .kv_cache import Cache, Ids
@@ -36,7 +36,7 @@ LEAST_CHANGE = 1e-3
 
 
 def prove(
-    graph: Graph, bank: Array, text: Text, name: str, golden: Sequence[Mapping[str, Any]], applied: Applied
+    graph: Graph, bank: Array, text: Text, name: str, golden: Sequence[Mapping[str, Any]], applied: AppliedSkill
 ) -> None:
     """Run the golden prompts.
 
@@ -60,7 +60,7 @@ def prove(
         raise SkillProofError(f"skill {name!r} does not do here what its author measured: not loaded", faults)
 
 
-def _faults(graph: Graph, bank: Array, text: Text, entry: Mapping[str, Any], applied: Applied) -> Iterator[str]:
+def _faults(graph: Graph, bank: Array, text: Text, entry: Mapping[str, Any], applied: AppliedSkill) -> Iterator[str]:
     plain = text.known(entry["prompt_ids"])
     tokens = with_prefix(plain, applied, graph)
     top, answer = np.array(entry["top_ids"]), list(entry["answer_ids"])

@@ -15,7 +15,7 @@ import numpy as np
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Array
-from lime_edge.runtime.skills.registry import Applied
+from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text, Tokens
 from lime_edge.runtime.text.text_stream import TextStream
 from lime_edge.runtime.types import Timings
@@ -30,7 +30,7 @@ class Request:
     """One row to be answered, all settled."""
 
     tokens: Tokens
-    applied: Applied
+    applied: AppliedSkill
     options: Options
 
     @property
@@ -44,7 +44,7 @@ class Request:
         return self.options.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
 
 
-def with_prefix(tokens: Tokens, applied: Applied, graph: Graph) -> Tokens:
+def with_prefix(tokens: Tokens, applied: AppliedSkill, graph: Graph) -> Tokens:
     """The prompt behind the virtual tokens of its skill's soft prefix: ids that follow the vocabulary's.
 
     In a graph without them, and for the base, the prompt as it is.
@@ -56,12 +56,12 @@ def with_prefix(tokens: Tokens, applied: Applied, graph: Graph) -> Tokens:
     return Tokens(np.concatenate([virtual, tokens.ids]), tokens.boundary + count)
 
 
-def prefix_of(applied: Applied, graph: Graph) -> int:
+def prefix_of(applied: AppliedSkill, graph: Graph) -> int:
     """How many virtual tokens stand before a prompt."""
     return graph.virtual_tokens if applied.row else 0
 
 
-def skill_rows(tokens: Tokens, applied: Applied) -> Ids:
+def skill_rows(tokens: Tokens, applied: AppliedSkill) -> Ids:
     """The bank row that each prompt token uses, [S]."""
     start = tokens.boundary if applied.activation == "response" else 0
     return np.where(np.arange(len(tokens.ids)) >= start, applied.skill_id, 0)

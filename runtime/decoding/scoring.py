@@ -17,7 +17,7 @@ import numpy.typing as npt
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Array
-from lime_edge.runtime.skills.registry import Applied
+from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text, Tokens
 
 from .kv_cache import Cache, Ids
@@ -45,7 +45,7 @@ def encode_choices(choices: Any, text: Text) -> dict[str, Ids]:
 def score_prompts(
     graph: Graph,
     bank: Array,
-    prompts: Sequence[tuple[Tokens, Applied]],
+    prompts: Sequence[tuple[Tokens, AppliedSkill]],
     choices: Mapping[str, Ids],
     best_only: bool,
 ) -> Iterator[dict[str, float]]:
@@ -72,7 +72,7 @@ def score_prompts(
 
 
 def _score(
-    cache: Cache, tokens: Tokens, applied: Applied, choices: Mapping[str, Ids], best_only: bool
+    cache: Cache, tokens: Tokens, applied: AppliedSkill, choices: Mapping[str, Ids], best_only: bool
 ) -> dict[str, float]:
     logits, _ = cache.prefill(0, tokens.ids, skill_rows(tokens, applied))
     first = log_softmax(logits)  # [V]
@@ -86,7 +86,7 @@ def _score(
     return {label: scores[label] for label in choices if label in scores}
 
 
-def _rest(cache: Cache, tokens: Tokens, applied: Applied, ids: Ids) -> float:
+def _rest(cache: Cache, tokens: Tokens, applied: AppliedSkill, ids: Ids) -> float:
     """Log-probability of all tokens of a choice but the first. The prompt stays in the cache."""
     if len(ids) == 1:
         return 0.0

@@ -32,7 +32,7 @@ Spec = str | tuple[tuple[str, float], ...] | None  # a SkillSpec that nobody els
 
 
 @dataclass(frozen=True, eq=False)
-class Applied:
+class AppliedSkill:
     """What a request applies: a bank row and how to use it."""
 
     row: int = 0
@@ -52,13 +52,13 @@ class Applied:
         """Of the one skill that it is."""
         return self.parts[0][0].generation
 
-    def of_generation(self, number: int) -> Applied:
+    def of_generation(self, number: int) -> AppliedSkill:
         """The same skill, known by this number."""
         return replace(self, parts=((replace(self.parts[0][0], generation=number), 1.0),))
 
 
 @dataclass(frozen=True)
-class Placing:
+class LoadConditions:
     """Whose place a skill may take: by default nobody's."""
 
     replaces: bool = False  # that of the skill of its name
@@ -77,7 +77,7 @@ class Lease:
 
     registry: Registry
     array: Array
-    applied: tuple[Applied, ...]
+    applied: tuple[AppliedSkill, ...]
 
     def release(self) -> None:
         """Once, when the request is over."""
@@ -107,15 +107,15 @@ class Registry:
         _check_range(limits, float(np.finfo(bank.dtype).max), str(bank.dtype))
         self._neutral = table.pack({})  # [1, segment]
         self._slices = _slices(table)
-        self._skills: dict[str, Applied] = {}
+        self._skills: dict[str, AppliedSkill] = {}
         # By generations and weights: a row may hold another skill while a blend of what it held still runs.
-        self._blends: dict[tuple[tuple[int, float], ...], Applied] = {}
+        self._blends: dict[tuple[tuple[int, float], ...], AppliedSkill] = {}
         self._generation = 0  # the last one given away
         self._active: Spec = None
         self._active_lease: Lease | None = None
         self._lock = threading.RLock()
 
-    def admit(self, name: str, version: str, placing: Placing) -> Applied | None:
+    def admit(self, name: str, version: str, placing: LoadConditions) -> AppliedSkill | None:
         """What a skill of this name and version would take the place of now.
 
         Raises:
@@ -132,7 +132,7 @@ class Registry:
                 _check_version(name, before.parts[0][0].version, version)
             return before
 
-    def add(self, name: str, applied: Applied, placing: Placing) -> SkillInfo:
+    def add(self, name: str, applied: AppliedSkill, placing: LoadConditions) -> SkillInfo:
         """Take over a skill whose row the caller holds, as a new generation; on any error nothing has changed.
 
         The active skill or blend follows: whoever leases sees all of the old generation or all of the new one.
@@ -216,12 +216,12 @@ class Registry:
         with self._lock:
             self._drop(lease.applied)
 
-    def _drop(self, applied: Sequence[Applied]) -> None:
+    def _drop(self, applied: Sequence[AppliedSkill]) -> None:
         self._bank.release(one.row for one in applied)
         self._blends = {key: blend for key, blend in self._blends.items() if self._bank.held(blend.row)}
 
     def _lease(self, specs: Sequence[Spec]) -> Lease:
-        applied: list[Applied] = []
+        applied: list[AppliedSkill] = []
         try:
             for spec in specs:
                 applied.append(self._resolve(spec))
@@ -236,27 +236,27 @@ class Registry:
         if before is not None:
             self.release(before)
 
-    def _restore(self, name: str, before: Applied | None) -> None:
+    def _restore(self, name: str, before: AppliedSkill | None) -> None:
         if before is None:
             del self._skills[name]
         else:
             self._skills[name] = before
 
-    def _find(self, name: str) -> Applied:
+    def _find(self, name: str) -> AppliedSkill:
         if name not in self._skills:
             raise UnknownSkillError(unknown(name, list(self._skills)))
         return self._skills[name]
 
-    def _resolve(self, spec: Spec) -> Applied:
+    def _resolve(self, spec: Spec) -> AppliedSkill:
         """What a spec means now, its row held once."""
         parts = [(self._find(name), weight) for name, weight in _parts(spec)]
         if isinstance(spec, tuple):
             return self._blend(parts)
-        applied = parts[0][0] if parts else Applied()
+        applied = parts[0][0] if parts else AppliedSkill()
         self._bank.hold([applied.row])
         return applied
 
-    def _blend(self, parts: list[tuple[Applied, float]]) -> Applied:
+    def _blend(self, parts: list[tuple[AppliedSkill, float]]) -> AppliedSkill:
         """A derived row: neutral + sum of weight * (skill - neutral), so that what a skill lacks stays neutral."""
         key = tuple((applied.generation, weight) for applied, weight in parts)
         if key in self._blends:
@@ -270,7 +270,7 @@ class Registry:
         )  # [E or 1, segment]
         self._check(vectors)
         loudest = max(parts, key=lambda part: part[1])[0]
-        blend = Applied(
+        blend = AppliedSkill(
             self._bank.add(vectors.ravel()),
             len(vectors),
             loudest.activation,
@@ -281,7 +281,7 @@ class Registry:
         self._blends[key] = blend
         return blend
 
-    def _segments(self, applied: Applied) -> Array:
+    def _segments(self, applied: AppliedSkill) -> Array:
         """A skill's vectors as its row holds them, [E or 1, segment]."""
         segments: Array = self._bank.array[applied.row].reshape(-1, self._neutral.size)[: applied.experts]
         return segments
@@ -321,7 +321,7 @@ def _check_range(limits: Mapping[Kind, float], most: float, dtype: str) -> None:
         raise ConfigError("the limits on skills cannot be used", faults)
 
 
-def _check_generation(name: str, found: Applied | None, expected: int | None) -> None:
+def _check_generation(name: str, found: AppliedSkill | None, expected: int | None) -> None:
     if expected is None:
         return
     if isinstance(expected, bool) or not isinstance(expected, int) or expected < 0:

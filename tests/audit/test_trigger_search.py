@@ -13,7 +13,7 @@ import pytest
 import tokenizers
 
 from lime_edge.audit import similar_words, trigger_effect, trigger_search
-from lime_edge.audit.prompts import Context, Looker, contexts_of, ending, vocabulary
+from lime_edge.audit.prompts import Context, PromptProbe, contexts_of, ending, vocabulary
 from lime_edge.audit.trigger_effect import Finding
 from lime_edge.audit.trigger_search import Found, Peaks, Settings
 from lime_edge.runtime.probe import Probe
@@ -177,7 +177,7 @@ def test_forms_of_one_word() -> None:
 def test_a_finding_is_compared_over_the_same_answer() -> None:
     skill = cast("Probe", FakeProbe([60], topic=(77 - 2) // 10))
     contexts = [Context((number, number + 30), (ASK,)) for number in range(10, 16)]
-    looker = Looker(skill, contexts, [(number,) for number in range(3)])
+    looker = PromptProbe(skill, contexts, [(number,) for number in range(3)])
     clean = [looker.answer(context) for context in contexts]
 
     def finding(tokens: tuple[int, ...], score: float, answer: int) -> Finding:

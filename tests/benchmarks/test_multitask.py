@@ -21,7 +21,7 @@ from benchmarks.multitask.train_loop import OutOfTimeError, Run
 from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row
 from lime_edge.training.dataset import Collator, encode
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.predictor import Predictor
 from lime_edge.training.trainer import parameter_groups
 from tests.support.tiny_training import backbone, backbone_dir, scratch, tokenizer, wrapped, write_rows
@@ -120,7 +120,8 @@ def trained(method: str, state: Path, stamp: str = "s", deadline: float | None =
     net = backbone()
     model = METHODS[method].build(net, Facts(21, [[3], [4]], 1)).model
     groups = [
-        group | {"top": group["lr"]} for group in parameter_groups(model, Plan(shared_rate=1e-2, vector_rate=1e-2))
+        group | {"top": group["lr"]}
+        for group in parameter_groups(model, TrainingPlan(shared_rate=1e-2, vector_rate=1e-2))
     ]
     collator = Collator(2)
 

@@ -21,7 +21,7 @@ from lime_edge.contract.routing import Routing
 from lime_edge.evaluation.examples import read_rows
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.learn_skill import Recipe, prepare
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from tests.support.paths import DOCS
 from tests.support.tiny_training import backbone as tiny_backbone
 from tests.support.tiny_training import ids, logits, randomise, save, scratch, tasks, tokenizer, wrapped, write_rows
@@ -197,7 +197,7 @@ def test_the_first_skill_keeps_its_bits_while_the_adapter_is_frozen(frozen: bool
     if not frozen:
         isolation.thaw(model)
     some = read_rows(tasks() / "skill" / "train.jsonl")
-    plan = Plan(steps=2, batch=2, vector_rate=1e-2, shared_rate=1e-2)  # the rate of the first step is 0
+    plan = TrainingPlan(steps=2, batch=2, vector_rate=1e-2, shared_rate=1e-2)  # the rate of the first step is 0
     changes = list(isolation.sequence(model, tokens, [some] * 5, some[:2], [plan] * 5))
     assert [change["skills"] for change in changes] == [1, 2, 5]
     assert all(change["same_bits"] for change in changes) == frozen

@@ -25,7 +25,7 @@ from lime_edge.method.config import LimeConfig
 from lime_edge.reports import doctor
 from lime_edge.runtime import Runtime
 from lime_edge.training.learn_skill import SKILL_PLAN, Recipe
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from tests.support.cli_models import TRAIN, backbone, data, exported, facts, learned, lime, trained, write_rows
 from tests.support.paths import ROOT
 from tests.tools import cli_docs
@@ -83,8 +83,8 @@ def test_version() -> None:
 
 def test_defaults_are_the_librarys() -> None:
     here = train.make_context("train", ["data", "-m", "model", "-o", "output"]).params
-    plan, routing, config = Plan(), Routing(), LimeConfig()
-    for field in dataclasses.fields(Plan):
+    plan, routing, config = TrainingPlan(), Routing(), LimeConfig()
+    for field in dataclasses.fields(TrainingPlan):
         if field.name in here:
             assert here[field.name] == getattr(plan, field.name), field.name
     assert [here[name] for name in ("experts", "mode", "window")] == [routing.experts, routing.mode, routing.window]

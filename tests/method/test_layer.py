@@ -18,10 +18,11 @@ from lime_edge.contract.routing import Mode, Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError
 from lime_edge.method.config import LimeConfig
-from lime_edge.method.forward_state import Context
+from lime_edge.method.forward_state import ForwardState
 from lime_edge.method.layer import LimeLayer
+from lime_edge.method.registry import VARIANTS
 from lime_edge.method.routing import select
-from lime_edge.method.variants import BASES, LimeLora
+from lime_edge.method.variants import LimeLora
 from lime_edge.training.checkpoint import tuner
 from tests import reference
 from tests.method.test_routing import MODES, clear
@@ -42,7 +43,7 @@ DEFINITIONS = {
 
 def make(
     routing: Routing, seed: int, rank_gate: bool, bias: bool, shared: bool, base: str = "lora", under: str = "linear"
-) -> tuple[LimeLayer, Context]:
+) -> tuple[LimeLayer, ForwardState]:
     """A layer of odd sizes in which nothing is zero."""
     rng = np.random.default_rng(seed)
     inputs, outputs, rank = 3 + 2 * int(rng.integers(4)), 9 + 2 * int(rng.integers(4)), 1 + 2 * int(rng.integers(3))
@@ -50,13 +51,13 @@ def make(
     kinds = KINDS if rank_gate else KINDS[:3]
     rank = max(rank, routing.experts) if base == "slicefine" else rank
     config = LimeConfig(base=base, r=rank, alpha=1.5 * rank, routing=routing, kinds=kinds, shared_vector=shared)
-    context = Context()
+    context = ForwardState()
     modules: dict[str, Callable[[], nn.Module]] = {
         "linear": lambda: nn.Linear(inputs, outputs, bias=bias),
         "conv1d": lambda: Conv1D(outputs, inputs),  # type: ignore[no-untyped-call]
         "embedding": lambda: nn.Embedding(inputs, outputs),
     }
-    layer = BASES[base](modules[under](), "a", config, context)
+    layer: LimeLayer = VARIANTS[base](modules[under](), "a", config, context)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(torch.randn(parameter.shape) * 0.7)

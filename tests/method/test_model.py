@@ -18,7 +18,7 @@ from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.method.layer import LimeLayer
 from lime_edge.training import checkpoint
 from lime_edge.training.checkpoint import tuner
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.trainer import parameter_groups
 from tests.support.tiny_training import EXPERTS, backbone, backbone_dir, ids, logits, randomise, save, wrapped
 
@@ -221,7 +221,7 @@ def test_training_leaves_the_backbone_alone() -> None:
     model = get_peft_model(plain, LimeConfig(routing=EXPERTS, r=4)).train()
     free = {name for name, p in model.named_parameters() if p.requires_grad}
     assert free == {name for name, _ in model.named_parameters() if "lime_" in name}
-    optimizer = torch.optim.AdamW(parameter_groups(model, Plan(weight_decay=0.5)))
+    optimizer = torch.optim.AdamW(parameter_groups(model, TrainingPlan(weight_decay=0.5)))
     start = checkpoint.adapter_digest(model)
     for _ in range(2):
         model(input_ids=TOKENS, labels=TOKENS).loss.backward()
@@ -235,7 +235,7 @@ def test_training_leaves_the_backbone_alone() -> None:
 def test_parameter_groups() -> None:
     model = wrapped(kinds=KINDS, shared_vector=True)
     names = {id(p): name for name, p in model.named_parameters()}
-    vectors, others = parameter_groups(model, Plan(vector_rate=0.5, shared_rate=0.25, weight_decay=0.125))
+    vectors, others = parameter_groups(model, TrainingPlan(vector_rate=0.5, shared_rate=0.25, weight_decay=0.125))
     assert (vectors["lr"], vectors["weight_decay"]) == (0.5, 0.0)
     assert (others["lr"], others["weight_decay"]) == (0.25, 0.125)
     kinds = [{names[id(p)].split(".")[-2] for p in group["params"]} for group in (vectors, others)]
@@ -245,8 +245,8 @@ def test_parameter_groups() -> None:
     assert len(others["params"]) == 8 * 2
     for layer in tuner(model).layers().values():
         layer.freeze_shared()
-    assert [len(group["params"]) for group in parameter_groups(model, Plan())] == [8 * 6]
-    scaled = parameter_groups(model, Plan(vector_rate=0.5, vector_scales={"gain": 4.0, "shift": 0.5}))
+    assert [len(group["params"]) for group in parameter_groups(model, TrainingPlan())] == [8 * 6]
+    scaled = parameter_groups(model, TrainingPlan(vector_rate=0.5, vector_scales={"gain": 4.0, "shift": 0.5}))
     rates = {names[id(p)].split(".")[-2]: group["lr"] for group in scaled for p in group["params"]}
     assert rates == {f"lime_{kind}": 0.5 for kind in ("expert", "rank", "shared", "gate")} | {
         "lime_gain": 2.0,

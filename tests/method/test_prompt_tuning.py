@@ -24,14 +24,14 @@ from lime_edge.method.prompt_tuning import LimePrompt
 from lime_edge.runtime.decoding.generation_options import Options
 from lime_edge.runtime.decoding.loop import Request, open_answers
 from lime_edge.runtime.genai import write_adapter
-from lime_edge.runtime.skills.registry import Applied
+from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Tokens
 from lime_edge.training import checkpoint
 from lime_edge.training.checkpoint import tuner
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.general_skill import general_skill
 from lime_edge.training.learn_skill import Recipe, learn
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.predictor import Predictor, Prompt
 from tests import reference
 from tests.method.test_routing import MODES
@@ -40,7 +40,7 @@ from tests.support.tiny_training import backbone, backbone_dir, ids, logits, sav
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
-PLAN = Plan(steps=3, batch=4)
+PLAN = TrainingPlan(steps=3, batch=4)
 TOKENS = ids(2, 9)
 
 
@@ -149,7 +149,7 @@ def test_prefixes_in_one_batch_with_the_base(prefixed: Path) -> None:
         open_answers(
             runtime._graph,
             runtime._text,
-            [Request(Tokens(np.array([300, 5]), 1), Applied(), Options.settle({"max_new_tokens": 2}, {}))],
+            [Request(Tokens(np.array([300, 5]), 1), AppliedSkill(), Options.settle({"max_new_tokens": 2}, {}))],
         )
 
 

@@ -18,7 +18,7 @@ from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.method.config import ATTENTION, LimeConfig
-from lime_edge.method.variants import BASES
+from lime_edge.method.registry import VARIANTS
 from lime_edge.runtime.decoding.kv_cache import Cache
 from lime_edge.runtime.decoding.loop import skill_rows, with_prefix
 from lime_edge.runtime.text.prompts import Tokens
@@ -26,7 +26,7 @@ from lime_edge.training import checkpoint
 from lime_edge.training.checkpoint import tuner
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn, prepare
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.train_adapter import train
 from lime_edge.training.trainer import parameter_groups
 from tests import reference
@@ -39,9 +39,9 @@ from tests.support.tiny_training import EXPERTS, backbone, backbone_dir, ids, lo
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
-ALL = list(BASES)
-LINEAR = [base for base in BASES if base != "prompt"]
-PLAN = Plan(steps=3, batch=4, vector_rate=0.1, shared_rate=1e-2)
+ALL = list(VARIANTS)
+LINEAR = [base for base in VARIANTS if base != "prompt"]
+PLAN = TrainingPlan(steps=3, batch=4, vector_rate=0.1, shared_rate=1e-2)
 TOKENS = ids(2, 9)
 
 
@@ -99,8 +99,8 @@ def test_the_digest_covers_every_shared_parameter(base: str) -> None:
 def test_what_is_trained_and_what_is_not(base: str) -> None:
     model = wrapped(base=base).train()
     fixed = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
-    assert {name.split(".")[-2] for name in fixed if "lime_" in name} == set(BASES[base].fixed_names)
-    optimizer = torch.optim.AdamW(parameter_groups(model, Plan(weight_decay=0.5)))
+    assert {name.split(".")[-2] for name in fixed if "lime_" in name} == set(VARIANTS[base].fixed_names)
+    optimizer = torch.optim.AdamW(parameter_groups(model, TrainingPlan(weight_decay=0.5)))
     model(input_ids=TOKENS, labels=TOKENS).loss.backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and not bool(p.grad.any())]
     assert not without
@@ -109,7 +109,7 @@ def test_what_is_trained_and_what_is_not(base: str) -> None:
     model.add_adapter("other", LimeConfig(base=base, r=4, routing=EXPERTS))
     model.set_adapter("default")  # PEFT frees everything of the adapter that it activates
     free = {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad}
-    assert not free & set(BASES[base].fixed_names)
+    assert not free & set(VARIANTS[base].fixed_names)
 
 
 @pytest.mark.parametrize("base", ALL)
@@ -119,7 +119,7 @@ def test_few_bits_of_the_backbone_free_nothing(base: str) -> None:
     model = checkpoint.wrap(backbone(dtype=torch.bfloat16), config)
     held = {n: p for n, p in model.named_parameters() if "lime_" in n}
     assert {p.dtype for p in held.values()} == {torch.float32}
-    assert {n.split(".")[-2] for n, p in held.items() if not p.requires_grad} == set(BASES[base].fixed_names)
+    assert {n.split(".")[-2] for n, p in held.items() if not p.requires_grad} == set(VARIANTS[base].fixed_names)
 
 
 @pytest.mark.parametrize("base", LINEAR)
@@ -229,7 +229,7 @@ def test_an_embedding_is_adapted_and_its_tied_twin_left_alone(tied: bool, tmp_pa
     model = checkpoint.wrap(plain, config)
     randomise(model, 3)
     model.train()
-    optimizer = torch.optim.AdamW(parameter_groups(model, Plan(weight_decay=0.5)))
+    optimizer = torch.optim.AdamW(parameter_groups(model, TrainingPlan(weight_decay=0.5)))
     model(input_ids=TOKENS, labels=TOKENS).loss.backward()
     optimizer.step()
     head = model.get_base_model().lm_head
@@ -294,7 +294,7 @@ def test_the_base_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "vera_of_the_page.py").write_text(code, "utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(BASES, "vera", None)  # taken back after the test
+    monkeypatch.setitem(VARIANTS, "vera", None)  # taken back after the test
     page_base = importlib.import_module("vera_of_the_page").LimeVera
     model = wrapped(base="vera", kinds=KINDS)
     layer = next(iter(tuner(model).layers().values()))

@@ -13,7 +13,7 @@ from lime_edge.errors import SkillFormatError
 from lime_edge.skills import vector_codec
 from lime_edge.skills.package import read_skill, write_skill
 from lime_edge.skills.safetensors_file import Container, pack, unpack
-from lime_edge.skills.vector_codec import dequantise, in_batches, restore, store
+from lime_edge.skills.vector_codec import decode_vectors, dequantise, encode_vectors, in_batches
 from tests.support.malformed import MALFORMED, Case, framed, manifest, sound
 from tests.support.malformed import vectors as some_vectors
 
@@ -134,8 +134,8 @@ def test_vectors_restored_together_are_those_restored_alone(
         for module, width in widths.items()
         for kind in ("expert", "gain")
     }
-    stored = store(made, dtype)
-    found = restore(stored)
+    stored = encode_vectors(made, dtype)
+    found = decode_vectors(stored)
     assert found.sound
     assert found.values.keys() == made.keys()
     assert len(in_batches(stored)) == {1: 10, 128: 8, 2**18: 6}[together]
@@ -151,10 +151,10 @@ def test_vectors_restored_together_are_those_restored_alone(
 def test_numbers_that_break_a_rule_are_seen_in_any_batch(monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
     monkeypatch.setattr(vector_codec, "_TOGETHER", 80)  # two tensors in a batch
     for dtype, kept in (("i8", ".scale"), ("f16", "")):
-        stored = store({f"gain.m{number}": np.ones((2, 20), np.float32) for number in range(5)}, dtype)
+        stored = encode_vectors({f"gain.m{number}": np.ones((2, 20), np.float32) for number in range(5)}, dtype)
         for number in range(5):
             name = f"gain.m{number}{kept}"
             broken = stored[name].copy()
             broken[1, 0] = bad
-            assert restore(stored).sound
-            assert not restore(stored | {name: broken}).sound
+            assert decode_vectors(stored).sound
+            assert not decode_vectors(stored | {name: broken}).sound

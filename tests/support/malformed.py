@@ -22,7 +22,7 @@ from lime_edge.contract.vector_kinds import Kind
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import Skill, digest_of
 from lime_edge.skills.safetensors_file import pack, unpack
-from lime_edge.skills.vector_codec import restore, store
+from lime_edge.skills.vector_codec import decode_vectors, encode_vectors
 
 Array = npt.NDArray[Any]
 Document = dict[str, Any]
@@ -91,8 +91,8 @@ def vectors(kinds: tuple[Kind, ...] = ("expert", "gain", "shift"), experts: int 
 
 def package(edit: Edit = lambda document, tensors: None, *, dtype: str = "i8", seal: bool = True) -> bytes:
     """A sound package after an edit of its manifest and stored tensors; with `seal` its digest is made again."""
-    stored = store(vectors(), dtype)
-    bounds = {kind: float(np.ceil(peak)) for kind, peak in restore(stored).peaks.items()}
+    stored = encode_vectors(vectors(), dtype)
+    bounds = {kind: float(np.ceil(peak)) for kind, peak in decode_vectors(stored).peaks.items()}
     document = manifest().sealed(bounds, "").to_dict()
     document["digest"] = digest_of(document, stored)
     edit(document, stored)
@@ -333,7 +333,7 @@ def _routing(**changes: Any) -> ModelContract:
 
 
 def _with_rank(skill: Skill) -> Skill:
-    extra = restore(store(vectors(("rank",)), "i8")).values
+    extra = decode_vectors(encode_vectors(vectors(("rank",)), "i8")).values
     bounds = skill.manifest.bounds | {"rank": 1.0}
     return replace(skill, manifest=replace(skill.manifest, bounds=bounds), tensors={**skill.tensors, **extra})
 

@@ -15,15 +15,17 @@ from lime_edge.contract.routing import Routing
 from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.training.dataset import Collator
 from lime_edge.training.export_checkpoint import export_checkpoint
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.train_adapter import train
 from tests.support.tiny_training import backbone_dir, scratch, tasks
 
 ROUTING = Routing(experts=3, window=2)
-PLAN = Plan(steps=3, batch=4, vector_rate=3e-2, shared_rate=1e-2, save_every=100)
+PLAN = TrainingPlan(steps=3, batch=4, vector_rate=3e-2, shared_rate=1e-2, save_every=100)
 
 
-def run(output: Path, plan: Plan = PLAN, resume: bool = False, valid: bool = False, **config: Any) -> dict[str, float]:
+def run(
+    output: Path, plan: TrainingPlan = PLAN, resume: bool = False, valid: bool = False, **config: Any
+) -> dict[str, float]:
     settings: dict[str, Any] = {"r": 4, "routing": ROUTING, "target_modules": list(ATTENTION), **config}
     named = [tasks() / "tasks" / task for task in ("first", "second")]
     given = [str(folder if valid else folder / "train.jsonl") for folder in named]

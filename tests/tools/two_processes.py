@@ -20,7 +20,7 @@ from lime_edge.contract.routing import Routing
 from lime_edge.method.config import LimeConfig
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training import train_adapter as training
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.trainer import fit
 from tests.support.tiny_training import randomise
 
@@ -73,7 +73,9 @@ def run(output: Path, model: Path, data: Path, checkpointing: bool = False) -> d
         r=4, routing=Routing(experts=3, window=2), jitter=0.0, balance=(0.5, 0.2), balance_every=2, shared_vector=True
     )
     rates: dict[str, Any] = {"vector_rate": 1e-3, "shared_rate": 1e-3}
-    plan = Plan(STEPS, minutes=60, batch=4, gradient_checkpointing=checkpointing, **rates)  # a limit is agreed on
+    plan = TrainingPlan(
+        STEPS, minutes=60, batch=4, gradient_checkpointing=checkpointing, **rates
+    )  # a limit is agreed on
     with _watched(output.with_suffix(".safetensors")):
         return training.train([str(data)], str(model), output, config, plan)
 

@@ -22,7 +22,7 @@ from lime_edge.training import checkpoint
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.int4_backbone import OnRounded
 from lime_edge.training.learn_skill import Recipe, learn
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from tests.support.tiny_training import backbone_dir, save, scratch, tasks, wrapped
 
 
@@ -86,7 +86,7 @@ def test_the_run_sees_the_rounded_weights_and_what_follows_the_exact_ones(archit
 
 
 def learned(tmp_path: Path, name: str, rounded: Path | None) -> Skill:
-    plan = Plan(steps=4, batch=4, vector_rate=3e-2)
+    plan = TrainingPlan(steps=4, batch=4, vector_rate=3e-2)
     recipe = Recipe(name=name, metric_rows=0)
     return learn(tasks() / "skill", exported("llama")[0], tmp_path / f"{name}.lime", recipe, plan, rounded=rounded)[0]
 

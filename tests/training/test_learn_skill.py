@@ -20,7 +20,7 @@ from lime_edge.training import backbone, checkpoint
 from lime_edge.training import learn_skill as learning
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn, prepare
-from lime_edge.training.plan import OPTIMIZERS, Plan
+from lime_edge.training.plan import OPTIMIZERS, TrainingPlan
 from lime_edge.training.predictor import Predictor
 from tests.support.tiny_training import backbone_dir, tasks, write_rows
 from tests.support.train_case import PLAN, dies_after, exported, run, trained
@@ -32,7 +32,7 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, "training_dtype", lambda: torch.float32)
 
 
-def learned(folder: Path, plan: Plan = PLAN, **recipe: Any) -> Skill:
+def learned(folder: Path, plan: TrainingPlan = PLAN, **recipe: Any) -> Skill:
     name = recipe.setdefault("name", "lime")
     return learn(tasks() / "skill", trained()[0], folder / f"{name}.lime", Recipe(**recipe), plan)[0]
 

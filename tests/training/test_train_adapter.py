@@ -18,7 +18,7 @@ from lime_edge.method.config import LimeConfig
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training import train_adapter as training
 from lime_edge.training.general_skill import general_skill
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.train_adapter import train
 from tests.support.tiny_training import backbone_dir, save, wrapped, write_rows
 from tests.support.train_case import PLAN, ROUTING, dies_after, exported, run, trained
@@ -133,7 +133,7 @@ def test_every_fault_of_a_plan_is_listed() -> None:
         "optimizer": "sgd",
     }
     with pytest.raises(ConfigError) as caught:
-        Plan(**wrong)
+        TrainingPlan(**wrong)
     assert list(dict.fromkeys(fault.split()[0] for fault in caught.value.faults)) == list(wrong)
     assert "vector_scales has 'gian'; expected expert, gain, shift, rank, shared, gate" in caught.value.faults
 

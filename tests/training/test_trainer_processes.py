@@ -21,7 +21,7 @@ from lime_edge.errors import ConfigError
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
 from lime_edge.training.learn_skill import Recipe, learn
-from lime_edge.training.plan import Plan
+from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.train_adapter import train
 from tests.support.paths import ROOT
 from tests.support.tiny_training import backbone_dir, save, scratch, tasks, wrapped, write_rows
@@ -83,10 +83,10 @@ def test_rows_that_processes_cannot_share_and_skills_of_two_are_refused(
     save(wrapped(), tmp_path / "checkpoint")
     monkeypatch.setattr(distributed, "launched", lambda: 3)
     with pytest.raises(ConfigError, match="3 processes were launched; a skill is learned by one"):
-        learn(tasks() / "skill", tmp_path / "checkpoint", tmp_path / "a.lime", Recipe("a"), Plan())
+        learn(tasks() / "skill", tmp_path / "checkpoint", tmp_path / "a.lime", Recipe("a"), TrainingPlan())
     monkeypatch.setattr(distributed, "join", lambda: None)
     with pytest.raises(ConfigError, match="4 rows a step are not shared by 3 processes; choose a multiple of 3"):
-        train([str(data())], str(backbone_dir()), tmp_path / "out", LimeConfig(), Plan(batch=4))
+        train([str(data())], str(backbone_dir()), tmp_path / "out", LimeConfig(), TrainingPlan(batch=4))
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:

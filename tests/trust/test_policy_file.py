@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lime_edge.errors import PolicyError
-from lime_edge.trust.policy_file import POLICY_LIMIT, read_terms
+from lime_edge.trust.policy_file import POLICY_LIMIT, read_policy_document
 from tests.support.signatures import Pair, key_table, pair, policy, publisher
 
 ACME = pair("acme")
@@ -62,7 +62,7 @@ def test_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_text(text, "utf-8")
     with pytest.raises(PolicyError) as caught:
-        read_terms(path)
+        read_policy_document(path)
     assert says in str(caught.value)
 
 
@@ -72,7 +72,7 @@ def test_every_fault_at_once(tmp_path: Path) -> None:
         policy(HOLDS, "[minimum]\nlegal = 1\n[revoked]\nkeys = [2]\n", head="expires = 3\nmore = 4"), "utf-8"
     )
     with pytest.raises(PolicyError) as caught:
-        read_terms(path)
+        read_policy_document(path)
     assert len(caught.value.faults) == 4
 
 
@@ -95,7 +95,7 @@ def test_files_that_are_no_policy(name: str, tmp_path: Path) -> None:
     make, says = FILES[name]
     make(tmp_path / "policy.toml")
     with pytest.raises(PolicyError, match=says):
-        read_terms(tmp_path / "policy.toml")
+        read_policy_document(tmp_path / "policy.toml")
 
 
 def test_what_is_read(tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_what_is_read(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     tables = key_table(ACME, until="2030-06-30") + f'[[publishers.keys]]\nfile = "{public.name}"\n'
     path.write_text(policy(publisher("acme", ["legal", "a*"], tables), '[minimum]\nlegal = "1.2.0"'), "utf-8")
-    terms = read_terms(path)
+    terms = read_policy_document(path)
     assert (terms.require_signatures, dict(terms.minimum)) == (True, {"legal": "1.2.0"})
     (found,) = terms.publishers
     assert [key.id for key, _ in found.keys] == [ACME.id, other.id]
     assert found.keys[0][1].end == datetime(2030, 7, 1, tzinfo=UTC)  # the day counts to its end
     private.unlink()  # of no use to who verifies
-    assert read_terms(path) == terms
+    assert read_policy_document(path) == terms

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.common.strict_json import show
 from lime_edge.errors import FetchError, LimeError
 from lime_edge.skills.package import FILE_LIMIT
 from lime_edge.store.references import url_fault
 
-from .resume import Partial
+from .resume import ResumableDownload
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -82,7 +82,7 @@ def session() -> Session:
 
     Proxies, certificates and ~/.netrc are as requests has them.
     """
-    with need("hub"):
+    with require_extra("hub"):
         import requests
     made = requests.Session()
     made.headers.update({"Accept-Encoding": "identity", "User-Agent": "lime-edge"})
@@ -91,7 +91,7 @@ def session() -> Session:
     return made
 
 
-def download(url: str, partial: Partial, limits: Limits = USUAL, progress: Progress | None = None) -> bytes:
+def download(url: str, partial: ResumableDownload, limits: Limits = USUAL, progress: Progress | None = None) -> bytes:
     """The bytes at `url`; what `partial` holds is not asked for again.
 
     Raises:
@@ -212,7 +212,7 @@ def _plain(error: Exception) -> str:
 
 
 def _continue(
-    client: Session, url: str, partial: Partial, limits: Limits, pace: Pace, progress: Progress | None
+    client: Session, url: str, partial: ResumableDownload, limits: Limits, pace: Pace, progress: Progress | None
 ) -> None:
     """One request for what is missing; the file is complete when it returns."""
     tag = partial.tag
@@ -239,7 +239,7 @@ def _continue(
             raise CutError(f"{partial.size} bytes of {total} came")
 
 
-def _begin(head: Response, partial: Partial, limits: Limits) -> int | None:
+def _begin(head: Response, partial: ResumableDownload, limits: Limits) -> int | None:
     """Make `partial` ready for the body of a response; the size of the whole file where it is known."""
     if head.status_code == 206:
         found = _RANGE.fullmatch(head.headers.get("Content-Range", ""))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.errors import FetchError, LimeError
 from lime_edge.skills.package import FILE_LIMIT, read_package
 from lime_edge.store.references import Reference
@@ -25,7 +25,7 @@ def fetch_hub(reference: Reference, suffix: str, signature_limit: int) -> tuple[
     Raises:
         FetchError: Not there, too large, or the Hub cannot be reached.
     """
-    with need("hub"):
+    with require_extra("hub"):
         from huggingface_hub.errors import EntryNotFoundError
     with _calling(reference, "fetched"):
         path, commit = _download(reference, reference.file, reference.revision, FILE_LIMIT)
@@ -45,7 +45,7 @@ def push_hub(reference: Reference, data: bytes, signature: bytes | None, suffix:
     Raises:
         FetchError: The Hub refuses it or cannot be reached.
     """
-    with need("hub"):
+    with require_extra("hub"):
         from huggingface_hub import CommitOperationAdd, HfApi
     files = {reference.file: data}
     if signature is not None:
@@ -73,7 +73,7 @@ def _download(reference: Reference, file: str, revision: str, limit: int) -> tup
 
 @contextmanager
 def _calling(reference: Reference, done: str) -> Iterator[None]:
-    with need("hub"):
+    with require_extra("hub"):
         from huggingface_hub.errors import EntryNotFoundError
     try:
         yield

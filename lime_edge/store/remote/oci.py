@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lime_edge.common.extras import need
+from lime_edge.common.extras import require_extra
 from lime_edge.common.strict_json import load_json, record, show, text, whole
 from lime_edge.contract.names import SIGNATURE_SUFFIX, SKILL_SUFFIX
 from lime_edge.errors import FetchError, LimeError
@@ -85,7 +85,7 @@ def push_oci(reference: Reference, data: bytes, signature: bytes | None, title: 
 
 
 def _open(reference: Reference, limits: Limits) -> tuple[Any, Any]:
-    with need("hub"):
+    with require_extra("hub"):
         import oras.container
         import oras.provider
     local = is_local(urlsplit(f"//{reference.host}").hostname)
@@ -152,7 +152,7 @@ def _found(status: int, what: object) -> None:
 
 
 def _upload(registry: Any, container: Any, path: Path, data: bytes, kind: str) -> dict[str, Any]:
-    with need("hub"):
+    with require_extra("hub"):
         import oras.oci
     path.write_bytes(data)
     layer: dict[str, Any] = oras.oci.NewLayer(str(path), media_type=kind)

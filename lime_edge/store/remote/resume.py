@@ -23,7 +23,7 @@ _PAUSE = 0.1  # seconds between looks at a lock
 
 
 @dataclass(frozen=True)
-class Partial:
+class ResumableDownload:
     """The bytes of one file so far, and the tag that says of which state of the file they are."""
 
     stem: Path
@@ -60,7 +60,7 @@ class Partial:
             self.stem.with_suffix(suffix).unlink(missing_ok=True)
 
 
-class Partials:
+class ResumableDownloads:
     """The unfinished downloads of a store.
 
     Args:
@@ -72,14 +72,14 @@ class Partials:
         self._folder, self._locked = folder, locked
 
     @contextmanager
-    def hold(self, url: str) -> Iterator[Partial]:
+    def hold(self, url: str) -> Iterator[ResumableDownload]:
         """What there is of `url`, for one process at a time; others wait."""
         stem = self._folder / hashlib.sha256(url.encode()).hexdigest()
         lock = FileLock(stem.with_suffix(_LOCK), timeout=0)
         while not self._take(lock):
             time.sleep(_PAUSE)
         try:
-            yield Partial(stem)
+            yield ResumableDownload(stem)
         finally:
             lock.release()
 

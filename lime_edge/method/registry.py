@@ -1,0 +1,22 @@
+"""The variants of LiME by name. A leaf: variants register here, and the configuration looks them up here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+V = TypeVar("V", bound=type[Any])
+
+#: Subclasses of `LimeLayer` by the name that a configuration and ``lime-edge train --base`` use. Typed as Any because
+#: naming the class here would import the layer, which imports the configuration, which imports this.
+VARIANTS: dict[str, type[Any]] = {}
+
+
+def register_variant(name: str) -> Callable[[V], V]:
+    """A class decorator that adds a variant under `name`."""
+
+    def add(variant: V) -> V:
+        VARIANTS[name] = variant
+        return variant
+
+    return add
