@@ -1,13 +1,15 @@
-"""Exports a trained adapter with its backbone to a model directory that needs no torch.
+"""Exports a checkpoint to a model directory: the frozen backbone and the shared adapter as one ONNX graph.
 
-Needs the extra ``export``; importing this package loads onnx_ir, but neither torch nor the builder.
+Imported as `lime_edge.exporters`; needs the extra `export`. Importing it loads onnx_ir, but neither torch nor the
+model builder.
 """
 
-from .adapter_weights import AdaptedModule, AdapterWeights
+from lime_edge.exporters.weights.adapter_weights import AdaptedModule, AdapterWeights
+from lime_edge.exporters.weights.int4_weights import rounded_weights
+from lime_edge.exporters.weights.projections import PACKED, Place, module_place
+
 from .export import export
 from .genai_builder import PRECISIONS, Precision
-from .int4_weights import rounded_weights
-from .projections import PACKED, Place, module_place
 
 __all__ = [
     "PACKED",

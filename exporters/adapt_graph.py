@@ -18,9 +18,8 @@ from lime_edge.exporters.passes.declare_inputs import DeclareInputs
 from lime_edge.exporters.passes.insert_operators import InsertOperators, Target
 from lime_edge.exporters.passes.insert_prefix import InsertPrefix
 from lime_edge.exporters.passes.split_and_join import JoinSeparate, SplitPacked
-
-from .adapter_weights import AdapterWeights
-from .projections import Placement, find_projections, module_place, place_modules
+from lime_edge.exporters.weights.adapter_weights import AdapterWeights
+from lime_edge.exporters.weights.projections import Placement, find_projections, module_place, place_modules
 
 
 def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) -> ModuleTable:

@@ -12,10 +12,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from lime_edge.contract.names import TOKENIZER_FILE
+from lime_edge.exporters.weights.adapter_weights import AdaptedModule
+from lime_edge.exporters.weights.projections import module_place, placeless
 
-from .adapter_weights import AdaptedModule
 from .genai_builder import builds
-from .projections import module_place, placeless
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -17,9 +17,9 @@ import onnx_ir as ir
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.names import GRAPH_FILE, MODEL_JSON, WEIGHTS_FILE
 from lime_edge.errors import ExportError
+from lime_edge.exporters.weights.adapter_weights import AdapterWeights
 
 from .adapt_graph import adapt_graph
-from .adapter_weights import AdapterWeights
 from .backbone_checks import backbone_faults
 from .genai_builder import PRECISIONS, Precision, build_backbone
 from .genai_config import place_operators

@@ -1,4 +1,7 @@
-"""Run an exported model and its skills: onnxruntime, numpy, tokenizers, safetensors and jinja2 only."""
+"""Runs an exported model and its skills, with ONNX Runtime and without torch.
+
+Imported as `lime_edge.runtime`. It does not know training, the store or the command line.
+"""
 
 from lime_edge.runtime.decoding.stream import Stream
 from lime_edge.runtime.native.operators import Operators

@@ -1,0 +1,1 @@
+"""The operators of the domain ai.lime, written as ONNX functions of standard operators."""

@@ -14,8 +14,8 @@ from lime_edge.contract.module_table import ALIGNMENT, ModuleTable
 from lime_edge.contract.names import BANK, DOMAIN, PAST_EVIDENCE, SKILL_IDS
 from lime_edge.contract.routing import Routing
 from lime_edge.errors import ExportError
-from lime_edge.exporters.adapter_weights import AdaptedModule
 from lime_edge.exporters.operators.lime_linear import MINIMUM_OPSET, Operator
+from lime_edge.exporters.weights.adapter_weights import AdaptedModule
 
 from .graph_edits import consumer, initializer, producer, take_over
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from lime_edge.exporters.projections import Placement
+from lime_edge.exporters.weights.projections import Placement
 
 from .graph_edits import concat_node, consumer, producer, split_node, take_over
 

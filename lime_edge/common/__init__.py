@@ -1,0 +1,1 @@
+"""Helpers that know nothing of LiME: strict JSON, files, paths, digests, versions, number formats."""

@@ -1,4 +1,4 @@
-"""The LiME method in torch: the layer, its variants, routing, modulation, and their registration with PEFT.
+"""The LiME method in torch: configuration, layer, variants, routing, modulation; registered with PEFT.
 
 Importing this room loads torch and PEFT and makes ``peft.get_peft_model(model, LimeConfig())`` work. It does not know
 files, skills or training loops. Maths: LiME (arXiv 2604.02338).
@@ -12,11 +12,11 @@ with require_extra("train"):
     from peft import PeftType
     from peft.utils import register_peft_method
 
-    from . import prompt_tuning, variants  # noqa: F401  # each registers its variants
+    from . import prompt_tuning, variants
     from .config import LimeConfig
     from .model import LimeModel
 
-__all__ = ["LimeConfig", "LimeModel"]
+__all__ = ["LimeConfig", "LimeModel", "prompt_tuning", "variants"]  # importing the last two registers the variants
 
 
 def _register_with_peft() -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lime_edge.common.formatting import share, short
 from lime_edge.evaluation.examples import Row, data_digest
-from lime_edge.reports.tables import Table
+
+from .tables import Table
 
 if TYPE_CHECKING:
     from lime_edge.runtime import Runtime

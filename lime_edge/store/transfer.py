@@ -15,10 +15,10 @@ from lime_edge.contract.names import SIGNATURE_SUFFIX
 from lime_edge.errors import ConfigError, FetchError, LimeError
 from lime_edge.skills.package import decode_skill, read_package
 from lime_edge.store.remote.https import USUAL, Limits, Progress, download, fetch_small
+from lime_edge.store.remote.references import Reference, parse
 from lime_edge.trust.signature_file import SIGNATURE_LIMIT, read_signature, signature_path
 
 from .lookup import find_installed
-from .references import Reference, parse
 from .store import Installed, Store, TrustCheck
 
 Files = tuple[bytes, bytes | None]  # a package and its signature

@@ -14,9 +14,9 @@ from lime_edge.common.extras import require_extra
 from lime_edge.common.files import read_bounded, write_file
 from lime_edge.errors import PolicyError, SkillError, SkillTrustError
 from lime_edge.skills.package import decode_skill, read_package
-from lime_edge.trust.signature_file import signature_path
 
 from .keys import KEY_LIMIT, PublicKey
+from .signature_file import signature_path
 from .sigstore_bundle import Bundle
 
 

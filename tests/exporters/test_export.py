@@ -27,7 +27,7 @@ from lime_edge.contract.routing import Routing
 from lime_edge.exporters import AdaptedModule, AdapterWeights, Precision, export
 from lime_edge.exporters.adapt_graph import adapt_graph
 from lime_edge.exporters.genai_builder import build_backbone
-from lime_edge.exporters.projections import module_place
+from lime_edge.exporters.weights.projections import module_place
 from lime_edge.runtime.native import operators
 from tests import reference
 from tests.support.operator_case import clear_of_limits

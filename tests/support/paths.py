@@ -6,6 +6,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-GOLDEN = ROOT / "tests" / "golden"
+GOLDEN = ROOT / "tests" / "skills" / "golden"
 EXAMPLES = ROOT / "examples"
-CUDA_ON_HOST = ROOT / "tests" / "cuda_on_host"
+CUDA_ON_HOST = ROOT / "tests" / "runtime" / "native" / "cuda_on_host"

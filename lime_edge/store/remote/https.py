@@ -22,8 +22,8 @@ from lime_edge.common.extras import require_extra
 from lime_edge.common.strict_json import show
 from lime_edge.errors import FetchError, LimeError
 from lime_edge.skills.package import FILE_LIMIT
-from lime_edge.store.references import url_fault
 
+from .references import url_fault
 from .resume import ResumableDownload
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from pathlib import Path
 from lime_edge.common.extras import require_extra
 from lime_edge.errors import FetchError, LimeError
 from lime_edge.skills.package import FILE_LIMIT, read_package
-from lime_edge.store.references import Reference
+
+from .references import Reference
 
 
 def fetch_hub(reference: Reference, suffix: str, signature_limit: int) -> tuple[bytes, bytes | None]:

@@ -19,9 +19,9 @@ from lime_edge.common.extras import require_extra
 from lime_edge.common.strict_json import load_json, record, show, text, whole
 from lime_edge.contract.names import SIGNATURE_SUFFIX, SKILL_SUFFIX
 from lime_edge.errors import FetchError, LimeError
-from lime_edge.store.references import Reference, is_local
 
 from .https import CutError, Limits, Pace, Progress, arriving, bounded_body, session
+from .references import Reference, is_local
 
 ARTIFACT = "application/vnd.lime-edge.skill.v1"
 SKILL = "application/vnd.lime-edge.skill.v1.safetensors"

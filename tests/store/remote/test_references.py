@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lime_edge.common.semver import precedence
 from lime_edge.errors import ConfigError
-from lime_edge.store.references import parse
+from lime_edge.store.remote.references import parse
 
 PIN = "#sha256=" + "0123456789abcdef" * 4
 COMMIT = "0123456789" * 4

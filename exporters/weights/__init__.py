@@ -1,0 +1,1 @@
+"""The weights of a checkpoint as arrays, and where a decoder graph multiplies by them."""

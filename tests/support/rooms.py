@@ -1,0 +1,182 @@
+"""The rooms of the product and what each may import: one table.
+
+Enforced by tests/product/test_packaging.py, drawn in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+HOMES = {
+    "lime_edge": ROOT / "lime_edge",
+    "lime_edge.exporters": ROOT / "exporters",
+    "lime_edge.runtime": ROOT / "runtime",
+}
+
+#: Room -> rooms that its modules may import, besides `errors`, which all may. A room is a folder below lime_edge (or
+#: exporters, runtime), or a single file; a module belongs to the longest name that fits.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "common": (),
+    "contract": ("common",),
+    "skills": ("contract", "common"),
+    "trust": ("skills", "contract", "common"),
+    "store.remote": ("skills", "contract", "common"),
+    "store": ("store.remote", "trust", "skills", "contract", "common"),
+    "runtime.types": ("trust", "skills"),
+    "runtime.memory": (),
+    "runtime.native": ("contract",),
+    "runtime.model": ("runtime.native", "runtime.memory", "contract"),
+    "runtime.text": ("runtime.types", "contract"),
+    "runtime.skills": ("runtime.types", "runtime.memory", "contract", "common"),
+    "runtime.decoding": ("runtime.skills", "runtime.text", "runtime.model", "runtime.types", "contract"),
+    "runtime": (
+        *("runtime.decoding", "runtime.skills", "runtime.text", "runtime.model", "runtime.native", "runtime.types"),
+        *("trust", "skills", "contract"),
+    ),
+    "exporters.operators": ("contract",),
+    "exporters.weights": ("contract",),
+    "exporters.passes": ("exporters.operators", "exporters.weights", "contract"),
+    "exporters": ("exporters.passes", "exporters.weights", "contract"),
+    "evaluation": ("runtime",),  # the runtime's type alone, which is what `measure` is given
+    "method": ("contract", "common"),
+    "training": ("method", "evaluation", "exporters", "runtime.native", "skills", "contract", "common"),
+    "reports": ("store", "trust", "skills", "evaluation", "runtime", "runtime.native", "contract", "common"),
+    "audit": ("reports", "runtime", "runtime.text", "evaluation", "trust", "skills", "contract", "common"),
+    "cli": (
+        *("audit", "reports", "training", "method", "store", "trust", "skills", "evaluation"),
+        *("runtime", "runtime.model", "contract", "common"),
+    ),
+}
+
+#: Libraries that only some rooms may import, even inside functions.
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    "torch": ("method", "training"),
+    "transformers": ("method", "training"),
+    "peft": ("method", "training"),
+    "accelerate": ("method", "training"),
+    "gguf": ("training",),
+    "onnx": ("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
+    "onnx_ir": ("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
+    "onnxscript": ("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
+    "optimum": ("exporters",),
+    "onnxruntime_genai": ("exporters",),
+    "onnxruntime": ("runtime", "runtime.decoding", "runtime.model", "runtime.native", "reports"),
+    "tokenizers": ("runtime.text", "runtime"),
+    "cryptography": ("trust",),
+    "model_signing": ("trust",),
+    "huggingface_hub": ("store", "store.remote", "training"),
+    "oras": ("store.remote",),
+    "requests": ("store.remote",),
+    "urllib3": ("store.remote",),
+    "click": ("cli",),
+}
+
+#: `__init__` files that do more than describe their room, and why.
+INITS = {
+    "lime_edge": "the five public names, resolved on first use",
+    "lime_edge.runtime": "the public names of the runtime",
+    "lime_edge.exporters": "the public names of the exporters; every module there needs onnx_ir anyway",
+    "lime_edge.method": "registers variants and the PEFT method, without which no checkpoint can be opened",
+    "lime_edge.cli": "the entry point `lime_edge.cli:main`",
+}
+
+#: Base names that stand more than once, and why.
+TWICE = {
+    "audit": "the room, its main function and its command",
+    "evaluation": "the room, and the report on its results",
+    "export": "the function and its command",
+    "model": "the contract of an exported model, the PEFT model, and the room of the opened model",
+    "operators": "the functions in the graph, and the native library",
+    "prompts": "those of a request, and those of an audit",
+    "registry": "of variants, and of loaded skills",
+    "routing": "one part of the method: its constants, its torch code and its ONNX function",
+    "runtime": "the room and its class",
+    "skills": "packages, and loaded skills",
+    "store": "the room, its class, its commands and the report on it",
+    "trust": "the room and its commands",
+}
+
+#: Product modules without a test file of their name, and where they are tested instead.
+TESTED_ELSEWHERE: dict[str, str] = {}
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the product by dotted name; the symlinks in lime_edge are not followed."""
+    found = {}
+    for package, home in HOMES.items():
+        for path in home.rglob("*.py"):
+            inside = path.relative_to(home)
+            if package == "lime_edge" and inside.parts[0] in ("exporters", "runtime"):
+                continue
+            parts = [package, *inside.with_suffix("").parts]
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(module: str, path: Path) -> Iterator[str]:
+    """Dotted names that a module imports, wherever in it: ``from .a import b`` gives a and a.b."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] + "." if node.level else ""
+            origin = (base + (node.module or "")).rstrip(".")
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def arrows() -> set[tuple[str, str]]:
+    """(importer, imported): a module of the product, or the top-level name of another distribution.
+
+    ``from lime_edge.room import name`` is an arrow to the room only where `name` is no module of it.
+    """
+    modules = sources()
+    found = set()
+    for module, path in modules.items():
+        named = set(imports(module, path))
+        for name in named:
+            if name in modules:
+                deeper = any(other.startswith(f"{name}.") and other in modules for other in named)
+                if not deeper and name != module:
+                    found.add((module, name))
+            elif not name.startswith("lime_edge"):
+                found.add((module, name.partition(".")[0]))
+    return found
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module: the longest name in `ROOMS` that fits; None for what stands above all rooms."""
+    inside = module.partition(".")[2]
+    while inside and inside not in ROOMS:
+        inside = inside.rpartition(".")[0]
+    return inside or None
+
+
+def described(room: str) -> str:
+    """The first line of what a room says of itself."""
+    module = f"lime_edge.{room}"
+    path = sources()[module]
+    return (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Every cycle that a depth-first walk closes, as the names along it."""
+    found, done = [], set()
+
+    def walk(name: str, path: list[str]) -> None:
+        if name in path:
+            found.append([*path[path.index(name) :], name])
+        elif name not in done:
+            for other in sorted(graph.get(name, ())):
+                walk(other, [*path, name])
+            done.add(name)
+
+    for name in sorted(graph):
+        walk(name, [])
+    return found
