@@ -1,6 +1,6 @@
 """lime-edge: one small on-device language model, many skills, switched in microseconds.
 
-Importing this package loads neither torch nor onnxruntime: names are resolved on first use.
+Importing this package loads neither torch nor onnxruntime: public names are resolved on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m lime_edge` is `lime-edge`."""
+"""Runs the command line: `python -m lime_edge` is the same as `lime-edge`."""
 
 from lime_edge.cli.commands import main
 

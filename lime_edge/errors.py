@@ -1,4 +1,4 @@
-"""Everything that can go wrong, in one tree; nothing else escapes from bad input.
+"""Every error that lime-edge raises on purpose, in one tree. Bad input raises nothing else.
 
 The tree::
 
@@ -7,19 +7,19 @@ The tree::
     ├── DataError           (ValueError)    a JSONL file cannot be used
     ├── ExportError         (ValueError)    a checkpoint cannot be exported
     ├── ModelError          (ValueError)    an exported model directory cannot be used
-    ├── DeviceError         (RuntimeError)  the device asked for is not there
+    ├── DeviceError         (RuntimeError)  the requested device is not available
     ├── MissingExtraError   (ImportError)   an optional dependency is not installed
-    ├── PolicyError         (ValueError)    a trust policy or a key of it cannot be used
+    ├── PolicyError         (ValueError)    a trust policy or a key in it cannot be used
     ├── StoreError          (RuntimeError)  the store of installed skills cannot be used
-    ├── FetchError          (RuntimeError)  what a reference names cannot be had, or not pushed
+    ├── FetchError          (RuntimeError)  the target of a reference cannot be fetched or pushed
     └── SkillError
-        ├── SkillFormatError    (ValueError)  the file is not a sound skill package
-        ├── SkillMismatchError  (ValueError)  sound, but made for something else
+        ├── SkillFormatError    (ValueError)  the file is not a valid skill package
+        ├── SkillMismatchError  (ValueError)  the package is valid, but made for another model
         ├── SkillProofError     (ValueError)  its golden prompts do not reproduce
         ├── SkillTrustError     (ValueError)  its signature is missing or wrong, or the trust policy refuses it
-        ├── SkillConflictError  (RuntimeError) another generation is loaded than the caller expected
-        ├── SkillVersionError   (ValueError)  it may not take the place of what is installed
-        └── UnknownSkillError   (KeyError)    no skill of that name is loaded, or installed
+        ├── SkillConflictError  (RuntimeError) the loaded generation is not the one expected
+        ├── SkillVersionError   (ValueError)  it may not replace the installed version
+        └── UnknownSkillError   (KeyError)    no skill of that name is loaded or installed
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LimeError(Exception):
 
     Args:
         message: One line that says what failed.
-        faults: Every fault found, each with what was expected and what to do.
+        faults: Every fault found, each with the expected value and what to do.
     """
 
     def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
@@ -61,35 +61,35 @@ class ModelError(LimeError, ValueError):
 
 
 class DeviceError(LimeError, RuntimeError):
-    """The execution provider asked for is not available."""
+    """The requested execution provider is not available."""
 
 
 class MissingExtraError(LimeError, ImportError):
-    """A feature needs an optional dependency; the message holds the pip command."""
+    """A feature needs an optional dependency; the message contains the pip command."""
 
 
 class PolicyError(LimeError, ValueError):
-    """A trust policy, or a key for signatures, is missing, damaged, or contradicts itself."""
+    """A trust policy or a signature key is missing, damaged or contradicts itself."""
 
 
 class StoreError(LimeError, RuntimeError):
-    """The store of installed skills is damaged, locked, or not to be written."""
+    """The store of installed skills is damaged, locked or not writable."""
 
 
 class FetchError(LimeError, RuntimeError):
-    """What a reference names cannot be fetched or pushed, or is not what was asked for."""
+    """The target of a reference cannot be fetched or pushed, or is not the requested one."""
 
 
 class SkillError(LimeError):
-    """Anything about a skill."""
+    """Root of the errors about a skill."""
 
 
 class SkillFormatError(SkillError, ValueError):
-    """The file is not a sound skill package."""
+    """The file is not a valid skill package."""
 
 
 class SkillMismatchError(SkillError, ValueError):
-    """The package is sound, but was made for another model."""
+    """The package is valid, but was made for another model."""
 
 
 class SkillProofError(SkillError, ValueError):
@@ -101,12 +101,12 @@ class SkillTrustError(SkillError, ValueError):
 
 
 class SkillConflictError(SkillError, RuntimeError):
-    """Another generation of a skill is loaded than the caller expected: somebody else changed it first."""
+    """The loaded generation of a skill is not the one the caller expected: someone else replaced it first."""
 
 
 class SkillVersionError(SkillError, ValueError):
-    """The version may not take the place of what is installed."""
+    """The version may not replace the installed one."""
 
 
 class UnknownSkillError(SkillError, KeyError):
-    """No skill of that name is loaded, or installed."""
+    """No skill of that name is loaded or installed."""

@@ -1,4 +1,4 @@
-"""TODO."""
+"""SHA-256 digests of JSON values and named tensors that do not depend on platform, key order or tensor order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one byte form of a JSON value: sorted keys, no spaces, UTF-8, no NaN."""
+    """Encode a JSON value in its canonical form: sorted keys, no spaces, UTF-8, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -23,10 +23,10 @@ def json_digest(value: Any) -> str:
 
 
 def tensor_digest(tensors: Iterable[tuple[str, npt.NDArray[Any]]], head: bytes = b"") -> str:
-    """SHA-256 (hex) of `head` and named tensors, whatever order they come in.
+    """SHA-256 (hex) of `head` and named tensors; the order of the tensors does not matter.
 
-    Each tensor contributes its canonical JSON head ``[name, dtype, shape]``, a newline and its
-    little-endian C-order bytes, in order of name.
+    Tensors are sorted by name. Each contributes ``[name, dtype, shape]`` as canonical JSON, a newline and its bytes in
+    little-endian C order.
     """
     digest = hashlib.sha256(head)
     for name, array in sorted(tensors, key=lambda item: item[0]):
@@ -36,7 +36,7 @@ def tensor_digest(tensors: Iterable[tuple[str, npt.NDArray[Any]]], head: bytes =
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=4096)  # the same for every skill of a model
+@lru_cache(maxsize=4096)  # every skill of a model has the same heads
 def tensor_head(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes, np.dtype[Any]]:
-    """What stands before a tensor's bytes in a digest, and the type whose bytes they are."""
+    """The bytes that precede a tensor in a digest, and the little-endian dtype to hash the tensor in."""
     return canonical_json([name, str(dtype), list(shape)]) + b"\n", dtype.newbyteorder("<")

@@ -1,4 +1,4 @@
-"""Optional dependencies: the error that says which pip command brings them."""
+"""Optional dependencies: a missing one raises an error that contains the pip command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lime_edge.errors import MissingExtraError
 
 @contextmanager
 def require_extra(extra: str) -> Iterator[None]:
-    """Imports inside the block belong to `extra`; a missing one becomes a MissingExtraError."""
+    """Turn an ImportError inside the block into a MissingExtraError that names the extra to install."""
     try:
         yield
     except MissingExtraError:

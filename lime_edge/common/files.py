@@ -1,8 +1,8 @@
-"""Files that are there whole or not at all, whatever dies when. Knows nothing of what they hold.
+"""Atomic, durable file writes, and bounded reads of untrusted files.
 
-A file is written beside its target, flushed to the disk and moved over it; then the folder is flushed, so that what
-a caller was told is there survives a power cut. Every call to the system goes through `os`, one by one: a test lets
-the process die at each of them.
+A file is written to a temporary file in the same folder, flushed to disk and renamed over its target. The folder is
+flushed next, so that a completed write survives a power cut. Every system call is a separate call to `os`: a test kills
+the process at each of them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-TEMPORARY = ".tmp"  # ends the names of files that are being written; they begin with a dot
+TEMPORARY = ".tmp"  # suffix of the temporary files; their names begin with a dot
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Make or replace a file: a reader sees the old one or the new one, never half.
+    """Create or replace a file atomically: a reader sees the old content or the new one, never a part.
 
     Raises:
-        OSError: It cannot be written; the old file is as it was.
+        OSError: The file cannot be written; the old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
@@ -36,7 +36,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, to stay."""
+    """Create a folder and its parents durably."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -46,14 +46,14 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush the names in a folder to the disk, where the system knows such a thing."""
+    """Flush the entries of a folder to disk, on systems that support it."""
     if sys.platform == "win32":
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # what some network drives say
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives do not support it
             raise
     finally:
         os.close(descriptor)
@@ -72,16 +72,16 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def read_bounded(path: str | os.PathLike[str], limit: int, follow: bool = True) -> bytes:
-    """The whole of a small regular file, once.
+    """Read a small regular file.
 
     Args:
         path: The file.
-        limit: Bytes it may have.
-        follow: Whether it may be a symbolic link.
+        limit: Maximum size in bytes.
+        follow: Whether the file may be a symbolic link.
 
     Raises:
-        OSError: It cannot be read.
-        ValueError: It is too large, not a regular file, or a link.
+        OSError: The file cannot be read.
+        ValueError: The file is too large, is not a regular file, or is a link and `follow` is false.
     """
     if not follow and Path(path).is_symlink():
         raise ValueError("it is a symbolic link; expected the file itself")
@@ -98,5 +98,5 @@ def read_bounded(path: str | os.PathLike[str], limit: int, follow: bool = True) 
 
 
 def reason(error: Exception) -> str:
-    """What `read_bounded` raised, in a few words."""
+    """A short reason for an error raised by `read_bounded`."""
     return str(getattr(error, "strerror", None) or error)

@@ -1,23 +1,19 @@
-"""TODO."""
+"""Text for people: safe terminal output, sizes in bytes, percentages and shortened digests."""
 
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def printable(text: str) -> str:
-    """`text` without what could drive a terminal; line breaks and tabs stay."""
+    """Replace control characters, which could control a terminal, and surrogates; keep newlines and tabs."""
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\N{REPLACEMENT CHARACTER}" for c in text
     )
 
 
 def size(count: int) -> str:
-    """Bytes for people, in powers of 1000."""
+    """A number of bytes with its unit, in powers of 1000: "1.5 MB"."""
     value, unit = float(count), "B"
     for larger in ("KB", "MB", "GB"):
         if value < 1000:
@@ -27,10 +23,10 @@ def size(count: int) -> str:
 
 
 def share(value: float) -> str:
-    """A quality from 0 to 1, as a percentage."""
+    """A value from 0 to 1 as a percentage: "98.5 %"."""
     return f"{100 * value:.1f} %"
 
 
 def short(digest: str) -> str:
-    """The first characters of a digest, enough to compare by eye."""
+    """The first 12 characters of a digest, enough to compare by eye."""
     return digest[:12]

@@ -1,4 +1,4 @@
-"""The order of versions: precedence as semver.org 2.0.0, section 11, has it. Knows nothing of skills."""
+"""Precedence of semantic versions, as defined in semver.org 2.0.0, section 11."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ Key = tuple[tuple[int, ...], bool, tuple[tuple[bool, int, str], ...]]
 
 
 def precedence(version: str) -> Key:
-    """A sort key: of two versions the larger is the newer; those that differ in build metadata alone are equal.
+    """A sort key: the newer of two versions has the larger key. Build metadata is ignored.
 
     Args:
-        version: A semantic version that `Manifest` takes.
+        version: A valid semantic version.
     """
     core, _, labels = version.partition("+")[0].partition("-")
     numbers = tuple(int(number) for number in core.split("."))
-    # A release comes after its pre-releases.
-    return numbers, not labels, tuple(_label(one) for one in labels.split(".")) if labels else ()
+    # `not labels`: a release comes after its pre-releases.
+    return numbers, not labels, tuple(_label(label) for label in labels.split(".")) if labels else ()
 
 
 def _label(text: str) -> tuple[bool, int, str]:
-    """Numbers by value, before words, which go by ASCII."""
+    """Numeric identifiers compare by value and precede alphanumeric ones, which compare in ASCII order."""
     return (False, int(text), "") if text.isdecimal() else (True, 0, text)

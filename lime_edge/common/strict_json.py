@@ -1,7 +1,7 @@
-"""What a value from an untrusted JSON document may be: small checks that name every fault.
+"""Parse and validate untrusted JSON: a strict parser, and small checks that report every fault.
 
-A check takes where a value stands and the value, and yields one line per fault: what was found and what
-was expected. Checks compose (`record`, `sequence`); they never raise. Knows nothing of skills.
+A check takes the path of a value in the document and the value. It yields one line per fault, with the value found and
+the value expected. Checks compose (`record`, `sequence`) and never raise.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from typing import Any
 
 Check = Callable[[str, Any], Iterator[str]]
 
-OPENED_LIMIT, PARTS_LIMIT = 2**16, 2**19  # of brackets and braces; of commas and colons
-_SHOWN = 40  # faults in one error; the rest are counted
+OPENED_LIMIT, PARTS_LIMIT = 2**16, 2**19  # opening brackets and braces; commas and colons
+_SHOWN = 40  # most faults listed in one error; the rest are counted
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 def show(value: Any) -> str:
-    """A bounded `repr`: escapes what a terminal must not see, and survives any depth or length."""
+    """A `repr` of bounded length, safe for a terminal and for values of any depth."""
     return _short.repr(value)
 
 
 def bounded(faults: list[str]) -> list[str]:
-    """At most a screenful of faults, and how many more there are."""
+    """The first faults, at most a screenful, and the number of the others."""
     rest = len(faults) - _SHOWN
     return faults if rest <= 0 else [*faults[:_SHOWN], f"and {rest} more faults"]
 
 
 def load_json(data: bytes | str) -> Any:
-    """Parse JSON without the parts on which readers disagree.
+    """Parse JSON, rejecting what parsers interpret differently.
 
     Raises:
-        ValueError: Not UTF-8, not JSON, a key twice in one object, NaN or Infinity, nested too deeply, too much.
+        ValueError: Not UTF-8, not JSON, a duplicate key, NaN or Infinity, nested too deeply, too many values.
     """
     text = data if isinstance(data, str) else data.decode("utf-8")
     _limit(text)
@@ -47,7 +47,7 @@ def load_json(data: bytes | str) -> Any:
 
 
 def load_json_at(text: str, start: int) -> tuple[Any, int]:
-    """Parse the one JSON value that begins at `start`, as `load_json`; also where it ends."""
+    """Parse the JSON value that begins at `start` like `load_json`; return it and the index of its end."""
     _limit(text)
     try:
         found: tuple[Any, int] = _DECODER.raw_decode(text, start)
@@ -57,11 +57,11 @@ def load_json_at(text: str, start: int) -> tuple[Any, int]:
 
 
 def _limit(text: str) -> None:
-    """Parsed JSON takes up to thirty times its text: what is too much is refused before it is parsed."""
+    """Reject a document with too many values before parsing, which takes up to thirty times the text's memory."""
     opened, parts = text.count("[") + text.count("{"), text.count(",") + text.count(":")
     if opened > OPENED_LIMIT or parts > PARTS_LIMIT:
         raise ValueError(
-            f"holds {opened} of [ and {{ and {parts} of , and : (in texts, too); "
+            f"contains {opened} of [ and {{ and {parts} of , and : (also counted inside strings); "
             f"expected at most {OPENED_LIMIT} and {PARTS_LIMIT}"
         )
 
@@ -72,7 +72,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"key {show(key)} stands twice in one object")
+                raise ValueError(f"key {show(key)} appears twice in one object")
             seen.add(key)
     return found
 
@@ -82,7 +82,7 @@ def _no_constant(word: str) -> float:
 
 
 def _whole(digits: str) -> int:
-    if digits == "-0":  # an integer here, a float elsewhere
+    if digits == "-0":  # some parsers return an integer, others a float
         raise ValueError("-0 is not a whole number")
     return int(digits)
 
@@ -91,10 +91,11 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no
 
 
 def text(limit: int, *, least: int = 0, pattern: str = "", what: str = "text", controls: str = "") -> Check:
-    """A string of `least` to `limit` characters that matches `pattern` as a whole.
+    """A string of `least` to `limit` characters that fully matches `pattern`.
 
     Args:
-        controls: Control characters allowed; ``"all"`` allows every one. Surrogates never are: no UTF-8 has them.
+        controls: Allowed control characters; ``"all"`` allows every one. Surrogates, which UTF-8 cannot encode, never
+            are.
     """
     expected = f"{what} of at most {limit} characters" if not least else f"{what} of {least} to {limit} characters"
     matching = re.compile(pattern, re.ASCII)
@@ -107,7 +108,7 @@ def text(limit: int, *, least: int = 0, pattern: str = "", what: str = "text", c
         elif value.isprintable():
             return
         elif bad := {c for c in value if not _allowed(c, controls)}:
-            yield f"{where} holds {show(sorted(bad))}; expected no control or surrogate characters"
+            yield f"{where} contains {show(sorted(bad))}; expected no control or surrogate characters"
 
     return check
 
@@ -122,7 +123,7 @@ def number(low: float, high: float) -> Check:
 
     def check(where: str, value: Any) -> Iterator[str]:
         real = isinstance(value, int | float) and not isinstance(value, bool)
-        # Python compares int and float exactly, so that a huge int cannot overflow here.
+        # Python compares int and float exactly: a huge int cannot overflow here.
         if not real or not low <= value <= high:
             yield f"{where} is {show(value)}; expected a number from {low:g} to {high:g}"
 
@@ -130,7 +131,7 @@ def number(low: float, high: float) -> Check:
 
 
 def whole(low: int, high: int) -> Check:
-    """An int from `low` to `high`; neither a bool nor 2.0 is one."""
+    """An int from `low` to `high`; a bool or 2.0 is not an int."""
 
     def check(where: str, value: Any) -> Iterator[str]:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -150,7 +151,7 @@ def one_of(*values: str) -> Check:
 
 
 def flag(where: str, value: Any) -> Iterator[str]:
-    """A check: true or false."""
+    """A check for true or false."""
     if not isinstance(value, bool):
         yield f"{where} is {show(value)}; expected true or false"
 

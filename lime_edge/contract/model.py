@@ -1,7 +1,7 @@
-"""The contract between checkpoint, skill, exported graph and runtime: plain data and digests.
+"""`ModelContract`: the content of lime.json, which a skill and the runtime are checked against.
 
-What a skill's vectors are called, how long they are, where each lies in a row of the bank, and what
-the routing constants may be. Knows nothing of torch, ONNX or files. Maths: LiME (arXiv 2604.02338).
+It identifies backbone and shared adapter by digest, and gives the routing constants and the module table of an exported
+model directory.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .routing import Routing
 from .vector_kinds import GAIN, KINDS, PREFIX
 
 MODEL_FORMAT = 1
-OPSET = 1  # version of the operator domain "ai.lime"
+OPSET = 1  # version of the operator domain ai.lime
 
 
 @dataclass(frozen=True)
 class ModelContract:
-    """``lime.json``: what an exported model directory promises."""
+    """The content of ``lime.json`` in an exported model directory."""
 
     backbone_name: str
     backbone_revision: str
@@ -71,12 +71,16 @@ class ModelContract:
 
     @classmethod
     def from_json(cls, text: str) -> ModelContract:
-        """Raises ModelError: not JSON, another format version, or keys that contradict each other."""
+        """Parse and validate lime.json.
+
+        Raises:
+            ModelError: Not JSON, another format version, or keys that contradict each other.
+        """
         try:
             document = json.loads(text)
             if document.get("format") != MODEL_FORMAT:
-                found = document.get("format")
-                raise ModelError(f"lime.json has format {found!r}; this version reads {MODEL_FORMAT}: export again")
+                version = document.get("format")
+                raise ModelError(f"lime.json has format {version!r}; this version reads {MODEL_FORMAT}: export again")
             routing = Routing.from_dict(document["routing"])
             table = ModuleTable(
                 modules=tuple(
@@ -107,31 +111,33 @@ class ModelContract:
 
 
 def read_contract(directory: Path) -> ModelContract:
-    """The model's lime.json, alone.
+    """Read lime.json from a model directory, without the other files.
 
     Raises:
-        ModelError: Missing, unreadable or contradicting itself.
+        ModelError: lime.json is missing, unreadable or contradicts itself.
     """
     try:
         return ModelContract.from_json((directory / MODEL_JSON).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{directory / MODEL_JSON} cannot be read; expected what `lime-edge export` writes") from error
+        raise ModelError(
+            f"{directory / MODEL_JSON} cannot be read; expected the file that `lime-edge export` writes"
+        ) from error
 
 
 def _contradictions(document: Mapping[str, Any], contract: ModelContract) -> Iterator[str]:
-    """What lime.json says twice, and differently; and what no module table can be."""
+    """Redundant values of lime.json that differ, and impossible module tables."""
     table, graph = contract.table, document["graph"]
     if table.kinds != PREFIX and (not table.kinds or table.kinds != tuple(k for k in KINDS if k in table.kinds)):
         yield f"kinds are {list(table.kinds)}; expected {list(PREFIX)}, or some of {list(KINDS)}, in that order"
-        return  # nothing can be laid out
+        return  # without valid kinds a row has no layout
     if table.kinds == PREFIX and (len(table.modules), table.experts) != (1, 1):
         yield f"a soft prefix has one module and one expert, not {len(table.modules)} and {table.experts}"
     if len({module.name for module in table.modules}) < max(1, len(table.modules)):
         yield "the module table is empty or names a module twice"
     if graph["opset"] != OPSET:
-        yield f"operator set {graph['opset']!r}; this version knows {OPSET}"
+        yield f"operator set {graph['opset']!r}; this version supports {OPSET}"
     if table.gain_only and "gain" not in table.kinds:
-        yield "modules have a gain alone, and kinds have none"
+        yield "some modules have only a gain, but kinds does not contain gain"
     offsets = [
         {kind: table.offsets[kind, module.name] for kind in table.kinds_of(module.name)} for module in table.modules
     ]
@@ -144,7 +150,7 @@ def _contradictions(document: Mapping[str, Any], contract: ModelContract) -> Ite
 
 
 def _gain_only(document: Mapping[str, Any]) -> frozenset[str]:
-    """Modules of which lime.json places the gain alone, where others have more."""
+    """Names of the modules for which lime.json has only a gain, in a model with more kinds."""
     if document["kinds"] == list(GAIN):
         return frozenset()
     return frozenset(str(m["name"]) for m in document["modules"] if [*m["offsets"]] == list(GAIN))

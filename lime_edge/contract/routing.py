@@ -1,4 +1,4 @@
-"""TODO."""
+"""`Routing`: the constants of LiME's router, with their ranges, as stored in checkpoints and lime.json."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Routing:
 
     @property
     def keep(self) -> int:
-        """How many experts a hard selection can keep at most: k, or min(2k, E) for Auto Top-K."""
+        """Most experts that a hard selection keeps: k, or min(2k, E) for Auto Top-K, and never more than E."""
         return min(2 * self.top_k if self.mode == "auto" else self.top_k, self.experts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,7 +50,11 @@ class Routing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Routing:
-        """Raises ConfigError that names every unknown, missing or wrong key."""
+        """Validate and convert an object of JSON.
+
+        Raises:
+            ConfigError: Lists every unknown, missing or invalid key.
+        """
         if not isinstance(values, Mapping):
             raise ConfigError(f"the routing constants are {type(values).__name__}; expected an object")
         known = {f.name for f in fields(cls)}

@@ -75,10 +75,10 @@ def test_a_header_that_only_begins_like_a_known_one() -> None:
         (header.rstrip() + "\0", "not strict JSON"),
         (header[:-1].rstrip("} "), "not strict JSON"),
         (opening + "{}" + table.replace(",", ';"', 1), "not strict JSON"),
-        (opening + '{"lime":"a","lime":"b"}' + table, "key 'lime' stands twice"),
+        (opening + '{"lime":"a","lime":"b"}' + table, "key 'lime' appears twice"),
         (opening + '{"lime":NaN}' + table, "NaN is not a JSON number"),
-        (opening + '{},"__metadata__":{}' + table, "key '__metadata__' stands twice"),
-        (opening + "{}" + table[:-1] + table[:-1] + "}", "stands twice"),
+        (opening + '{},"__metadata__":{}' + table, "key '__metadata__' appears twice"),
+        (opening + "{}" + table[:-1] + table[:-1] + "}", "appears twice"),
     ):
         with pytest.raises(ValueError, match=message):
             taken_apart(text, body)

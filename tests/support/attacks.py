@@ -251,7 +251,7 @@ def signature_nested(scene: Scene) -> None:
     scene.signature.write_bytes(b"[" * 60_000)
 
 
-@attack("not a bundle: key 'hint' stands twice")
+@attack("not a bundle: key 'hint' appears twice")
 def two_hints(scene: Scene) -> None:
     text = scene.signature.read_text("utf-8")
     scene.signature.write_text(text.replace('{"hint"', f'{{"hint": "{STRANGER.id}", "hint"'), "utf-8")

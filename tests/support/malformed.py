@@ -184,7 +184,7 @@ CONTAINER = [
     Case("not UTF-8", lambda: framed(b'{"\xff": 1}'), ("the header is not strict JSON: 'utf-8'",)),
     Case("list header", lambda: framed(b"[]"), ("the header is []; expected an object",)),
     Case("deep header", lambda: framed(b"[" * 60_000), ("nested too deeply",)),
-    Case("key twice", lambda: framed(b'{"a": 1, "a": 2}'), ("key 'a' stands twice",)),
+    Case("key twice", lambda: framed(b'{"a": 1, "a": 2}'), ("key 'a' appears twice",)),
     Case("NaN in the header", lambda: framed(b'{"a": NaN}'), ("NaN is not a JSON number",)),
     Case("empty header", lambda: framed(b"{}"), ("not a skill package", "holds no vectors")),
     Case(
@@ -242,7 +242,7 @@ MANIFEST = [
     said("created", "manifest.created is '2026-02-30'; expected a date", created="2026-02-30"),
     said("created in wide digits", "expected a date, YYYY-MM-DD", created="٢٠٢٦-01-31"),
     said("created as a number", "manifest.created is 2026", created=2026),
-    said("author with a bell", r"manifest.author holds ['\x07']", author="a\x07"),
+    said("author with a bell", r"manifest.author contains ['\x07']", author="a\x07"),
     said("description too long", "manifest.description is", description="a" * 4001),
     said("backbone digest", "manifest.backbone is 'BBB", backbone="B" * 64),
     said("experts differ", "experts is 3 but routing.experts is 2", experts=3),
@@ -277,7 +277,7 @@ MANIFEST = [
         lambda: with_header(
             lambda h: h.update(__metadata__={"lime": h["__metadata__"]["lime"].replace("brief", "\ud800")})
         ),
-        (r"manifest.prompt.system holds ['\ud800']",),
+        (r"manifest.prompt.system contains ['\ud800']",),
     ),
 ]
 

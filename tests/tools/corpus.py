@@ -56,8 +56,8 @@ def _past_the_end(found: Document) -> None:
 
 #: JSON that takes much more than its text, or much longer, to be parsed.
 BOMBS = [
-    Case("bomb of lists", lambda: framed(b"[" + b"[]," * 2**20 + b"[]]"), ("holds 1048578 of [ and {",)),
-    Case("bomb of objects", lambda: framed(b"[" + b"{}," * 2**20 + b"0]"), ("holds 1048577 of [ and {",)),
+    Case("bomb of lists", lambda: framed(b"[" + b"[]," * 2**20 + b"[]]"), ("contains 1048578 of [ and {",)),
+    Case("bomb of objects", lambda: framed(b"[" + b"{}," * 2**20 + b"0]"), ("contains 1048577 of [ and {",)),
     Case("bomb of texts", lambda: framed(b'["ab"' + b',"cd"' * 2**20 + b"]"), ("1048576 of , and :",)),
     Case("bomb of numbers", lambda: framed(b"[1000" + b",1000" * 2**20 + b"]"), ("1048576 of , and :",)),
     Case(
@@ -125,7 +125,7 @@ NAMES = [
         lambda: with_manifest(lambda t: re.sub(r'"digest":"\w+",', "", t)),
         ("lacks the key 'digest'",),
     ),
-    Case("digest twice", lambda: with_manifest(lambda t: re.sub(r'("digest":"\w+",)', r"\1\1", t)), ("stands twice",)),
+    Case("digest twice", lambda: with_manifest(lambda t: re.sub(r'("digest":"\w+",)', r"\1\1", t)), ("appears twice",)),
     Case(
         "digest of zeros",
         lambda: with_manifest(lambda t: re.sub(r'"digest":"\w+"', f'"digest":"{"0" * 64}"', t)),
@@ -151,11 +151,11 @@ FORMS = [
     Case("leading zero", lambda: _raw_header(lambda h: h.replace(b"[0,", b"[00,", 1)), ("not strict JSON",)),
     Case("number in hex", lambda: _raw_header(lambda h: h.replace(b"[0,", b"[0x0,", 1)), ("not strict JSON",)),
     Case("Infinity", lambda: _raw_header(lambda h: h.replace(b"[0,", b"[-Infinity,", 1)), ("-Infinity is not a JSON",)),
-    Case("tensor twice", lambda: _raw_header(lambda h: h.rstrip()[:-1] + f',"{Q}":0}}'.encode()), ("stands twice",)),
+    Case("tensor twice", lambda: _raw_header(lambda h: h.rstrip()[:-1] + f',"{Q}":0}}'.encode()), ("appears twice",)),
     Case(
         "shape twice",
         lambda: _raw_header(lambda h: h.replace(b'"shape":', b'"shape":[1,1],"shape":', 1)),
-        ("key 'shape' stands twice",),
+        ("key 'shape' appears twice",),
     ),
     header("shape of one side", lambda h: h[Q].update(shape=[80]), "shape [80]; expected [rows, columns]"),
     header("bytes under two names", _again, "overlaps the tensor before it"),
