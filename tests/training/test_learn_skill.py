@@ -12,24 +12,19 @@ import pytest
 import torch
 
 from lime_edge import Runtime
-from lime_edge.errors import ConfigError, DataError, LimeError, SkillMismatchError
+from lime_edge.errors import ConfigError, DataError
 from lime_edge.evaluation.examples import read_rows
 from lime_edge.skills.compatibility import LIMITS, check_skill
 from lime_edge.skills.package import Skill, write_skill
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training import learn_skill as learning
-from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn, prepare
 from lime_edge.training.plan import OPTIMIZERS, TrainingPlan
 from lime_edge.training.predictor import Predictor
 from tests.support.tiny_training import backbone_dir, tasks, write_rows
-from tests.support.train_case import PLAN, dies_after, exported, run, trained
+from tests.support.train_case import PLAN, dies_after, exported, trained
 
-
-@pytest.fixture(autouse=True)
-def float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same numbers on every machine, whether or not it multiplies bfloat16."""
-    monkeypatch.setattr(backbone, "training_dtype", lambda: torch.float32)
+pytestmark = pytest.mark.usefixtures("float32")
 
 
 def learned(folder: Path, plan: TrainingPlan = PLAN, **recipe: Any) -> Skill:
@@ -195,32 +190,6 @@ def test_of_some_projections_a_skill_has_the_gain_alone(tmp_path: Path) -> None:
         prepare(trained()[0], Recipe("a", gain_only=("up_proj", "q_proj")), torch.float32)
 
 
-def test_an_export_takes_what_skills_hold_and_no_more(tmp_path: Path) -> None:
-    shared = tmp_path / "checkpoint"
-    run(shared, target_modules=["o_proj", "up_proj"])
-    one, _ = learn(tasks() / "skill", shared, tmp_path / "one.lime", Recipe("one"), PLAN)
-    found = {(name.split(".")[0], name.rpartition(".")[2]) for name in one.tensors}
-    assert found == {("gain", "up_proj"), ("gain", "o_proj"), ("shift", "o_proj")}
-    more, _ = learn(tasks() / "skill", shared, tmp_path / "more.lime", Recipe("more", expert=True), PLAN)
-    assert {name for name in more.tensors if name.startswith("expert.")} == more.tensors.keys() - one.tensors.keys()
-    sizes = []
-    for gain_only, expert in (((), True), (("up_proj",), True), (("up_proj",), False)):
-        contract = export_checkpoint(
-            shared, tmp_path / "model", "fp32", overwrite=True, gain_only=gain_only, expert=expert
-        )
-        runtime = Runtime.load(tmp_path / "model")
-        runtime.load_skill(one.path, prove=True)
-        sizes.append(contract.table.row_size)
-        if gain_only:
-            with pytest.raises(SkillMismatchError, match=r"up_proj.* of which the model takes the gain alone"):
-                runtime.load_skill(shared / "general.lime")
-        if expert:
-            runtime.load_skill(more.path, prove=True)
-    assert sizes[0] > sizes[1] > sizes[2]
-    with pytest.raises(SkillMismatchError, match="expert"):
-        runtime.load_skill(more.path)
-
-
 def test_every_fault_of_a_recipe_is_listed_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "fit", lambda *_: pytest.fail("it trained"))
     wrong: dict[str, Any] = {
@@ -275,8 +244,3 @@ def test_a_tenth_is_held_back_where_no_rows_are_given_to_measure_on(tmp_path: Pa
         learn(one, trained()[0], tmp_path / "b.lime", Recipe("b"), PLAN)
     with pytest.raises(DataError, match="cannot be read"):
         learn(tmp_path, trained()[0], tmp_path / "b.lime", Recipe("b"), PLAN)
-
-
-def test_what_refuses_is_a_lime_error() -> None:
-    with pytest.raises(LimeError):
-        checkpoint.open_checkpoint(Path("nowhere"), torch.float32)
