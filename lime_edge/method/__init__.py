@@ -1,7 +1,7 @@
 """The LiME method in torch: configuration, layer, variants, routing, modulation; registered with PEFT.
 
 Importing this room loads torch and PEFT and makes ``peft.get_peft_model(model, LimeConfig())`` work. It does not know
-files, skills or training loops. Maths: LiME (arXiv 2604.02338).
+files, skill packages or training loops. Maths: LiME (arXiv 2604.02338).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ with require_extra("train"):
     from .config import LimeConfig
     from .model import LimeModel
 
-__all__ = ["LimeConfig", "LimeModel", "prompt_tuning", "variants"]  # importing the last two registers the variants
+__all__ = ["LimeConfig", "LimeModel", "prompt_tuning", "variants"]  # the last two register the variants on import
 
 
 def _register_with_peft() -> None:
     if "LIME" in PeftType.__members__:
         return
-    # register_peft_method wants the name in PEFT's enumeration, which has no way to add one.
+    # register_peft_method requires a member of PeftType, an enumeration that cannot be extended officially.
     member = str.__new__(PeftType, "LIME")
     member._name_ = member._value_ = "LIME"
     PeftType._member_map_["LIME"] = PeftType._value2member_map_["LIME"] = member

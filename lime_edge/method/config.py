@@ -1,4 +1,4 @@
-"""`LimeConfig`: what a LiME checkpoint is, as a PEFT configuration. Knows nothing of skills or files."""
+"""`LimeConfig`: the PEFT configuration of a LiME checkpoint, stored in adapter_config.json."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ with require_extra("train"):
 
 #: Projections of a decoder layer that the paper adapts.
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-#: Where a skill of few bytes reaches furthest (docs/log.md, 2026-11-26).
+#: Default targets: the most effect for the size of a skill (docs/log.md, 2026-11-26).
 TARGETS = ("o_proj", "up_proj")
 
 
@@ -27,24 +27,24 @@ TARGETS = ("o_proj", "up_proj")
 class LimeConfig(PeftConfig):
     """One shared adapter per module, modulated by expert vectors (arXiv 2604.02338, sections 3 and 4).
 
-    ``peft.get_peft_model(model, LimeConfig())`` wraps a model; every other PEFT call works from there.
+    ``peft.get_peft_model(model, LimeConfig())`` wraps a model; every other PEFT call then works on it.
 
     Raises:
-        ConfigError: naming every value that is out of range.
+        ConfigError: Lists every invalid value.
     """
 
     target_modules: list[str] | str = field(default_factory=lambda: list(TARGETS))  # names or a regex
-    base: str = "lora"  # the PEFT method wrapped, a key of registry.VARIANTS
-    r: int = 8  # rank of the shared adapter; of SliceFine the trained rows, of prompt tuning the virtual tokens
+    base: str = "lora"  # the wrapped PEFT method, a key of registry.VARIANTS
+    r: int = 8  # rank of the shared adapter; SliceFine: trained rows; prompt tuning: virtual tokens
     alpha: float = 16.0  # LoRA scaling is alpha / r
     routing: Routing = field(default_factory=Routing)
     routing_scale: Literal["token", "batch"] = "token"  # "batch" reproduces the paper; it cannot be exported
-    kinds: tuple[Kind, ...] = ("expert", "gain", "shift")  # vectors of each expert
-    shared_vector: bool = False  # the paper's p_shared and its gate; folded into p in a skill
-    jitter: float = 0.1  # routing noise while training, 0..1
+    kinds: tuple[Kind, ...] = ("expert", "gain", "shift")  # kinds of vectors of each expert
+    shared_vector: bool = False  # the paper's p_shared and its gate; a skill has them folded into p
+    jitter: float = 0.1  # routing noise in training, 0 <= jitter < 1
     balance: tuple[float, float] = (0.1, 0.01)  # coefficients of the importance and KL losses
     balance_every: int = 1  # training steps between evaluations of the balance losses
-    backbone_digest: str | None = None  # of the weights that it was trained on
+    backbone_digest: str | None = None  # digest of the backbone that the checkpoint was trained on
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
@@ -55,7 +55,7 @@ class LimeConfig(PeftConfig):
         if isinstance(targets, (set, tuple)):
             self.target_modules = sorted(targets)
         kinds: Any = self.kinds
-        if isinstance(kinds, list):  # as JSON has it
+        if isinstance(kinds, list):  # read from JSON
             self.kinds = tuple(kinds)
         faults = [f"{name} is {value!r}; expected {wanted}" for name, value, wanted in self._faults()]
         if faults:
@@ -67,23 +67,23 @@ class LimeConfig(PeftConfig):
 
     @classmethod
     def check_kwargs(cls, **kwargs: Any) -> dict[str, Any]:
-        """PEFT calls this on what adapter_config.json holds; it would drop unknown keys with a warning.
+        """Reject unknown keys in adapter_config.json, which PEFT would drop with a warning. PEFT calls this.
 
         Raises:
-            ConfigError: of another method, or naming every unknown key.
+            ConfigError: The file is for another PEFT method, or has unknown keys.
         """
         if kwargs.get("peft_type") != "LIME":
-            raise ConfigError(f"adapter_config.json is of {kwargs.get('peft_type')}; expected LIME")
+            raise ConfigError(f"adapter_config.json is for the PEFT method {kwargs.get('peft_type')}; expected LIME")
         known = {f.name for f in fields(cls)} | {"peft_version"}
         if faults := [f"unknown key {key!r}" for key in sorted(set(kwargs) - known)]:
-            raise ConfigError("adapter_config.json cannot be used: it may be of a newer lime-edge", faults)
+            raise ConfigError("adapter_config.json cannot be used: it may come from a newer lime-edge", faults)
         return kwargs
 
     def _faults(self) -> list[tuple[str, Any, str]]:
         targets, kinds, balance = self.target_modules, self.kinds, self.balance
         named = isinstance(targets, (str, list)) and all(isinstance(name, str) and name for name in targets)
         ordered = isinstance(kinds, tuple) and kinds == tuple(kind for kind in KINDS if kind in kinds)
-        pair = isinstance(balance, (tuple, list)) and len(balance) == 2 and all(_number(one, 0) for one in balance)
+        pair = isinstance(balance, (tuple, list)) and len(balance) == 2 and all(_number(value, 0) for value in balance)
         checks = [
             ("target_modules", targets, "names of modules, or a regex", named and len(targets) > 0),
             ("base", self.base, f"one of {', '.join(VARIANTS)}", self.base in list(VARIANTS)),

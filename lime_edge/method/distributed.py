@@ -1,6 +1,6 @@
-"""What training processes share: a sum, a decision, and who of them writes and speaks. One process needs none of it.
+"""Communication between training processes: a sum, a joint decision, a barrier and the choice of the main process.
 
-Knows nothing of what is trained. `accelerate launch` and `torchrun` start the processes.
+`accelerate launch` and `torchrun` start the processes. With a single process every function returns at once.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from torch import distributed as group
 
 
 def launched() -> int:
-    """How many processes were started together."""
+    """Number of processes started together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def first() -> bool:
-    """Whether this is the one that writes files and speaks."""
+    """Whether this is the main process, which writes files and logs."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def join() -> None:
-    """Find the other processes, if there are any."""
+    """Connect to the other processes, if there are any."""
     if launched() > 1:
         from accelerate import PartialState
 
@@ -31,13 +31,13 @@ def join() -> None:
 
 
 def meet() -> None:
-    """Wait until all are here."""
+    """Wait until every process has called this."""
     if _several():
         group.barrier()
 
 
 def agree(mine: bool) -> bool:
-    """Whether any process says yes: a decision that all take together."""
+    """A joint decision: true in every process if any of them passes true."""
     if not _several():
         return mine
     device = "cuda" if group.get_backend() == "nccl" else "cpu"
@@ -47,13 +47,16 @@ def agree(mine: bool) -> bool:
 
 
 def summed(local: Tensor, share: float | None = None) -> Tensor:
-    """Sum over the processes, [...]: the same value in each; its gradient flows into this one's part alone.
+    """Sum over the processes, [...]; the gradient flows only into the part of this process.
 
     Args:
-        local: This process's part, [...].
-        share: What that gradient is multiplied by. 1 where the gradients of the processes are then added, which is
-            what the Trainer does with losses that it divides by all processes' labels; by default their number, since
-            plain data-parallel training takes the mean of the gradients.
+        local: The part of this process, [...].
+        share: Factor of that gradient. By default the number of processes, because plain data-parallel training takes
+            the mean of their gradients. 1 if the gradients are added, as the Trainer does when it divides the loss by
+            the number of labels in all processes.
+
+    Returns:
+        The same value in every process.
     """
     if not _several():
         return local

@@ -1,8 +1,7 @@
-"""What the LiME layers of one model share about the call under way.
+"""State that the LiME layers of a model share during one forward call.
 
-A model hook fills it before the backbone runs: which tokens are real, where the skill is active, and
-the routing evidence of the tokens before, which travels with the key-value cache. Knows nothing of
-layers' parameters.
+A model hook fills it before the backbone runs: which tokens are real, where the skill is active, and the routing
+evidence of earlier tokens, which is stored with the key-value cache.
 """
 
 from __future__ import annotations
@@ -18,36 +17,36 @@ from lime_edge.errors import ConfigError
 from .distributed import summed
 from .routing import balance_losses
 
-_HELD = "lime_evidence"  # attribute of a cache
+_ATTRIBUTE = "lime_evidence"  # of a cache, holds its Evidence
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Flagged routing evidence of the newest tokens in a cache, [B, n-1, E+1] by layer identity.
 
-    It is of the rows as they were: a beam search, which swaps rows of a cache, does not swap it.
+    Beam search reorders the rows of a cache, but not this evidence.
     """
 
     layers: dict[int, Tensor] = field(default_factory=dict)
-    tokens: int = 0  # how many the cache held
+    tokens: int = 0  # number of tokens in the cache
 
 
 def evidence_of(cache: Any) -> Evidence:
-    """What travels with a cache; to be given back with `set_evidence` after a crop to the same length."""
-    held: Evidence = getattr(cache, _HELD, Evidence())
-    return held
+    """The evidence stored with a cache; pass it to `set_evidence` after cropping the cache back to this length."""
+    evidence: Evidence = getattr(cache, _ATTRIBUTE, Evidence())
+    return evidence
 
 
 def set_evidence(cache: Any, evidence: Evidence) -> None:
-    """The cache is back at the length it had when `evidence` was taken from it."""
-    setattr(cache, _HELD, evidence)
+    """Restore evidence in a cache that again has the length at which the evidence was taken."""
+    setattr(cache, _ATTRIBUTE, evidence)
 
 
 class ForwardState:
     """State of one forward call, from `begin` to `end`.
 
     Attributes:
-        uses: How much every layer that routed used its experts, [E+1], by layer identity.
+        uses: Expert use of every layer that routed, [E+1], by layer identity; see `routing.expert_use`.
         balancing: Whether this training step evaluates the balance losses.
     """
 
@@ -58,14 +57,14 @@ class ForwardState:
         self._active: Tensor | None = None
         self._cached = 0
         self._before = Evidence()
-        self._now: dict[int, Tensor] = {}  # apart from _before: a checkpointed layer runs twice
+        self._now: dict[int, Tensor] = {}  # separate from _before: with gradient checkpointing a layer runs twice
 
     def begin(self, attention_mask: Tensor | None, cache: Any = None, active: Tensor | None = None) -> None:
-        """Forget the call before.
+        """Reset the state for a new call.
 
         Args:
             attention_mask: [B, cached + S], 0 on padding, or None.
-            cache: The key-value cache with the tokens before, or None.
+            cache: The key-value cache of the earlier tokens, or None.
             active: [B, S], where the skill applies; None means everywhere.
         """
         self.uses.clear()
@@ -76,24 +75,24 @@ class ForwardState:
         self._now = {}
 
     def end(self, cache: Any) -> None:
-        """Give the evidence of this call to the cache that it filled, or to None."""
+        """Store the evidence of this call in the cache that the call filled; do nothing if there is none."""
         if cache is not None and self._now:
             set_evidence(cache, Evidence(self._now, int(cache.get_seq_length())))
 
     def real_for(self, logits: Tensor) -> Tensor | None:
-        """[B, S], False on padding, for the S newest tokens."""
+        """Mask [B, S] of the S newest tokens, False on padding; None if there is no padding mask."""
         return None if self._real is None else self._real[:, -logits.shape[1] :]
 
     def past_of(self, layer: object) -> Tensor | None:
-        """Flagged evidence of the tokens before, [B, n-1, E+1]; None at the start of a row.
+        """Flagged evidence of the earlier tokens, [B, n-1, E+1]; None at the start of a row.
 
         Raises:
-            ConfigError: The cache was filled or cropped behind the layers' back.
+            ConfigError: The cache was filled without the adapter, or cropped.
         """
         if self._cached and (self._before.tokens != self._cached or id(layer) not in self._before.layers):
             raise ConfigError(
-                f"the cache holds {self._cached} tokens and the routing evidence of another length: n-gram windows "
-                "cannot go on from there; fill the cache with the adapter on, and do not crop it"
+                f"the cache holds {self._cached} tokens, but no routing evidence of that length: n-gram windows cannot "
+                "continue from it; fill the cache with the adapter enabled, and do not crop it"
             )
         return self._before.layers.get(id(layer))
 
@@ -105,15 +104,15 @@ class ForwardState:
         self._now[id(layer)] = torch.cat([before, flagged.detach()], 1)[:, -count:]
 
     def active_for(self, y: Tensor) -> Tensor | None:
-        """[B, S, 1] in the type of `y`."""
+        """Where the skill applies, [B, S, 1], in the dtype of `y`; None means everywhere."""
         return None if self._active is None else self._active[..., None].to(y.dtype)
 
     def balance_loss(self, coefficients: tuple[float, float], share: float | None = None) -> Tensor | None:
-        """Weighted balance losses of all processes' tokens, mean over the layers; None when nothing routed.
+        """Weighted balance losses over the tokens of all processes, mean over the layers; None if no layer routed.
 
         Args:
-            coefficients: Of the importance and KL losses.
-            share: See `processes.summed`.
+            coefficients: Weights of the importance and KL losses.
+            share: See `distributed.summed`.
         """
         if not self.uses:
             return None

@@ -1,8 +1,8 @@
-"""The LiME layer: a frozen module, the ONE shared adapter, and a skill's vectors that modulate it.
+"""`LimeLayer`: a frozen module, the one shared adapter, and the vectors of a skill that modulate it.
 
-`LimeLayer` routes, mixes and keeps the skill's vectors; a base from the paper's list is a subclass
-(`bases.py`) that says what the adapted representation is and which parameters are shared.
-Knows nothing of models, files or training loops. Source: arXiv 2604.02338, sections 3 and 4.
+`LimeLayer` routes tokens, mixes the experts and holds the skill's vectors. Each base of the paper is a subclass, in
+variants.py or prompt_tuning.py, that defines the shared parameters and the adapted representation. Source: arXiv
+2604.02338, sections 3 and 4.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SPREAD = 0.1  # expert vectors start uniform in [1 - spread, 1 + spread]
 
 
 class LowRank(NamedTuple):
-    """A shared adapter, whatever its base: d = scale * b @ (a @ x)."""
+    """The shared adapter of any base in its common form: d = scale * b @ (a @ x)."""
 
     a: Tensor  # [r, D]
     b: Tensor  # [H, r]
@@ -38,25 +38,25 @@ class LowRank(NamedTuple):
 
 
 class LimeLayer(nn.Module, BaseTunerLayer):
-    """Shared routing, mixing and vectors of every base.
+    """Routing, mixing and vectors, common to every base.
 
-    A subclass names its parameters in `shared_names` (and repeats them in `adapter_layer_names`, for PEFT), creates
-    them in `add_shared`, and says in `low_rank` what they make of an input, here and in a graph. What it changes in
-    every token's output whatever the expert, it says in `standing`.
+    A subclass lists its parameters in `shared_names` (and in `adapter_layer_names`, for PEFT), creates them in
+    `add_shared`, and returns them in `low_rank` as the matrices that this layer and an exported graph compute with.
+    Changes to every token's output that do not depend on the expert go into `standing`.
 
     Args:
         base_layer: The frozen module, [..., D] -> [..., H].
         adapter_name: PEFT's name of the adapter.
-        config: Of the checkpoint.
-        context: What the layers of one model share about the call under way.
+        config: The configuration of the checkpoint.
+        context: State of the forward call, shared by all layers of a model.
     """
 
-    shared_names: ClassVar[tuple[str, ...]] = ()  # parameters of the shared adapter, "lime_A"
-    fixed_names: ClassVar[tuple[str, ...]] = ()  # those of them that stay as they start
-    fixed_routing: ClassVar[dict[str, Any]] = {}  # routing constants that the base leaves no choice of
-    targets: ClassVar[tuple[str, ...]] = ()  # the only modules that the base goes on
-    works_without_expert: ClassVar[bool] = False  # whether a module without expert vectors is what it was
-    needs_exact_weights: ClassVar[bool] = False  # whether `low_rank` computes with W, which must then be exact
+    shared_names: ClassVar[tuple[str, ...]] = ()  # parameters of the shared adapter, like "lime_A"
+    fixed_names: ClassVar[tuple[str, ...]] = ()  # shared parameters that are never trained
+    fixed_routing: ClassVar[dict[str, Any]] = {}  # routing constants that the base prescribes
+    targets: ClassVar[tuple[str, ...]] = ()  # the only modules that the base can adapt; empty means any
+    works_without_expert: ClassVar[bool] = False  # whether a skill may leave out expert vectors
+    needs_exact_weights: ClassVar[bool] = False  # whether `low_rank` reads W, which then must not be quantised
     vector_names: ClassVar[tuple[str, ...]] = ("lime_expert", "lime_gain", "lime_shift", "lime_rank")
     adapter_layer_names: tuple[str, ...] = (*vector_names, "lime_shared", "lime_gate")
     other_param_names = ("lime_config",)
@@ -80,14 +80,14 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: LimeConfig, inference_mode: bool = False) -> None:
-        """Add an adapter with fresh parameters.
+        """Add an adapter with newly initialised parameters.
 
         Raises:
-            ConfigError: The module has too few outputs for it.
+            ConfigError: The module has fewer outputs than the adapter has experts.
         """
         experts = config.routing.experts
         if self.out_features < experts:
-            raise ConfigError(f"{experts} experts are routed by as many outputs; a module has {self.out_features}")
+            raise ConfigError(f"{experts} experts need as many outputs to route by; a module has {self.out_features}")
         self.lime_config[adapter_name] = config
         self.frozen_peft_weight_names[adapter_name] = self.fixed_names
         self.add_shared(adapter_name, config)
@@ -100,12 +100,12 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def freeze_shared(self) -> None:
-        """Train the active adapter's vectors alone: its shared parameters no longer require gradients."""
+        """Train only the vectors of the active adapter: its shared parameters no longer require gradients."""
         self.frozen_peft_weight_names[self.adapter] = self.shared_names
         self._freeze_non_trainable_peft_weights(self.adapter)
 
     def module(self, name: str) -> Module:
-        """This layer as a row of the module table, under its name in the backbone."""
+        """The entry of this layer in the module table, under its name in the backbone."""
         return Module(name, self.out_features, self.lime_config[self.adapter].r)
 
     def _fresh(self, kind: Kind, config: LimeConfig) -> Tensor:
@@ -122,12 +122,12 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         return str(self.active_adapters[0])
 
     def shared(self) -> dict[str, nn.Parameter]:
-        """The active adapter's shared parameters by their names in the definition, "A"."""
+        """The shared parameters of the active adapter, by their names in the paper, like "A"."""
         return {name.removeprefix("lime_"): getattr(self, name)[self.adapter] for name in self.shared_names}
 
     @property
     def scaling(self) -> float:
-        """s of the active adapter."""
+        """The factor s of the active adapter."""
         return self.lime_config[self.adapter].scaling
 
     @abstractmethod
@@ -136,27 +136,28 @@ class LimeLayer(nn.Module, BaseTunerLayer):
 
     @abstractmethod
     def low_rank(self) -> LowRank:
-        """The active shared adapter, which gradients go through."""
+        """The active shared adapter; gradients flow through it."""
 
     def routed_by(self) -> slice | Tensor:
-        """Which E of the outputs are the routing evidence: the first."""
+        """The E outputs that are read as routing evidence: the first ones."""
         return slice(self.lime_config[self.adapter].routing.experts)
 
     def vectors(self) -> dict[Kind, Tensor]:
-        """The active skill as a package holds it, [E, width] by kind: the shared vector and what stands are in it.
+        """The active skill as stored in a package, [E, width] by kind, with shared vector and `standing` folded in.
 
-        The weights w of a token sum to 1, so what is added to every expert is added once to the output.
+        Folding is exact: the weights w of a token sum to 1, so that a vector added to every expert is added once to the
+        output.
         """
         name, config = self.adapter, self.lime_config[self.adapter]
-        found: dict[Kind, Tensor] = {kind: getattr(self, f"lime_{kind}")[name].float() for kind in config.kinds}
+        folded: dict[Kind, Tensor] = {kind: getattr(self, f"lime_{kind}")[name].float() for kind in config.kinds}
         if name in self.lime_shared:
-            found["expert"] = found["expert"] + self.lime_gate[name] * self.lime_shared[name]
+            folded["expert"] = folded["expert"] + self.lime_gate[name] * self.lime_shared[name]
         for kind, standing in self.standing().items():
-            found[kind] = found.get(kind, standing.new_zeros(config.routing.experts, 1)) + standing
-        return found
+            folded[kind] = folded.get(kind, standing.new_zeros(config.routing.experts, 1)) + standing
+        return folded
 
     def set_vectors(self, given: Mapping[Kind, Tensor]) -> None:
-        """Make a skill the active one; shapes must be the layer's own, and kinds that it lacks become neutral."""
+        """Load a skill's vectors, which must have the shapes of this layer; missing kinds become neutral."""
         name, standing = self.adapter, self.standing()
         if name in self.lime_gate:
             self.lime_gate[name].zero_()
@@ -166,14 +167,15 @@ class LimeLayer(nn.Module, BaseTunerLayer):
             own.copy_(values - standing[kind] if kind in standing else values)
 
     def standing(self) -> dict[Kind, Tensor]:
-        """What the base adds to the gain and the shift of every expert, [H] each; nothing for most.
+        """Constant gain and shift that the base adds to those of every expert, [H] each; empty for most bases.
 
-        A skill's package carries it, so that without a skill the backbone is bare (docs/decisions).
+        They are stored in the skill, so that without a skill the backbone is unchanged
+        (docs/decisions/backbone-bare-for-every-base.md).
         """
         return {}
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """[B, S, D] -> [B, S, H]; a skill applies only where the context says that it is active."""
+        """[B, S, D] -> [B, S, H]; the skill applies only to tokens that the context marks as active."""
         y: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.adapter not in self.lime_config:
             return y
@@ -186,7 +188,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         return self.stand(self.modulate(y, low, matrix, weights), y)
 
     def route(self, y: Tensor, d: Tensor) -> Tensor:
-        """Expert weights [B, S, E] of this call, from E components of y and of d; leaves their use in the context."""
+        """Expert weights [B, S, E] from E components of y and of d; records the expert use in the context."""
         config, context = self.lime_config[self.adapter], self.context
         routing = config.routing
         if routing.experts == 1:
@@ -205,24 +207,24 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         return weights.to(y.dtype)
 
     def real_for(self, logits: Tensor) -> Tensor | None:
-        """[B, S], False where a token is padding; None if all are real."""
+        """Mask [B, S], False on padding; None if every token is real."""
         return self.context.real_for(logits)
 
     def mix(self, kind: Kind, weights: Tensor, like: Tensor) -> Tensor:
-        """Mixed vector of every token, [B, S, width]."""
+        """The mixed vector of each token, w @ vectors, [B, S, width]."""
         vectors: Tensor = getattr(self, f"lime_{kind}")[self.adapter]
         return weights @ vectors.to(like.dtype)
 
     def modulate(self, y: Tensor, low: Tensor, matrix: Tensor, weights: Tensor) -> Tensor:
         """out = y + d * (w @ p + c * p_shared) + y * (w @ u) + w @ b, with d = low @ matrix.T, where a skill is active.
 
-        Every term is linear in w, whose rows sum to 1: the shared vector goes into p, and a token without
-        the skill has weights of 0.
+        Every term is linear in w, whose rows sum to 1. Therefore the shared vector is folded into p, and tokens without
+        the skill get weights of 0.
         """
         active = self.active_for(y)
         w = weights if active is None else weights * active
         gain, shift = (self.held(kind) for kind in ("gain", "shift"))
-        out = film(y, w, *(None if one is None else one.to(y.dtype) for one in (gain, shift)))
+        out = film(y, w, *(None if vector is None else vector.to(y.dtype) for vector in (gain, shift)))
         expert = self.held("expert")
         if self.adapter in self.lime_shared:
             shared = self.lime_gate[self.adapter] * self.lime_shared[self.adapter]
@@ -230,16 +232,16 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         return out if expert is None else experts(out, low, matrix, w, expert)
 
     def held(self, kind: Kind) -> Tensor | None:
-        """The active skill's vectors of a kind, [E, width], if it has any."""
-        found: Tensor | None = getattr(self, f"lime_{kind}").get(self.adapter)
-        return found
+        """The active skill's vectors of one kind, [E, width], or None."""
+        vectors: Tensor | None = getattr(self, f"lime_{kind}").get(self.adapter)
+        return vectors
 
     def active_for(self, y: Tensor) -> Tensor | None:
-        """[B, S, 1], where the skill applies; None means everywhere."""
+        """Where the skill applies, [B, S, 1]; None means everywhere."""
         return self.context.active_for(y)
 
     def stand(self, out: Tensor, y: Tensor) -> Tensor:
-        """Add what stands, where the skill is active: out + y * gain + shift."""
+        """Add `standing` where the skill is active: out + y * gain + shift."""
         standing = {kind: vector.to(y.dtype) for kind, vector in self.standing().items()}
         if not standing:
             return out

@@ -1,7 +1,4 @@
-"""`LimeModel`: puts LiME layers into a model, PEFT's way, and adds the balance losses to its loss.
-
-Knows nothing of files, skills or training loops.
-"""
+"""`LimeModel`: the PEFT tuner that inserts LiME layers into a model and adds the balance losses to its loss."""
 
 from __future__ import annotations
 
@@ -24,22 +21,22 @@ from .layer import LimeLayer
 from .prompt_tuning import LimePrompt, with_virtual
 from .registry import VARIANTS
 
-#: Projections of a decoder layer in the order of an exported graph; models may hold them in another (Phi-3 does).
+#: Projections of a decoder layer in the order of an exported graph; the modules of Phi-3 have another order.
 _ORDER = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
 
 
 def _place(name: str) -> tuple[int, int]:
-    """Layer and projection; modules without such a name come first, as the model has them."""
+    """Sort key: layer and projection. Other modules come first, in the order of the model."""
     match = re.search(r"(?:^|\.)layers\.(\d+)\.(?:.*\.)?(\w+)$", name)
     return (int(match[1]), _ORDER.index(match[2])) if match and match[2] in _ORDER else (-1, 0)
 
 
 class LimeModel(BaseTuner):
-    """PEFT tuner for `LimeConfig`; made by ``peft.get_peft_model``."""
+    """PEFT tuner for `LimeConfig`; ``peft.get_peft_model`` creates it."""
 
     prefix = "lime_"
     tuner_layer_cls = LimeLayer
-    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 (PEFT declares it so)
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 (declared so by PEFT)
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
         context = ForwardState()
@@ -47,8 +44,8 @@ class LimeModel(BaseTuner):
         super().__init__(model, *args, **kwargs)
         self.context = context
         self.steps = 0  # training steps so far, for `balance_every`
-        self._extra_logits = 0  # logits of virtual tokens, which the caller does not know
-        self._share: float | None = None  # see `processes.summed`
+        self._extra_logits = 0  # number of logits of virtual tokens, which the caller must not see
+        self._share: float | None = None  # see `distributed.summed`
         self._parameters_of_forward = tuple(inspect.signature(model.forward).parameters)
         self._hooks = (
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -56,24 +53,24 @@ class LimeModel(BaseTuner):
         )
 
     def unload(self) -> nn.Module:
-        """The backbone as it was, without LiME layers and hooks."""
+        """Remove the LiME layers and hooks, and return the original backbone."""
         for hook in self._hooks:
             hook.remove()
         return super().unload()
 
     @property
     def lime_config(self) -> LimeConfig:
-        """Of the active adapter."""
+        """The configuration of the active adapter."""
         return cast("LimeConfig", self.peft_config[self.active_adapters[0]])
 
     def layers(self) -> dict[str, LimeLayer]:
-        """The active adapter's layers by their names in the backbone, in the order in which graphs compute them."""
+        """The layers of the active adapter by their names in the backbone, in the order of an exported graph."""
         layers = {name: module for name, module in self.model.named_modules() if isinstance(module, LimeLayer)}
         mine = {name: layer for name, layer in layers.items() if layer.adapter in layer.lime_config}
         return {name: mine[name] for name in sorted(mine, key=_place)}
 
     def table(self) -> ModuleTable:
-        """The adapted modules in the order in which graphs compute them."""
+        """The adapted modules in the order of an exported graph."""
         modules = tuple(layer.module(name) for name, layer in self.layers().items())
         if self.lime_config.base == "prompt":
             return ModuleTable(modules, 1, PREFIX)
@@ -101,19 +98,19 @@ class LimeModel(BaseTuner):
         self._replace_module(parent, target_name, layer, target)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
-        """On a backbone of few bits PEFT makes parameters anew in float32, which all require gradients then."""
+        """Keep `requires_grad`: for a half-precision backbone PEFT recreates parameters in float32, all trainable."""
         free = {name: parameter.requires_grad for name, parameter in self.model.named_parameters()}
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(free[name])
 
     def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
-        """PEFT warns of adapting one of two tied embeddings; nothing is ever merged here, so the tie is left alone."""
+        """Skip PEFT's warning about adapting one of two tied embeddings: LiME never merges, so both stay tied."""
 
     def _before(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        active = kwargs.pop("skill_active", None)  # [B, S], ours alone: the backbone does not know it
+        active = kwargs.pop("skill_active", None)  # [B, S]; an argument of LiME, not of the backbone
         given = dict(zip(self._parameters_of_forward, args, strict=False)) | kwargs
         self.context.balancing = model.training and self.steps % self.lime_config.balance_every == 0
         self.steps += model.training
@@ -122,21 +119,21 @@ class LimeModel(BaseTuner):
             args, kwargs = (), self._with_virtual(given, active)
             given = kwargs
         self.context.begin(given.get("attention_mask"), _cache_of(given), active)
-        # the Trainer's: the loss is this process's share of a sum over all of them
+        # the Trainer passes it; the loss is then the share of this process in a sum over all processes
         self._share = None if given.get("num_items_in_batch") is None else 1.0
         return args, kwargs
 
     def _with_virtual(self, given: dict[str, Any], active: Any) -> dict[str, Any]:
-        """The call's arguments with the virtual tokens of the one prompt layer, while it is on."""
+        """The arguments of a call with the virtual tokens of the one prompt layer, if that is enabled."""
         layer = next(iter(self.layers().values()))
         count = layer.virtual_tokens if isinstance(layer, LimePrompt) else 0
         if not count:
             return given
         if active is not None:
-            raise ConfigError("virtual tokens stand before the prompt: a skill cannot be active on the answer alone")
+            raise ConfigError("virtual tokens come before the prompt: a skill cannot be active on the answer alone")
         cache, kept = _cache_of(given), given.get("logits_to_keep")
         cached = cache is not None and cache.get_seq_length() > 0
-        some = isinstance(kept, torch.Tensor) or bool(kept)  # 0 and None are all
+        some = isinstance(kept, torch.Tensor) or bool(kept)  # 0 and None mean all
         self._extra_logits = 0 if cached or some else count
         return with_virtual(given, count, layer.in_features, cached)
 
@@ -153,6 +150,6 @@ class LimeModel(BaseTuner):
 
 
 def _cache_of(given: Mapping[str, Any]) -> Any:
-    """The key-value cache among a call's arguments; transformers renamed it, and takes both names for now."""
+    """The key-value cache in the arguments of a call; transformers accepts a new and an old name."""
     cache = given.get("cache")
     return given.get("past_key_values") if cache is None else cache

@@ -1,8 +1,8 @@
-"""What a skill does to a projection's output, with few [B, S, H] arrays made and kept.
+"""Modulation of a projection's output by a skill, with few temporary and saved [B, S, H] arrays.
 
-`experts` adds the modulated adapter without computing the adapted representation: the experts' vectors go into the
-adapter's second matrix. `film` scales and shifts, with a backward pass of its own. Knows nothing of layers or
-routing. Source: LiME (arXiv 2604.02338), section 3; FiLM (arXiv 1709.07871).
+`experts` adds the modulated adapter without computing the adapted representation: it multiplies the vectors into the
+adapter's second matrix. `film` scales and shifts, with its own backward pass. Source: LiME (arXiv 2604.02338), section
+3; FiLM (arXiv 1709.07871).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 
 def experts(y: Tensor, low: Tensor, matrix: Tensor, weights: Tensor, vectors: Tensor) -> Tensor:
-    """y + d * (w @ p), where d = low @ matrix.T: one product of E * r columns, w_e * low by p_e * matrix.
+    """y + d * (w @ p), where d = low @ matrix.T, as one matrix product over E * r columns.
 
     Args:
-        y: What is added to, [B, S, H].
+        y: The output to add to, [B, S, H].
         low: The adapter's inner representation, [B, S, r].
-        matrix: Its second matrix, scaled, [H, r].
+        matrix: The adapter's second matrix, scaled, [H, r].
         weights: w, [B, S, E], or one row for all tokens; 0 where no skill is active.
         vectors: p, [E, H].
 
@@ -32,12 +32,12 @@ def experts(y: Tensor, low: Tensor, matrix: Tensor, weights: Tensor, vectors: Te
 
 
 def modulate(y: Tensor, weights: Tensor, gain: Tensor | None, shift: Tensor | None) -> Tensor:
-    """y + y * (w @ u) + w @ b, as it reads.
+    """y + y * (w @ u) + w @ b, written as in the formula.
 
     Args:
         y: [..., H].
-        weights: w, [..., E] as y, or one row for all tokens; 0 where no skill is active.
-        gain, shift: u and b, each [E, H]; None where a skill has none.
+        weights: w, [..., E], or one row for all tokens; 0 where no skill is active.
+        gain, shift: u and b, each [E, H]; None if the skill has none.
 
     Returns:
         [..., H].
@@ -47,14 +47,14 @@ def modulate(y: Tensor, weights: Tensor, gain: Tensor | None, shift: Tensor | No
 
 
 def film(y: Tensor, weights: Tensor, gain: Tensor | None, shift: Tensor | None) -> Tensor:
-    """`modulate` with its own backward pass: it keeps y alone. The same arguments and values."""
+    """`modulate` with its own backward pass, which saves y as the only large array. Same arguments and values."""
     if gain is None and shift is None:
         return y
     given = (y, weights, gain, shift)
-    if not (torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in given)):
+    if not (torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)):
         return modulate(*given)
-    found: Tensor = _Film.apply(*given)  # type: ignore[no-untyped-call]
-    return found
+    out: Tensor = _Film.apply(*given)  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Film(torch.autograd.Function):
@@ -70,9 +70,9 @@ class _Film(torch.autograd.Function):
         by_y, by_w, by_gain, by_shift = ctx.needs_input_grad
         h = g.shape[-1]
         flat, w = g.reshape(-1, h), weights.reshape(-1, weights.shape[-1])  # [N, H]; [N, E], or [1, E] for all tokens
-        found: list[Tensor | None] = [g if by_y else None, None, None, None]
+        gradients: list[Tensor | None] = [g if by_y else None, None, None, None]
         if by_y and gain is not None:
-            found[0] = torch.addcmul(g, g, weights @ gain)
+            gradients[0] = torch.addcmul(g, g, weights @ gain)
         into = torch.zeros_like(w) if by_w else None  # [N or 1, E]
         for place, factor, vectors, wanted in ((2, y, gain, by_gain), (3, None, shift, by_shift)):
             if vectors is None or not (wanted or by_w):
@@ -81,9 +81,9 @@ class _Film(torch.autograd.Function):
             if len(w) == 1 and len(felt) > 1:
                 felt = felt.sum(0, keepdim=True)
             if wanted:
-                found[place] = w.t() @ felt
+                gradients[place] = w.t() @ felt
             if into is not None:
                 into.addmm_(felt, vectors.t())
         if into is not None:
-            found[1] = into.view_as(weights)
-        return tuple(found)
+            gradients[1] = into.view_as(weights)
+        return tuple(gradients)

@@ -1,11 +1,11 @@
 """LiME-PromptTuning: virtual tokens before the prompt, whose embeddings are the skill.
 
-The embedding of virtual token i is base_i + offset_i * mix_i (+ gain and shift): base_i is fixed, the row of the
-vocabulary that it started from; offset_i and the vectors that mix_i is mixed of are trained. They depend on nothing
-but each other, so that a skill is the n finished embeddings: a soft prefix. Source: arXiv 2604.02338, section 3.
+The embedding of virtual token i is base_i + offset_i * mix_i (+ gain and shift). base_i is fixed: a row of the
+vocabulary chosen at the start. offset_i and the expert vectors mixed into mix_i are trained. The embeddings do not
+depend on the prompt, so a skill stores the n finished embeddings: a soft prefix. Source: arXiv 2604.02338, section 3.
 
-Virtual tokens have the ids that follow the vocabulary's. `with_virtual` puts them into the arguments of a model's call,
-`LimePrompt`, around the input embedding, looks them up. Knows nothing of files or training loops.
+The ids of the virtual tokens follow those of the vocabulary. `with_virtual` inserts them into the arguments of a model
+call; `LimePrompt`, which wraps the input embedding, looks them up.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .registry import register_variant
 
 @register_variant("prompt")
 class LimePrompt(LimeLayer):
-    """The input embedding with r virtual tokens behind its vocabulary.
+    """The input embedding, extended by r virtual tokens after its vocabulary.
 
-    Every virtual token is routed by itself (no windows), by base_i and offset_i.
+    Each virtual token is routed separately, without windows, by base_i and offset_i.
     """
 
     shared_names = ("lime_base",)
@@ -44,7 +44,9 @@ class LimePrompt(LimeLayer):
 
     def add_shared(self, adapter_name: str, config: LimeConfig) -> None:
         if not isinstance(self.get_base_layer(), nn.Embedding) or "rank" in config.kinds or config.shared_vector:
-            raise ConfigError("prompt tuning goes on an Embedding, with expert, gain and shift alone")
+            raise ConfigError(
+                "prompt tuning adapts an Embedding, with the kinds expert, gain and shift alone and no shared vector"
+            )
         rows = wrapped_module.weight(self.get_base_layer()).T.detach()  # [V, H]
         picked = rows[torch.randint(len(rows), (config.r,))].float()
         self.lime_base[adapter_name] = nn.Parameter(picked.clone())
@@ -52,7 +54,7 @@ class LimePrompt(LimeLayer):
 
     @property
     def virtual_tokens(self) -> int:
-        """How many there are now: none while the adapter is off."""
+        """Number of virtual tokens; 0 while the adapter is disabled."""
         on = not self.disable_adapters and self.adapter in self.lime_config
         return self.lime_config[self.adapter].r if on else 0
 
@@ -67,7 +69,7 @@ class LimePrompt(LimeLayer):
         return out if expert is None else torch.addcmul(out, d, weights @ expert)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Ids [B, S] -> [B, S, H]; ids from the vocabulary's size on are virtual tokens."""
+        """Ids [B, S] -> [B, S, H]; ids beyond the vocabulary are virtual tokens."""
         if not self.virtual_tokens:
             out: Tensor = self.base_layer(x, *args, **kwargs)
             return out
@@ -80,7 +82,7 @@ class LimePrompt(LimeLayer):
         return None  # virtual tokens are never padding
 
     def low_rank(self) -> LowRank:
-        raise NotImplementedError("a graph has nothing of prompt tuning but the skill's prefix")
+        raise NotImplementedError("prompt tuning has no low-rank adapter: a graph takes only the skill's prefix")
 
     def vectors(self) -> dict[Kind, Tensor]:
         training = self.training
@@ -89,7 +91,7 @@ class LimePrompt(LimeLayer):
         return {"prefix": prefix}
 
     def set_vectors(self, given: Mapping[Kind, Tensor]) -> None:
-        """A finished prefix: all of it becomes offset, to be modulated from there."""
+        """Load a finished prefix: the whole difference from the base becomes the offset, with neutral modulation."""
         base, name = self.lime_base[self.adapter], self.adapter
         self.lime_offset[name].copy_(given["prefix"].reshape(base.shape).to(base.device) - base)
         for kind in self.lime_config[name].kinds:
@@ -97,13 +99,16 @@ class LimePrompt(LimeLayer):
 
 
 def with_virtual(given: Mapping[str, Any], count: int, first: int, cached: bool) -> dict[str, Any]:
-    """The arguments of a causal model's call with virtual tokens before every row.
+    """Insert virtual tokens before every row into the arguments of a causal model's call.
 
     Args:
         given: Arguments by name.
-        count: Virtual tokens.
-        first: Id of the first of them.
-        cached: They are in the cache already: only masks and positions know of them.
+        count: Number of virtual tokens.
+        first: Id of the first virtual token.
+        cached: Whether they are already in the cache; then only mask and positions change.
+
+    Returns:
+        A new dictionary of arguments.
 
     Raises:
         ConfigError: The call has no token ids.
@@ -125,7 +130,7 @@ def with_virtual(given: Mapping[str, Any], count: int, first: int, cached: bool)
         return found
     found["input_ids"] = torch.cat([before + first, ids], 1)
     if isinstance(keep, Tensor):
-        found["logits_to_keep"] = keep + count  # labels, if any, are those of the logits kept
+        found["logits_to_keep"] = keep + count  # labels, if given, belong to the kept logits only
     elif labels is not None:
         found["labels"] = torch.cat([labels.new_full((rows, count), -100), labels], 1)
     return found

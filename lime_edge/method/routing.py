@@ -1,7 +1,7 @@
 """Zero-parameter routing in torch: evidence, causal n-gram windows, selection, balance losses.
 
-LiME (arXiv 2604.02338), with the causal rule: the weights of token t of row b depend only on tokens
-<= t of row b. Knows nothing of layers, adapters or skills. Shapes: B rows, S tokens, E experts.
+LiME (arXiv 2604.02338), made causal: the weights of token t of row b depend only on tokens <= t of row b. Shapes: B
+rows, S tokens, E experts.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _CLAMP = 1e-6
 
 
 def evidence(y: Tensor, d: Tensor, routing: Routing, scale: Literal["token", "batch"] = "token") -> Tensor:
-    """Routing logits from the E leading components of both representations.
+    """Routing logits from the first E components of both representations.
 
     Args:
         y: Frozen representation [..., H]; only the first E components are read.
-        d: Adapted representation [..., H], before any rank gate; likewise.
+        d: Adapted representation [..., H], before any rank gate; only the first E components are read.
         routing: The constants.
-        scale: "token" divides by each token's own max-abs; "batch" by one maximum over everything,
-            as published, which makes tokens depend on their batch and on the future.
+        scale: "token" divides by the largest magnitude of each token. "batch" divides by one maximum over the batch, as
+            in the paper, so that tokens depend on other rows and on later tokens.
 
     Returns:
         Logits [..., E] in float32.
@@ -39,14 +39,14 @@ def _scaled(v: Tensor, scale: str) -> Tensor:
 
 
 def window_mean(logits: Tensor, n: int, past: Tensor | None = None, real: Tensor | None = None) -> Tensor:
-    """Mean of the logits of tokens t-n+1..t, fewer at the start of a row.
+    """Mean of the logits of tokens t-n+1..t, or of fewer at the start of a row.
 
     Args:
         logits: [B, S, E].
         n: Window length; 1 returns the logits unchanged.
-        past: Logits and flags of the n - 1 tokens before, [B, n-1, E+1]; the flag, last, is 1 where
+        past: Logits and flags of the previous n - 1 tokens, [B, n-1, E+1]; the flag, in the last component, is 1 where
             the token exists.
-        real: [B, S], False on padding, which takes part in no window.
+        real: [B, S], False on padding, which no window includes.
 
     Returns:
         [B, S, E].
@@ -60,20 +60,20 @@ def window_mean(logits: Tensor, n: int, past: Tensor | None = None, real: Tensor
 
 
 def with_flag(logits: Tensor, real: Tensor | None) -> Tensor:
-    """Append the flag that marks real tokens and zero the others: [B, S, E] -> [B, S, E+1]."""
+    """Append a flag, 1 for real tokens, and set padding to zero: [B, S, E] -> [B, S, E+1]."""
     flag = logits.new_ones(*logits.shape[:2], 1) if real is None else real.to(logits.dtype)[..., None]
     return torch.cat([logits * flag, flag], -1)
 
 
 def select(logits: Tensor, routing: Routing) -> tuple[Tensor, Tensor]:
-    """Expert weights from logits; experts that tie with the last one kept are kept too.
+    """Expert weights from logits; experts that tie with the last selected one are selected too.
 
     Args:
         logits: [..., E], window-averaged.
         routing: The constants.
 
     Returns:
-        Weights [..., E], rows sum to 1, and the softmax probabilities [..., E] behind them.
+        Weights [..., E], whose rows sum to 1, and the softmax probabilities [..., E] they come from.
     """
     prob = torch.softmax(logits / routing.temperature, -1)
     kth = prob.topk(routing.keep, -1).values[..., -1:]
@@ -91,26 +91,26 @@ def select(logits: Tensor, routing: Routing) -> tuple[Tensor, Tensor]:
 
 
 def expert_use(prob: Tensor, real: Tensor | None = None) -> Tensor:
-    """How much each expert was used, in a form that adds up over batches and processes.
+    """Use of each expert, as sums that can be added over batches and processes.
 
     Args:
         prob: [B, S, E].
         real: [B, S], False on padding.
 
     Returns:
-        Sums of the probabilities over real tokens, and last the number of these, [E+1].
+        Sums of the probabilities over real tokens, followed by the number of real tokens, [E+1].
     """
     return with_flag(prob, real).sum((0, 1))
 
 
 def balance_losses(use: Tensor) -> tuple[Tensor, Tensor]:
-    """Importance E * sum(mean^2) - 1 and KL(mean || uniform), both 0 when experts are used evenly.
+    """Importance E * sum(mean^2) - 1 and KL(mean || uniform); both are 0 when the experts are used evenly.
 
     Args:
         use: From `expert_use`, [..., E+1].
 
     Returns:
-        Two tensors [...].
+        Importance and KL, each [...].
     """
     mean = use[..., :-1] / use[..., -1:].clamp_min(1)  # [..., E]
     count = mean.shape[-1]

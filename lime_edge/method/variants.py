@@ -1,7 +1,7 @@
-"""The PEFT methods that LiME wraps: what is shared, and what the adapted representation d is.
+"""The PEFT methods of linear modules that LiME wraps: their shared parameters and adapted representation d.
 
-All of them share the routing, the mixing and the balance loss of `layer.py`. Source: arXiv 2604.02338, section 3;
-DoRA: arXiv 2402.09353; LoRA-FA: arXiv 2308.03303; SliceFine: the first rows of a weight, trained in place.
+Routing, mixing and balance losses are those of layer.py. Sources: arXiv 2604.02338, section 3; DoRA: arXiv 2402.09353;
+LoRA-FA: arXiv 2308.03303. SliceFine trains the first rows of a weight in place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .registry import register_variant
 
 @register_variant("lora")
 class LimeLora(LimeLayer):
-    """LiME-LoRA: d = s * Bm (A x); A Kaiming-uniform, Bm zero at the start."""
+    """LiME-LoRA: d = s * Bm (A x). A starts Kaiming-uniform, Bm at zero."""
 
     shared_names: ClassVar[tuple[str, ...]] = ("lime_A", "lime_B")
     works_without_expert = True
@@ -40,7 +40,7 @@ class LimeLora(LimeLayer):
 
 @register_variant("lora-fa")
 class LimeLoraFa(LimeLora):
-    """LiME-LoRA-FA: LiME-LoRA whose A stays as it started."""
+    """LiME-LoRA-FA: LiME-LoRA with a fixed A."""
 
     fixed_names = ("lime_A",)
 
@@ -49,16 +49,16 @@ class LimeLoraFa(LimeLora):
 class LimeDora(LimeLora):
     """LiME-DoRA: with g = m / row norms of (W + s Bm A), the module computes g * W x and d = g * s Bm (A x).
 
-    m starts as the row norms of W. Routing reads W x itself, as it is without a skill, and gain scales it; g * W x
-    is W x with a standing gain of g - 1. Gradients go through the norms, too.
+    m starts as the row norms of W. Routing and gain use W x, as without a skill: g * W x is W x with a standing gain of
+    g - 1. Gradients also flow through the norms.
     """
 
     shared_names = (*LimeLora.shared_names, "lime_m")
     adapter_layer_names = (*LimeLora.adapter_layer_names, "lime_m")
-    works_without_expert = False  # the magnitudes stand
+    works_without_expert = False  # the magnitudes change the output even without p
     needs_exact_weights = True
     lime_m: nn.ParameterDict
-    _held: Tensor | None = None  # g of the call under way
+    _magnitude: Tensor | None = None  # g, cached during a forward call
 
     def add_shared(self, adapter_name: str, config: LimeConfig) -> None:
         super().add_shared(adapter_name, config)
@@ -68,22 +68,22 @@ class LimeDora(LimeLora):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not self.disable_adapters and self.adapter in self.lime_config:
-            self._held = self.magnitude()
+            self._magnitude = self.magnitude()
         try:
             return super().forward(x, *args, **kwargs)
         finally:
-            self._held = None
+            self._magnitude = None
 
     def magnitude(self) -> Tensor:
-        """g [H]; in float32."""
-        if self._held is not None:
-            return self._held
+        """g [H], in float32."""
+        if self._magnitude is not None:
+            return self._magnitude
         a, b = self.lime_A[self.adapter], self.lime_B[self.adapter]
         magnitude: Tensor = self.lime_m[self.adapter] / self._norms(a, b, self.scaling)
         return magnitude
 
     def _norms(self, a: Tensor, b: Tensor, scaling: float) -> Tensor:
-        """Row norms of W + s Bm A, [H], from r products with W instead of a second matrix of its size."""
+        """Row norms of W + s Bm A, [H], without building a second matrix of the size of W."""
         w = wrapped_module.weight(self.get_base_layer())
         a, b = a.to(w.device), scaling * b.to(w.device)
         squares = torch.linalg.vector_norm(w, dim=1, dtype=torch.float32).square()
@@ -96,16 +96,16 @@ class LimeDora(LimeLora):
 
     def standing(self) -> dict[Kind, Tensor]:
         gain = self.magnitude() - 1
-        bias = wrapped_module.bias(self.get_base_layer())  # is not scaled
+        bias = wrapped_module.bias(self.get_base_layer())  # g does not scale the bias
         return {"gain": gain, "shift": torch.zeros_like(gain) if bias is None else -gain * bias}
 
 
 @register_variant("slicefine")
 class LimeSliceFine(LimeLayer):
-    """LiME-SliceFine: the first r rows of W are trained and their outputs modulated; the others pass.
+    """LiME-SliceFine: the first r rows of W are trained and their outputs modulated; other outputs are unchanged.
 
-    d = the trained rows' outputs, and zero behind them; W's own first r outputs are taken off by a standing gain of
-    -1, which leaves d * mix in their place. Routing reads d alone, which is y of the trained weight.
+    d holds the outputs of the trained rows, followed by zeros. A standing gain of -1 removes the first r outputs of W,
+    so that d * mix replaces them. Routing reads d alone, which is y of the trained weight.
     """
 
     shared_names = ("lime_rows",)

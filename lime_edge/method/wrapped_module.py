@@ -1,7 +1,7 @@
-"""The frozen module under a LiME layer: its sizes, its weight as [H, D], and how its input meets a matrix [r, D].
+"""A common view of the frozen module in a LiME layer: sizes, weight [H, D], bias, and products with its input.
 
-`nn.Linear`, `Conv1D` (GPT-2's, whose weight lies the other way round) and `nn.Embedding`, whose D inputs are
-the tokens of the vocabulary. Knows nothing of LiME.
+Supported are `nn.Linear`, GPT-2's `Conv1D`, whose weight is transposed, and `nn.Embedding`, whose D inputs are the
+tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _NAMES = "torch.nn.Linear, torch.nn.Embedding and Conv1D"
 
 
 def features(layer: nn.Module) -> tuple[int, int]:
-    """D and H.
+    """D and H of a module.
 
     Raises:
-        ConfigError: it is none of the three.
+        ConfigError: The module has an unsupported type.
     """
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
@@ -33,17 +33,17 @@ def features(layer: nn.Module) -> tuple[int, int]:
 
 
 def weight(layer: nn.Module) -> Tensor:
-    """W [H, D] such that the module computes W x + bias; an embedding's x is one-hot."""
-    held = layer.get_parameter("weight")
+    """W [H, D] such that the module computes W x + bias; for an embedding x is one-hot."""
+    stored = layer.get_parameter("weight")
     if isinstance(layer, nn.Embedding):
-        return held.T * getattr(layer, "embed_scale", 1.0)  # Gemma's embeddings are scaled
-    return held.T if isinstance(layer, Conv1D) else held
+        return stored.T * getattr(layer, "embed_scale", 1.0)  # Gemma scales its embeddings
+    return stored.T if isinstance(layer, Conv1D) else stored
 
 
 def bias(layer: nn.Module) -> Tensor | None:
-    """[H], or None."""
-    held: Tensor | None = getattr(layer, "bias", None)
-    return held
+    """The bias [H], or None."""
+    found: Tensor | None = getattr(layer, "bias", None)
+    return found
 
 
 def product(layer: nn.Module, x: Tensor, matrix: Tensor) -> Tensor:
@@ -51,11 +51,11 @@ def product(layer: nn.Module, x: Tensor, matrix: Tensor) -> Tensor:
 
     Args:
         layer: The frozen module.
-        x: [..., D]; of an embedding token ids [...].
+        x: [..., D]; for an embedding, token ids [...].
         matrix: [r, D].
 
     Returns:
-        [..., r], in the module's type.
+        [..., r], in the module's dtype.
     """
     if isinstance(layer, nn.Embedding):
         return F.embedding(x, matrix.T).to(layer.weight.dtype)
@@ -63,9 +63,9 @@ def product(layer: nn.Module, x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def starting_rows(layer: nn.Module, rank: int) -> Tensor:
-    """A fresh A [r, D] in which every input counts alike: Kaiming-uniform (a = sqrt(5)), bound 1 / sqrt(D).
+    """A new A [r, D]: Kaiming-uniform (a = sqrt(5)), that is uniform with bound 1 / sqrt(D).
 
-    Of an embedding's inputs one is 1 and the others 0; a bound of 1 gives its A x the same size.
+    For an embedding the bound is 1, because only one of its inputs is 1 and the others are 0.
     """
     depth = features(layer)[0]
     bound = 1.0 if isinstance(layer, nn.Embedding) else depth**-0.5

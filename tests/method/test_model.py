@@ -203,7 +203,7 @@ def test_other_modules_than_linear_are_refused(target: str) -> None:
 
 
 def test_more_experts_than_outputs_are_refused() -> None:
-    with pytest.raises(ConfigError, match="64 experts are routed by as many outputs; a module has 32"):
+    with pytest.raises(ConfigError, match="64 experts need as many outputs to route by; a module has 32"):
         get_peft_model(backbone(), LimeConfig(routing=Routing(experts=64), target_modules=list(ATTENTION)))
 
 

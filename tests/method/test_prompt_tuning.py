@@ -103,7 +103,7 @@ def test_virtual_tokens_are_embeddings_before_the_prompt() -> None:
 
 def test_what_prompt_tuning_cannot_do_is_refused(tmp_path: Path) -> None:
     model = wrapped(base="prompt", r=3)
-    with pytest.raises(ConfigError, match="virtual tokens stand before the prompt"):
+    with pytest.raises(ConfigError, match="virtual tokens come before the prompt"):
         logits(model, TOKENS, skill_active=torch.ones(2, 9, dtype=torch.bool))
     with pytest.raises(ConfigError, match="lacks"):
         model(inputs_embeds=torch.zeros(1, 2, 64))
@@ -170,7 +170,7 @@ def test_the_base_of_a_prefixed_graph_is_the_plain_graph_bit_for_bit(prefixed: P
 
 def test_a_prefix_that_begins_at_the_answer_is_refused(prefixed: Path) -> None:
     runtime = Runtime.load(prefixed, threads=1)
-    with pytest.raises(LimeError, match="its prefix stands before the prompt"):
+    with pytest.raises(LimeError, match="its prefix precedes the prompt"):
         runtime.load_skill(skill(prefixed, "late", activation="response"))
     with pytest.raises(LimeError, match="puts no virtual tokens before a prompt"):
         write_adapter(prefixed, skill(prefixed, "a", activation="always"), scratch() / "a.onnx_adapter")
