@@ -1,0 +1,1 @@
+"""How well `lime-edge audit` tells trojaned skills from clean ones."""

@@ -1,7 +1,7 @@
-"""What a Llama backbone does between its products, compiled: training steps that are a sixth shorter on a CPU.
+"""Compiles a Llama backbone's element-wise operations, which shortens training steps on a CPU by a sixth.
 
-Norms, rotary positions and gates of the frozen layers are the same for every method; torch runs each as five to ten
-passes over memory. Needs a C++ compiler, as torch.compile does, which is why the product leaves it alone.
+Norms, rotary embeddings and gates of the frozen layers are the same for every method; eager torch makes five to ten
+passes over memory for each. torch.compile needs a C++ compiler, so the product does not do this.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from transformers.models.llama import modeling_llama as llama
 
 
 def compile_between() -> None:
-    """From now on in this process, wherever gradients flow; answers are computed as before."""
+    """Compile norms, gates and rotary embeddings for calls that need gradients, for the rest of this process.
+
+    Calls without gradients, such as generation, still run the original code.
+    """
     norm, gate = torch.compile(_norm, dynamic=True), torch.compile(_gate, dynamic=True)
     turn = torch.compile(llama.apply_rotary_pos_emb, dynamic=True)
     _where_gradients_flow(llama.LlamaRMSNorm, "forward", lambda own, x: norm(x, own.weight, own.variance_epsilon))
@@ -26,12 +29,12 @@ def compile_between() -> None:
     _where_gradients_flow(llama, "apply_rotary_pos_emb", turn)
 
 
-def _where_gradients_flow(owner: Any, name: str, quick: Callable[..., Any]) -> None:
+def _where_gradients_flow(owner: Any, name: str, compiled: Callable[..., Any]) -> None:
     plain = getattr(owner, name)
 
-    def either(*given: Any, **named: Any) -> Any:
-        flows = torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in given)
-        return (quick if flows else plain)(*given, **named)
+    def either(*args: Any, **named: Any) -> Any:
+        flows = torch.is_grad_enabled() and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+        return (compiled if flows else plain)(*args, **named)
 
     setattr(owner, name, either)
 

@@ -1,7 +1,4 @@
-"""How long single calls take: percentiles of many calls, since what a user notices is the slow one.
-
-Knows nothing of what is called.
-"""
+"""Latency of single calls, as percentiles: users notice the slow calls, not the average."""
 
 from __future__ import annotations
 
@@ -17,13 +14,13 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Latency:
-    """Microseconds of one kind of call.
+    """Percentiles of one kind of call, in microseconds.
 
     Attributes:
-        engine: Whose.
-        call: What was called.
-        loaded: Skills or adapters that were loaded meanwhile.
-        calls: How often.
+        engine: The engine that was called.
+        call: Name of the call.
+        loaded: Number of skills or adapters loaded at the time.
+        calls: Number of calls.
     """
 
     engine: str
@@ -37,24 +34,25 @@ class Latency:
 
     @classmethod
     def of(cls, engine: str, call: str, loaded: int, seconds: npt.ArrayLike) -> Latency:
+        """From the seconds of every call."""
         taken = 1e6 * np.asarray(seconds, np.float64)
         p50, p90, p99 = (float(value) for value in np.percentile(taken, [50, 90, 99]))
         return cls(engine, call, loaded, taken.size, p50, p90, p99, float(taken.max()))
 
 
 def timed(call: Callable[..., Any], *arguments: Any) -> float:
-    """Seconds of one call."""
+    """Make one call and return the seconds it took."""
     began = time.perf_counter()
     call(*arguments)
     return time.perf_counter() - began
 
 
-def table(title: str, found: Sequence[Latency]) -> Table:
-    """One line for each."""
+def table(title: str, latencies: Sequence[Latency]) -> Table:
+    """A terminal table with one row for each latency."""
     made = Table("engine", "call", "loaded", "p50", "p90", "p99", "highest", "calls", title=title, title_justify="left")
-    for one in found:
-        times = [_readable(value) for value in (one.p50, one.p90, one.p99, one.highest)]
-        made.add_row(one.engine, one.call, f"{one.loaded:,}", *times, f"{one.calls:,}")
+    for latency in latencies:
+        times = [_readable(value) for value in (latency.p50, latency.p90, latency.p99, latency.highest)]
+        made.add_row(latency.engine, latency.call, f"{latency.loaded:,}", *times, f"{latency.calls:,}")
     return made
 
 

@@ -1,26 +1,26 @@
-"""Markdown tables, and those of the benchmarks that compare nothing round by round: roofline, size, switch, memory."""
+"""Markdown tables: a general one, and those of the benchmarks without paired rounds (roofline, size, switch, memory)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-Document = Mapping[str, Any]  # one JSON file
+Document = Mapping[str, Any]  # one JSON file of results
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """In Markdown."""
+    """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def threads(count: int) -> str:
-    """In words."""
+    """The number of threads in words."""
     return "1 thread" if count == 1 else f"{count} threads"
 
 
 def singles(document: Document) -> Iterator[tuple[str, str]]:
-    """Name and text of the blocks of one such file."""
+    """Name and text of each block that one file without paired rounds fills; nothing for other files."""
     write = _WRITERS.get(document["benchmark"])
     if write is not None:
         yield from write(document)

@@ -1,7 +1,6 @@
-"""The tables of docs/performance.md, from the JSON files that the benchmarks write.
+"""Fills generated blocks of Markdown documents, and makes the blocks of docs/performance.md from result files.
 
-A block stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; what is outside is written by
-hand. Knows nothing of plots.
+A block stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; the text outside blocks is written by hand.
 """
 
 from __future__ import annotations
@@ -19,15 +18,16 @@ NOTHING = "Not measured yet.\n"
 
 @dataclass(frozen=True)
 class Claim:
-    """A limit on a ratio of two variants, at every context or length that was measured.
+    """A limit on the ratio of two variants, at every context or prompt length that was measured.
 
     Args:
-        text: What the table says.
+        text: The claim as the table shows it.
         where: Benchmark and part.
-        variant, against: How the names of the two begin; of several variants the one nearest to the limit counts.
-        limit: The largest ratio; the smallest where `least`.
-        least: Whether more is better.
-        only: The one context or length that counts; None: all.
+        variant, against: Prefixes of the two variants' names. If several variants match, the one nearest to the limit
+            counts.
+        limit: The largest allowed ratio, or the smallest one if `least`.
+        least: Whether larger ratios are better.
+        only: The only context or length that counts; None for all.
     """
 
     text: str
@@ -53,24 +53,24 @@ CLAIMS = (
 
 
 def fill(text: str, blocks: Mapping[str, str]) -> str:
-    """Put the blocks into a document; those that were not measured say so.
+    """Replace the blocks of a document; a block without a measurement says so.
 
     Raises:
-        ValueError: A block has no place in the document.
+        ValueError: The document lacks one of the blocks.
     """
     places = {match["name"] for match in _BLOCK.finditer(text)}
-    if homeless := sorted(set(blocks) - places):
-        raise ValueError(f"no <!-- begin NAME --> for {', '.join(homeless)}")
+    if missing := sorted(set(blocks) - places):
+        raise ValueError(f"no <!-- begin NAME --> for {', '.join(missing)}")
     return _BLOCK.sub(lambda match: f"{match[1]}\n{blocks.get(match['name'], NOTHING)}\n{match['end']}", text)
 
 
 def held(text: str) -> dict[str, str]:
-    """What the blocks of a document say now, for a script that fills some of them."""
+    """The current contents of a document's blocks, for a script that fills only some of them."""
     return {match["name"]: match["body"].strip("\n") + "\n" for match in _BLOCK.finditer(text)}
 
 
 def blocks(documents: Sequence[Document]) -> dict[str, str]:
-    """Every block that these files have something for."""
+    """Every block that these files can fill, by name."""
     found = {"machines": "\n".join(f"- {_machine(document)}" for document in documents) + "\n"}
     for (benchmark, part), groups in grouped(documents).items():
         found[f"{benchmark} {part}"] = "\n".join(_tables(groups))
@@ -85,7 +85,7 @@ def blocks(documents: Sequence[Document]) -> dict[str, str]:
 
 
 def grouped(documents: Iterable[Document]) -> dict[tuple[str, str], list[tuple[int, Group]]]:
-    """(benchmark, part) -> groups with their number of threads, in order."""
+    """(benchmark, part) -> (number of threads, group), sorted by threads and then by context or prompt length."""
     found: dict[tuple[str, str], list[tuple[int, Group]]] = {}
     for document in documents:
         for group in document.get("groups", ()):
@@ -96,12 +96,12 @@ def grouped(documents: Iterable[Document]) -> dict[tuple[str, str], list[tuple[i
 
 
 def size(group: Group) -> int:
-    """Tokens of context or of the prompt."""
+    """Number of tokens in the context or in the prompt."""
     return int(group.what.get("context", group.what.get("length", 0)))
 
 
 def _tables(entries: Sequence[tuple[int, Group]]) -> Iterator[str]:
-    """A table for every number of threads: a line for every variant and what it is divided by."""
+    """A table for every number of threads, with a row for every variant and variant it is compared with."""
     for count in sorted({entry[0] for entry in entries}):
         groups = [group for found, group in entries if found == count]
         header = ["variant", "against"]
@@ -147,7 +147,7 @@ def _claims(documents: Sequence[Document]) -> Iterator[list[str]]:
 
 
 def _nearest(claim: Claim, figures: Iterable[Figure]) -> float | None:
-    """The ratio that is nearest to the limit, or farthest over it."""
+    """The ratio nearest to the limit, or farthest beyond it."""
     ratios = [
         ratio.median
         for figure in figures

@@ -1,8 +1,8 @@
-"""Fills docs/performance.md: tables and plots from the JSON files of the benchmarks.
+"""Fills docs/performance.md with tables and plots from the benchmarks' JSON files.
 
     python -m benchmarks.harness.plots benchmarks/results/*.json
 
-The same files give the same bytes. Knows nothing of how anything was measured.
+The output is deterministic: the same files give the same bytes.
 """
 
 from __future__ import annotations
@@ -20,24 +20,22 @@ from .page_blocks import blocks, fill, grouped, size
 from .rounds import Figure, Group, Spread, read
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
-_ONLY = {"decode": 256, "prefill": 256}  # tokens that the plot of the rivals shows
-STYLE: dict[Any, Any] = {  # matplotlib types every key by name
+_ONLY = {"decode": 256, "prefill": 256}  # the one context or prompt length that the plots of rivals show
+STYLE: dict[Any, Any] = {  # Any, because matplotlib types its keys as literals
     "svg.hashsalt": "lime-edge",
-    "svg.fonttype": "none",  # text, not outlines: a quarter of the bytes
+    "svg.fonttype": "none",  # text instead of outlines takes a quarter of the bytes
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-#: Benchmarks of this page; other files of the folder belong to other pages.
+#: Benchmarks of this page; other files in the results folder belong to other pages.
 PAGE = ("decode", "prefill", "roofline", "switch", "memory", "size")
 
 
 @click.command()
 @click.argument("results", nargs=-1, required=True, type=_FILE)
-@click.option("--document", default=DOCUMENT, show_default=True, type=_FILE, help="What to fill.")
+@click.option("--document", default=DOCUMENT, show_default=True, type=_FILE, help="The document to fill.")
 def main(results: tuple[Path, ...], document: Path) -> None:
     """Fill the document and draw its plots."""
     found = [one for path in results if (one := read(path)).get("benchmark") in PAGE]
@@ -50,7 +48,7 @@ def main(results: tuple[Path, ...], document: Path) -> None:
 
 
 def drawn(documents: Sequence[Document]) -> dict[str, Canvas]:
-    """The plots that these files have something for, by name."""
+    """Every plot that these files have data for, by name."""
     for key, value in STYLE.items():
         mpl.rcParams[key] = value
     groups, made = grouped(documents), {}
@@ -65,7 +63,7 @@ def drawn(documents: Sequence[Document]) -> dict[str, Canvas]:
 
 
 def ratios(entries: Sequence[tuple[int, Group]], against: str) -> Canvas:
-    """Ratios to one variant with their quartiles: a panel for every number of threads, a colour for every size."""
+    """Ratios to one variant with quartiles: a panel for each number of threads, a colour for each number of tokens."""
     canvas, panels = _panels(sorted({count for count, _ in entries}), 0.22 * len(entries[0][1].figures) + 1)
     for panel, count in panels:
         groups = [group for found, group in entries if found == count]
@@ -84,7 +82,7 @@ def ratios(entries: Sequence[tuple[int, Group]], against: str) -> Canvas:
 
 
 def times(entries: Sequence[tuple[int, Group]]) -> Canvas:
-    """Milliseconds of every variant with their quartiles."""
+    """Milliseconds of every variant, with quartiles."""
     canvas, panels = _panels(sorted({count for count, _ in entries}), 0.2 * len(entries[0][1].figures) + 1)
     for panel, count in panels:
         (group,) = (group for found, group in entries if found == count)
@@ -99,7 +97,7 @@ def times(entries: Sequence[tuple[int, Group]]) -> Canvas:
 
 
 def bounds(lines: Sequence[tuple[int, Any]]) -> Canvas:
-    """What a step takes, and the least that it could take."""
+    """The measured time of a step and its lower bound."""
     canvas, panels = _panels(sorted({count for count, _ in lines}), 0.2 * len(lines) + 1)
     for panel, count in panels:
         shown = [line for found, line in lines if found == count][::-1]
@@ -112,14 +110,14 @@ def bounds(lines: Sequence[tuple[int, Any]]) -> Canvas:
 
 
 def _panels(counts: Sequence[int], height: float) -> tuple[Canvas, list[tuple[Any, int]]]:
-    """A canvas with one panel below the other."""
+    """A canvas with one panel for each count, stacked vertically."""
     canvas = Canvas(figsize=(7, height * len(counts)), layout="constrained")
     axes = canvas.subplots(len(counts), squeeze=False)
     return canvas, list(zip(axes[:, 0], counts, strict=True))
 
 
 def _reach(spreads: Sequence[Spread]) -> list[list[float]]:
-    """How far the quartiles are from the medians, below and above."""
+    """Distances from the medians to the lower and upper quartiles, as error bars take them."""
     return [[s.median - s.low for s in spreads], [s.high - s.median for s in spreads]]
 
 

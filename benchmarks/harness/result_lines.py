@@ -1,7 +1,4 @@
-"""Results as JSON lines, one a run, written as they come: what is there already is not run again.
-
-Knows nothing of what is run.
-"""
+"""Results as JSON lines, one a run, written as each run finishes: an interrupted benchmark resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -21,23 +18,23 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 @dataclass(frozen=True)
 class Lines:
-    """A file of records; `keys` tell one run from another."""
+    """A JSONL file of records; `keys` identify a run."""
 
     path: Path
     keys: tuple[str, ...]
 
     def read(self) -> list[Record]:
-        """All records; a last line that was cut off while it was written is none."""
+        """All records. An incomplete last line, left by a crash, is ignored."""
         text = self.path.read_text("utf-8") if self.path.is_file() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def find(self, key: Mapping[str, Any]) -> Record | None:
-        """The newest record of a run."""
+        """The newest record of a run; None if it has none."""
         wanted = self.key(key)
         return next((record for record in reversed(self.read()) if self.key(record) == wanted), None)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append a record; it is on the disk when this returns."""
+        """Append a record durably: the file is replaced atomically and flushed to disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         whole = "".join(json.dumps(one) + "\n" for one in [*self.read(), record])
         beside = self.path.with_suffix(".part")
@@ -48,22 +45,23 @@ class Lines:
         beside.replace(self.path)
 
     def key(self, record: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The values that identify a record's run."""
         return tuple(record.get(name) for name in self.keys)
 
 
 def run_missing(
     lines: Lines, jobs: Iterable[Record], run: Callable[[Record], Mapping[str, Any]], minutes: float | None = None
 ) -> int:
-    """Run the jobs that have no record yet, in order, until the time is up; a run once begun is finished.
+    """Run the jobs without a record in order, until the time is up. A run that has started is always finished.
 
     Args:
-        lines: Where records go.
-        jobs: What could be run: the keys of each.
-        run: Makes the rest of a job's record.
-        minutes: None: all of them.
+        lines: The file of records.
+        jobs: The identifying keys of every job.
+        run: Runs a job and returns the rest of its record.
+        minutes: Start no job after this long; None for no limit.
 
     Returns:
-        How many were run.
+        The number of jobs that were run.
     """
     began, count = time.monotonic(), 0
     for job in jobs:

@@ -1,8 +1,7 @@
-"""What all benchmarks share: paired interleaved rounds, medians with their spread, the machine, table and JSON.
+"""Paired, interleaved rounds: medians with their spread, a report with the machine's description, table and JSON.
 
-A round runs one turn of every variant, in an order that changes from round to round; a ratio is taken
-within each round, so that what the machine does meanwhile falls on both sides alike. Knows nothing of
-what is measured.
+A round runs one turn of every variant, in an order that changes from round to round. Ratios are taken within each
+round, so that other load on the machine affects both sides alike.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from rich.table import Table
 
 Floats = npt.NDArray[np.float64]
 
-_DIGITS = 5  # significant ones in JSON
+_DIGITS = 5  # significant digits in JSON
 _PACKAGES = ("lime-edge", "onnxruntime", "numpy")
 
 
@@ -35,9 +34,9 @@ class Variant:
     """One thing that is timed.
 
     Args:
-        name: What the tables call it.
-        turn: Runs its part of a round and gives the seconds of one step.
-        against: Names of variants of the same group that its times are divided by, round by round.
+        name: Name in the tables.
+        turn: Runs this variant's part of a round and returns the seconds of one step.
+        against: Variants of the same group that its times are divided by, round by round.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, quartiles, and where the true median is with 95 % certainty (from order statistics)."""
+    """Median, quartiles (low, high) and the 95 % confidence interval of the median, from order statistics."""
 
     median: float
     low: float
@@ -57,7 +56,11 @@ class Spread:
 
     @classmethod
     def of(cls, values: npt.ArrayLike) -> Spread:
-        """Of one or more values."""
+        """Of one or more values.
+
+        Raises:
+            ValueError: There are no values.
+        """
         ordered = np.sort(np.asarray(values, np.float64).ravel())
         count = len(ordered)
         if not count:
@@ -69,12 +72,13 @@ class Spread:
         return cls(*(float(value) for value in (median, low, high, ordered[first], ordered[last])))
 
     def scaled(self, factor: float) -> Spread:
+        """All values multiplied by a factor."""
         return Spread(*(factor * value for value in asdict(self).values()))
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What one variant gave: milliseconds of a step, and its ratios to others by name."""
+    """Result of one variant: milliseconds of a step, and ratios to other variants by name."""
 
     name: str
     ms: Spread
@@ -87,10 +91,10 @@ class Group:
 
     Args:
         title: One line.
-        what: What distinguishes it from other groups: context, rows, ...
-        rounds: How many counted.
-        figures: In the order of the variants.
-        times: Seconds of every round by name of variant; not in the JSON form.
+        what: What distinguishes this group from others: context, rows, ...
+        rounds: Number of counted rounds.
+        figures: One for each variant, in their order.
+        times: Seconds of every round by variant; not in the JSON form.
     """
 
     title: str
@@ -109,26 +113,26 @@ def measure(
     """Run the variants in rounds.
 
     Args:
-        title: Of the group.
-        variants: With different names; every name in `against` is one of them.
-        rounds: How many count.
-        warm: How many run before, uncounted.
-        seed: Of the orders.
+        title: Title of the group.
+        variants: Variants with different names; every name in `against` is one of them.
+        rounds: Number of counted rounds.
+        warm: Number of uncounted rounds before them.
+        seed: Seed of the orders.
         **what: See `Group.what`.
 
     Raises:
-        ValueError: Two variants have the same name, or one is compared with a stranger.
+        ValueError: Two variants have the same name, or one is compared with an unknown variant.
     """
     names = [variant.name for variant in variants]
-    strangers = {other for variant in variants for other in variant.against} - set(names)
-    if len(set(names)) != len(names) or strangers:
-        raise ValueError(f"variants {names}, compared with {sorted(strangers)} that are not among them")
+    unknown = {other for variant in variants for other in variant.against} - set(names)
+    if len(set(names)) != len(names) or unknown:
+        raise ValueError(f"variants {names}, compared with {sorted(unknown)} that are not among them")
     times: dict[str, list[float]] = {name: [] for name in names}
     rng = np.random.default_rng(seed)
     gc.collect()
     gc.disable()
     try:
-        # No refresh from another thread: it would take the processor in the middle of a turn.
+        # A refresh thread would take processor time in the middle of a turn.
         with Progress(auto_refresh=False, transient=True) as progress:
             for _ in progress.track(range(warm + rounds), description=title):
                 for at in rng.permutation(len(variants)):
@@ -141,14 +145,14 @@ def measure(
 
 
 def pooled(first: Group, second: Group) -> Group:
-    """The rounds of two groups of the same variants as those of one."""
+    """Combine the rounds of two groups of the same variants."""
     times = {name: np.concatenate([taken, second.times[name]]) for name, taken in first.times.items()}
     against = {figure.name: tuple(figure.ratios) for figure in first.figures}
     return Group(first.title, first.what, first.rounds + second.rounds, figures(times, against), times)
 
 
 def figures(times: Mapping[str, Floats], against: Mapping[str, Sequence[str]]) -> list[Figure]:
-    """From the seconds of every round, [rounds] by name, to milliseconds and ratios."""
+    """Milliseconds and ratios from the seconds of every round, [rounds] by variant."""
     return [
         Figure(
             name,
@@ -161,12 +165,12 @@ def figures(times: Mapping[str, Floats], against: Mapping[str, Sequence[str]]) -
 
 @dataclass
 class Report:
-    """Everything that one run of a benchmark found.
+    """All results of one run of a benchmark.
 
     Args:
-        benchmark: Name of the script.
-        settings: What was asked for.
-        notes: What each variant is, by name or part of a name, and which versions took part.
+        benchmark: Name of the benchmark.
+        settings: Its settings.
+        notes: Descriptions of the variants, by name or part of a name, and versions of packages.
     """
 
     benchmark: str
@@ -176,7 +180,7 @@ class Report:
     machine: dict[str, Any] = field(default_factory=lambda: machine())
 
     def add(self, group: Group) -> None:
-        """Keep a group, or pool it with one of the same variants before, and print its table."""
+        """Keep a group, or pool it with an earlier group of the same title, and print its table."""
         known = [(before.title, before.what) for before in self.groups]
         if (group.title, group.what) in known:
             at = known.index((group.title, group.what))
@@ -186,7 +190,7 @@ class Report:
         Console().print(table(group))
 
     def write(self, path: Path | None) -> None:
-        """Write the JSON form, if there is a path."""
+        """Write the JSON form, unless the path is None."""
         document = asdict(self) | {"load_after": load()}
         for group in document["groups"]:
             del group["times"]
@@ -194,14 +198,14 @@ class Report:
 
 
 def write(path: Path | None, document: Mapping[str, Any]) -> None:
-    """Write a benchmark's findings as JSON, if there is a path."""
+    """Write a benchmark's results as JSON, unless the path is None."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(_shortened(document), indent=1) + "\n", "utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The JSON form of a report, as `Report.write` wrote it; `Group`s again under "groups"."""
+    """Read what `Report.write` wrote; the entries of "groups" become `Group`s again."""
     document: dict[str, Any] = json.loads(path.read_text("utf-8"))
     document["groups"] = [
         Group(
@@ -223,7 +227,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def table(group: Group) -> Table:
-    """One line for every variant, or for every variant that it is divided by."""
+    """A terminal table: a row for every variant, or one for each variant that it is compared with."""
     headers = ("variant", "ms", "quartiles", "against", "ratio", "quartiles")
     made = Table(*headers, title=f"{group.title}; {group.rounds} rounds", title_justify="left")
     for figure in group.figures:
@@ -237,7 +241,7 @@ def table(group: Group) -> Table:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, memory, system, versions and load: what a figure is worth nothing without."""
+    """Processor, memory, system, package versions and load, without which a figure means nothing."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -250,7 +254,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    """Installed versions; a package that is not there is left out."""
+    """Versions of the installed packages; missing packages are left out."""
     found = {}
     for name in names:
         try:
@@ -261,7 +265,7 @@ def versions(names: Sequence[str]) -> dict[str, str]:
 
 
 def load() -> float | None:
-    """How many processes wanted a core in the last minute, on average; None where nobody counts."""
+    """Load average of the last minute; None where the system has none."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
@@ -274,14 +278,14 @@ def _cpu() -> str:
 
 
 def _memory() -> float | None:
-    """In GB, where the system tells."""
+    """Physical memory in GB; None where the system does not tell."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
 
 
 def _shortened(value: Any) -> Any:
-    """Floats to `_DIGITS` significant digits, throughout."""
+    """Round all floats in a nested value to `_DIGITS` significant digits."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Many different skills for one model: copies of a real one under other names, with other numbers."""
+"""Makes many different skills for one model: copies of a real skill with other names and other values."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from rich.progress import track
 
 from lime_edge.skills.package import read_skill, write_skill
 
-_LEAST = 0.9  # every number is multiplied by something between this and 1: no bound is exceeded
+_LEAST = 0.9  # each value is multiplied by a random factor between this and 1, so that no bound is exceeded
 
 
 def write_copies(source: Path, folder: Path, count: int) -> list[Path]:
-    """Write the copies that are missing from a folder.
+    """Write the copies that a folder lacks.
 
     Args:
-        source: The real skill.
-        folder: Where they are to be; ``copy-0.lime`` and so on.
-        count: How many.
+        source: The skill to copy.
+        folder: Folder of the copies, ``copy-0.lime`` and so on.
+        count: Number of copies.
+
+    Returns:
+        The files of all copies.
     """
     skill = read_skill(source)
     dtype: Any = skill.dtype.lower()

@@ -1,5 +1,4 @@
-"""Rivals of LiME in training: mixtures of adapters written from their papers, and PEFT's own methods.
+"""Training methods to compare LiME with: mixtures of adapters written from their papers, and PEFT's own methods.
 
-Not part of the product: they are here to be measured against. They share one scaffold (`scaffold`);
-a method is what it does differently.
+Not part of the product. The mixtures share one `scaffold`; each class holds only what its method does differently.
 """
