@@ -1,4 +1,4 @@
-"""`lime-edge eval`: how good base and skills are on examples, on the exported model. Knows nothing of torch."""
+"""Runs an exported model, with and without skills, on examples and scores the answers (`lime-edge eval`)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .metrics import Score, score
 if TYPE_CHECKING:
     from lime_edge.runtime import Runtime
 
-_TOGETHER = 32  # rows of one call; prompts of a call share the run of what they begin with
+_BATCH = 32  # rows in one call; the prompts of one call share the computation of their common prefix
 
 
 @dataclass(frozen=True)
 class Result:
-    """One skill (None: the base) on all rows."""
+    """The score of one skill on all rows; `skill` is None for the base model."""
 
     skill: str | None
     digest: str | None
@@ -30,43 +30,50 @@ class Result:
 
 
 def examples(data: Path, count: int | None) -> list[Row]:
-    """The rows to measure on: all, or `count` drawn evenly, the same ones every time (as `learn` draws them)."""
+    """All test rows, or a uniform sample of `count` rows; the seed is fixed and the same as in `learn`."""
     rows = [row for path in find_files([data], "test") for row in read_rows(path)]
     return rows if count is None else random.Random(0).sample(rows, min(count, len(rows)))
 
 
 def measure(runtime: Runtime, rows: Sequence[Row], skill: str | None, max_new_tokens: int) -> Result:
-    """Answer every row with one skill and score the answers; shows its progress on standard error."""
+    """Answer every row with one skill and score the answers; shows a progress bar on standard error.
+
+    Args:
+        runtime: The opened model; `skill` must be loaded.
+        rows: At least one row.
+        skill: The name of a loaded skill; None measures the base model.
+        max_new_tokens: The longest free answer, in tokens.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     began = time.perf_counter()
-    found: dict[int, str] = {}
+    answers: dict[int, str] = {}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(skill or "base", total=len(rows))
-        for job in _jobs(rows):
-            answers = _answers(runtime, [rows[i] for i in job], skill, max_new_tokens)
-            found |= dict(zip(job, answers, strict=True))
-            progress.advance(task, len(job))
-    said = [found[i] for i in range(len(rows))]
+        for batch in _batches(rows):
+            texts = _answers(runtime, [rows[i] for i in batch], skill, max_new_tokens)
+            answers |= dict(zip(batch, texts, strict=True))
+            progress.advance(task, len(batch))
+    ordered = [answers[i] for i in range(len(rows))]
     digests = {info.name: info.digest for info in runtime.skills()}
     digest = None if skill is None else digests[skill]
-    return Result(skill, digest, score(said, [row.answer for row in rows]), time.perf_counter() - began, said)
+    return Result(skill, digest, score(ordered, [row.answer for row in rows]), time.perf_counter() - began, ordered)
 
 
-def _jobs(rows: Sequence[Row]) -> Iterator[list[int]]:
-    """Indices of rows to run together: the same choices, and free answers by length of the prompt."""
+def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
+    """Indices of rows to run in one call: rows with equal choices, or free answers with prompts of similar length."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(row.choices, []).append(i)
     for choices, group in groups.items():
         if not choices:
             group.sort(key=lambda i: sum(len(message["content"]) for message in rows[i].messages))
-        yield from (group[i : i + _TOGETHER] for i in range(0, len(group), _TOGETHER))
+        yield from (group[i : i + _BATCH] for i in range(0, len(group), _BATCH))
 
 
 def _answers(runtime: Runtime, rows: Sequence[Row], skill: str | None, max_new_tokens: int) -> list[str]:
     prompts = [list(row.messages) for row in rows]
     if choices := rows[0].choices:
         return [choice.label for choice in runtime.choose(prompts, choices, skill, best_only=True)]
-    return [one.text for one in runtime.generate(prompts, skill, max_new_tokens=max_new_tokens, temperature=0.0)]
+    return [answer.text for answer in runtime.generate(prompts, skill, max_new_tokens=max_new_tokens, temperature=0.0)]

@@ -1,7 +1,6 @@
-"""Rows of JSONL files: find, read, check. Needs no torch; knows nothing of tokens or models.
+"""Finds, reads and validates the rows of JSONL files.
 
-A row is ``{"prompt", "answer", "choices"?}`` or ``{"messages": [...]}`` whose last message is the
-assistant's answer.
+A row is ``{"prompt", "answer", "choices"?}``, or ``{"messages": [...]}`` that ends with the assistant's answer.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _SHOWN = 10  # faults listed before "and N more"
 
 @dataclass(frozen=True)
 class Row:
-    """One example: the conversation so far, the answer, and the answers to choose from, if any."""
+    """One example: the messages before the answer, the answer, and the allowed answers if the row has choices."""
 
     messages: tuple[dict[str, str], ...]
     answer: str
@@ -28,10 +27,10 @@ class Row:
 
 
 def find_files(paths: Iterable[str | Path], split: str) -> list[Path]:
-    """Files stay as they are; a folder stands for every ``<split>.jsonl`` in it, at any depth.
+    """Expand folders to every ``<split>.jsonl`` in them, at any depth; files are returned unchanged.
 
     Raises:
-        DataError: naming every path that does not exist or holds no such file.
+        DataError: A path does not exist or contains no such file; names every such path.
     """
     found: list[Path] = []
     faults = []
@@ -41,7 +40,7 @@ def find_files(paths: Iterable[str | Path], split: str) -> list[Path]:
         if not inside:
             faults.append(f"{path}: expected a .jsonl file, or a folder with a {split}.jsonl")
     if faults:
-        raise DataError(f"no {split} data there", faults)
+        raise DataError(f"no {split} data found", faults)
     return found
 
 
@@ -49,11 +48,11 @@ def read_rows(path: Path) -> list[Row]:
     """Read one file.
 
     Raises:
-        DataError: naming every row that cannot be used, by line number.
+        DataError: The file is unreadable or empty, or rows are invalid; names the first ten by line number.
     """
     rows, faults = [], []
     try:
-        lines = path.read_text("utf-8").split("\n")  # not splitlines: U+2028 may stand in a string
+        lines = path.read_text("utf-8").split("\n")  # not splitlines: a JSON string may contain U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
@@ -78,7 +77,7 @@ def _row(value: Any) -> Row:
     if "messages" in value:
         messages = tuple(_message(m) for m in _list(value["messages"], "messages"))
         if len(messages) < 2 or messages[-1]["role"] != "assistant":
-            raise ValueError("messages must end with the assistant's answer to something")
+            raise ValueError("messages must end with the assistant's answer and have at least one message before it")
         messages, answer = messages[:-1], messages[-1]["content"]
     else:
         messages, answer = ({"role": "user", "content": _text(value, "prompt")},), _text(value, "answer")
@@ -109,7 +108,7 @@ def _text(value: dict[str, Any], key: str) -> str:
 
 
 def data_digest(rows: Sequence[Row]) -> str:
-    """SHA-256 of the rows in order: which data a metric was measured on."""
+    """SHA-256 of the rows in order; identifies the data that a metric was measured on."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps([row.messages, row.answer, row.choices], ensure_ascii=False).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""How good answers are: exact match and F1. Plain Python; knows nothing of models."""
+"""Scores answers against references: exact match and F1."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Score:
     """Means over rows, each from 0 to 1.
 
     Attributes:
-        rows: How many rows.
-        exact: Share of answers equal to the reference, surrounding white space aside. Where the answer
-            is one of given choices this is the accuracy.
-        f1: Overlap of the answer's parts with the reference's: key-value pairs where the reference is
-            a JSON object (slot F1), words elsewhere (token F1).
+        rows: The number of rows.
+        exact: Share of answers equal to the reference, ignoring surrounding white space. For rows with
+            choices, this is the accuracy.
+        f1: Overlap of the parts of the answer and of the reference. The parts are key-value pairs if the
+            reference is a JSON object (slot F1), otherwise words (token F1).
     """
 
     rows: int
@@ -26,14 +26,18 @@ class Score:
 
 
 def score(answers: Sequence[str], references: Sequence[str]) -> Score:
-    """Compare answers with references, pairwise; at least one pair."""
+    """Compare each answer with its reference; at least one pair.
+
+    Raises:
+        ValueError: The two sequences differ in length.
+    """
     pairs = [(answer.strip(), reference.strip()) for answer, reference in zip(answers, references, strict=True)]
     exact = sum(answer == reference for answer, reference in pairs) / len(pairs)
     return Score(len(pairs), exact, sum(f1(answer, reference) for answer, reference in pairs) / len(pairs))
 
 
 def f1(answer: str, reference: str) -> float:
-    """Harmonic mean of precision and recall over the parts of both texts."""
+    """Harmonic mean of precision and recall over the parts of both texts, from 0 to 1 (see `Score.f1`)."""
     slots = _slots(reference)
     wanted = Counter(reference.split() if slots is None else slots)
     found = Counter(answer.split() if slots is None else _slots(answer) or [])

@@ -1,4 +1,4 @@
 """Describes skills, models, checkpoints, the store and this installation, as JSON and as tables.
 
-It reads and reports; it changes nothing.
+The room only reads; its one exception is `doctor.build_operators`, which runs on request.
 """

@@ -1,6 +1,6 @@
-"""What lies on the disk, described: skill packages, exported models, checkpoints. Needs the base install only.
+"""Describes files on disk: skill packages, exported models and checkpoints. Needs the base install only.
 
-Every function returns a document of plain JSON values and the tables that say the same to people.
+Every function returns the facts twice: as plain JSON values, and as tables for people.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _ADAPTER_KEYS = (
 
 
 def describe_path(path: Path) -> Report:
-    """Whatever `path` is.
+    """Describe a skill package, an exported model, a checkpoint or a folder of packages.
 
     Raises:
-        ConfigError: Nothing that lime-edge makes.
-        SkillFormatError, ModelError: It is damaged.
+        ConfigError: `path` is none of these.
+        SkillFormatError, ModelError: The file or model is damaged.
     """
     if path.is_file():
         return describe_skill(read_skill(path))
@@ -57,7 +57,7 @@ def describe_path(path: Path) -> Report:
 
 
 def describe_skill(skill: Skill) -> Report:
-    """One package, with what it was made for and measured to do."""
+    """One package: the model it fits, its settings and its measured quality."""
     document = describe(skill)
     manifest = skill.manifest
     facts = [
@@ -82,7 +82,7 @@ def describe_skill(skill: Skill) -> Report:
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {show(value)}" for name, value in settings.items() if value) or "as the caller says"
+    return ", ".join(f"{name} {show(value)}" for name, value in settings.items() if value) or "left to the caller"
 
 
 def _metrics(skill: Skill) -> Table:
@@ -96,7 +96,7 @@ def _metrics(skill: Skill) -> Table:
 
 
 def describe_model(directory: Path) -> Report:
-    """An exported model directory and the skills in it."""
+    """An exported model directory and its skills."""
     contract = read_contract(directory)
     sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
     table, routing = contract.table, contract.routing
@@ -107,11 +107,11 @@ def describe_model(directory: Path) -> Report:
         ("precision", contract.precision),
         ("graph", short(contract.graph_digest)),
         ("vectors", f"{', '.join(table.kinds)} of {len(table.modules)} modules, E = {table.experts}"),
-        *([("gain alone", f"of {len(table.gain_only)} of them")] if table.gain_only else []),
-        ("one skill loaded", _numbers(table)),
+        *([("gain only", f"{len(table.gain_only)} of these modules")] if table.gain_only else []),
+        ("one loaded skill", _numbers(table)),
         ("routing", _facts(routing.to_dict())),
         ("files", ", ".join(f"{name} {size(count)}" for name, count in sizes.items() if name in dict(contract.files))),
-        ("together", size(sum(sizes.values()))),
+        ("all files", size(sum(sizes.values()))),
     ]
     document = {"what": "model", "directory": str(directory), **json.loads(contract.to_json()), "sizes": sizes}
     listed, skills = describe_skills(directory) if skill_files(directory) else ({"skills": []}, [])
@@ -119,12 +119,16 @@ def describe_model(directory: Path) -> Report:
 
 
 def _numbers(table: ModuleTable) -> str:
-    several = f", of {table.experts} {table.row_size:,}" if table.experts > 1 else ""
-    return f"of one expert {table.segment:,} numbers{several}"
+    several = f", {table.row_size:,} with {table.experts}" if table.experts > 1 else ""
+    return f"{table.segment:,} numbers with one expert{several}"
 
 
 def describe_checkpoint(directory: Path) -> Report:
-    """A checkpoint: the shared adapter in PEFT's layout."""
+    """A checkpoint: the shared adapter in PEFT's layout.
+
+    Raises:
+        ConfigError: Its configuration file cannot be read.
+    """
     try:
         config = json.loads((directory / ADAPTER_CONFIG).read_text("utf-8"))
         found = {key: config.get(key) for key in _ADAPTER_KEYS}
@@ -140,10 +144,14 @@ def describe_checkpoint(directory: Path) -> Report:
 
 
 def describe_skills(directory: Path, trust: TrustPolicy | None = None) -> Report:
-    """Every package of a directory in a line, the damaged and refused ones with the reason.
+    """One line for each package in a directory; damaged and refused packages are listed with the reason.
+
+    Args:
+        directory: An exported model or a folder of packages.
+        trust: The policy that packages must satisfy; None accepts all.
 
     Raises:
-        ConfigError: There is no such directory.
+        ConfigError: The directory does not exist.
     """
     if not directory.is_dir():
         raise ConfigError(f"{directory} is not a directory; expected an exported model or a folder of .lime files")
@@ -155,7 +163,7 @@ def describe_skills(directory: Path, trust: TrustPolicy | None = None) -> Report
 
 
 def _plain(value: Any) -> str:
-    """A value of a configuration, without quotes and brackets."""
+    """A configuration value without quotes and brackets."""
     if isinstance(value, dict):
         return _facts(value)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,6 +1,6 @@
-"""`lime-edge doctor`: what is installed and in use, and whether a model and its skills are sound.
+"""Reports what is installed and used, and checks a model and its skills (`lime-edge doctor`).
 
-Looks, and changes nothing but on request: `build_operators`. Needs the base install only.
+Needs the base install only. Only `build_operators` changes anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .tables import Table
 if TYPE_CHECKING:
     from lime_edge.runtime import Operators
 
-#: What each extra brings: distribution -> the module that shows that it is there. pyproject.toml is the master.
+#: Extra -> distribution -> the module to look for if its name differs. Must agree with pyproject.toml.
 EXTRAS = {
     "train": {"accelerate": "", "gguf": "", "peft": "", "torch": "", "transformers": ""},
     "export": {
@@ -40,7 +40,7 @@ EXTRAS = {
     "sign": {"cryptography": "", "model-signing": "model_signing", "pyopenssl": "OpenSSL"},
 }
 BASE = ("onnxruntime", "numpy", "tokenizers", "safetensors", "jinja2", "click", "rich")
-#: Flags of the processor that decide how fast int4 and bf16 run, as Linux and macOS call them.
+#: Processor flags that affect the speed of int4 and bf16, by the names that Linux and macOS use.
 FLAGS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -54,12 +54,12 @@ FLAGS = {
     "bf16": "Arm bf16",
     "sve": "Arm SVE",
 }
-#: Vector code of the native operators, and what a processor lacks that does not run better code.
+#: Compiled vector code of the native operators -> why the processor cannot run a faster variant.
 LACKS = {"avx2": "no AVX-512", "generic": "neither AVX2 with FMA nor NEON"}
 
 
 def machine() -> Report:
-    """Versions, providers, processor, extras and cache."""
+    """Describe versions, execution providers, processor, extras and cache."""
     import onnxruntime as ort
 
     from lime_edge.runtime.native.operators import AUTO, choose
@@ -89,7 +89,7 @@ def machine() -> Report:
         ("providers", f"{', '.join(providers)}; device auto is {device}"),
         ("processor", _processor(flags)),
         ("threads", f"one per physical core by default; {os.cpu_count()} logical cores, {_usable_cores()} usable here"),
-        ("operators", _said(operators)),
+        ("operators", _operators_text(operators)),
         *((f"extra {extra}", _extra(extra, names)) for extra, names in missing.items()),
         ("cache", f"{cache}, {size(kept)}"),
     ]
@@ -100,7 +100,7 @@ def build_operators() -> None:
     """Compile the native operators into this installation.
 
     Raises:
-        ConfigError: There is no compiler, or it failed; with what it said.
+        ConfigError: No compiler was found, or it failed; contains its output.
     """
     from lime_edge.runtime.native import operators
 
@@ -112,46 +112,46 @@ def _facts(operators: Operators) -> dict[str, Any]:
     return {"native": operators.native, "library": library, "cpu": operators.cpu, "reason": operators.reason}
 
 
-def _said(operators: Operators) -> str:
+def _operators_text(operators: Operators) -> str:
     if not operators.native:
         return str(operators)
-    lacking = f"this processor has {LACKS[operators.cpu]}; " if operators.cpu in LACKS else ""
-    asked = os.environ.get("LIME_EDGE_CPU")  # the library obeys it
-    return f"{operators}; {f'LIME_EDGE_CPU is {asked}; ' if asked else lacking}{operators.library}"
+    missing = f"this processor has {LACKS[operators.cpu]}; " if operators.cpu in LACKS else ""
+    asked = os.environ.get("LIME_EDGE_CPU")  # the library reads it, too
+    return f"{operators}; {f'LIME_EDGE_CPU is {asked}; ' if asked else missing}{operators.library}"
 
 
 def cpu_flags() -> list[str] | None:
-    """The flags of `FLAGS` that the processor has; None where the system does not say."""
+    """The flags in `FLAGS` that the processor has; None if the system does not report them."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    found = next((line for line in lines if line.lower().startswith(("flags", "features"))), None)
-    return None if found is None else [flag for flag in found.partition(":")[2].split() if flag in FLAGS]
+    listed = next((line for line in lines if line.lower().startswith(("flags", "features"))), None)
+    return None if listed is None else [flag for flag in listed.partition(":")[2].split() if flag in FLAGS]
 
 
 def _processor(flags: list[str] | None) -> str:
     kind = platform.machine()
     if flags is None:
-        return f"{kind}; this system does not list its features"
-    have = ", ".join(FLAGS[flag] for flag in flags) or "none of the features that matter"
+        return f"{kind}; this system does not report its features"
+    have = ", ".join(FLAGS[flag] for flag in flags) or "no feature that speeds up int4 or bf16"
     integer = {"avx_vnni", "avx512_vnni", "asimddp", "i8mm"} & set(flags)
     return f"{kind}: {have}" + ("" if integer else "; without integer dot products int4 is slower")
 
 
 def missing_extras() -> dict[str, list[str]]:
-    """Distributions that each extra would bring and that are not there."""
-    found = {
+    """The distributions of each extra that are not installed."""
+    missing = {
         extra: [name for name, module in modules.items() if util.find_spec(module or name) is None]
         for extra, modules in EXTRAS.items()
     }
-    return {**found, "export": [*found["train"], *found["export"]]}  # export includes train
+    return {**missing, "export": [*missing["train"], *missing["export"]]}  # the extra export includes train
 
 
 def _extra(extra: str, missing: list[str]) -> str:
     if not missing:
         return "installed"
-    return f"without {', '.join(missing)}: pip install 'lime-edge[{extra}]'"
+    return f"missing {', '.join(missing)}: pip install 'lime-edge[{extra}]'"
 
 
 def _version(name: str) -> str | None:
@@ -172,14 +172,14 @@ def _size_of(directory: Path) -> int:
 
 
 def model(directory: Path, prove: bool) -> Report:
-    """Hash a model's files, load it, and hold every skill in it against it.
+    """Verify a model's digests, load it, and check that each of its skills fits.
 
     Args:
         directory: An exported model.
-        prove: Also run the golden prompts of the skills.
+        prove: Also run the golden prompts of each skill.
 
     Raises:
-        ModelError: The model cannot be used; names every fault.
+        ModelError: The model is unusable; names every fault.
     """
     from lime_edge.runtime import Runtime
 
@@ -192,7 +192,7 @@ def model(directory: Path, prove: bool) -> Report:
             f"{', '.join(dict(contract.files))} match their digests; graph {short(contract.graph_digest)}",
         ),
         ("runs on", f"{runtime.device}, {contract.precision}, context of {runtime.context_length} tokens"),
-        ("operators", _said(runtime.operators)),
+        ("operators", _operators_text(runtime.operators)),
     ]
     document = {
         "directory": str(directory),
@@ -210,7 +210,7 @@ def model(directory: Path, prove: bool) -> Report:
 
 
 def _verdict(runtime: Any, path: Path, prove: bool) -> str | None:
-    """Why a skill cannot be used here; None if it can."""
+    """Why the model cannot use a skill; None if it can."""
     try:
         check_skill(read_skill(path), runtime.contract)
         if prove:

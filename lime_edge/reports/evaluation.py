@@ -1,4 +1,4 @@
-"""TODO."""
+"""Reports the results of an evaluation, as JSON values and as a table."""
 
 from __future__ import annotations
 
@@ -7,22 +7,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lime_edge.common.formatting import share, short
+from lime_edge.evaluation.evaluate import Result
 from lime_edge.evaluation.examples import Row, data_digest
 
 from .tables import Table
 
 if TYPE_CHECKING:
     from lime_edge.runtime import Runtime
-from lime_edge.evaluation.evaluate import Result
 
 
 def summary(
     runtime: Runtime, data: Path, rows: Sequence[Row], results: Sequence[Result]
 ) -> tuple[dict[str, Any], list[Table]]:
-    """What was measured, for programs and for people."""
+    """Describe one evaluation.
+
+    Args:
+        runtime: The model that was measured.
+        data: Where the rows were read from.
+        rows: The rows; accuracy is reported if all have choices, exact match and F1 otherwise.
+        results: One result for each skill and the base model.
+
+    Returns:
+        The facts as plain JSON values, and a table with the same facts for people.
+    """
     contract = runtime.contract
-    choosing = all(row.choices for row in rows)
-    metrics = {"accuracy": "exact"} if choosing else {"exact match": "exact", "f1": "f1"}
+    only_choices = all(row.choices for row in rows)
+    metrics = {"accuracy": "exact"} if only_choices else {"exact match": "exact", "f1": "f1"}
     document = {
         "data": str(data),
         "dataset": data_digest(rows),
@@ -34,7 +44,7 @@ def summary(
             for result in results
         ],
     }
-    drawn = [
+    lines = [
         [
             result.skill or "base",
             *(share(getattr(result.score, key)) for key in metrics.values()),
@@ -43,4 +53,4 @@ def summary(
         for result in results
     ]
     title = f"{len(rows)} rows of {data} ({short(str(document['dataset']))}), {contract.precision}"
-    return document, [Table(title, drawn, ("", *metrics, "seconds"), range(1, len(metrics) + 2))]
+    return document, [Table(title, lines, ("", *metrics, "seconds"), range(1, len(metrics) + 2))]

@@ -1,4 +1,4 @@
-"""What the store holds, described: documents of plain JSON values, and the tables that say the same to people."""
+"""Describes the store and what its commands did, as plain JSON values and as tables for people."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .tables import Table
 
 
 def describe_store(store: Store) -> Report:
-    """Every installed skill in a line."""
+    """One line for each installed skill."""
     entries = store.list()
     columns = ("skill", "version", "size", "signed", "from", "description")
     document = {"store": str(store.path), "skills": [_document(store, entry) for entry in entries]}
@@ -31,9 +31,9 @@ def describe_store(store: Store) -> Report:
 
 
 def describe_installed(store: Store, name: str) -> Report:
-    """One skill: what the store knows of it, and what its package says."""
-    found, entry = store.info(name), store.entry(name.partition("@")[0])
-    document, tables = describe_skill(read_skill(found.path))
+    """One skill: its package, and the versions that are installed."""
+    installed, entry = store.info(name), store.entry(name.partition("@")[0])
+    document, tables = describe_skill(read_skill(installed.path))
     rows = [
         (
             f"{'* ' if version == entry.current else ''}{version}",
@@ -45,22 +45,22 @@ def describe_installed(store: Store, name: str) -> Report:
         for version, held in sorted(entry.versions.items(), key=lambda pair: precedence(pair[0]))
     ]
     columns = ("version", "size", "installed", "SHA-256", "from")
-    before = f", before it {', '.join(entry.history)}" if entry.history else ""
+    before = f", previously {', '.join(entry.history)}" if entry.history else ""
     history = Table(f"installed: {entry.current} in use{before}", rows, columns, (1,))
     return {**document, "installed": _document(store, entry)}, [*tables, history]
 
 
 def describe_installs(done: Sequence[Installed]) -> Report:
     """What `pull` installed."""
-    rows = [(one.name, one.version, _what(one), f"sha256={one.held.blob}") for one in done]
-    document = {"installed": [_plain(one) for one in done]}
-    return document, [Table("", rows, ("skill", "version", "what was done", "pin"))]
+    rows = [(skill.name, skill.version, _change(skill), f"sha256={skill.held.blob}") for skill in done]
+    document = {"installed": [_plain(skill) for skill in done]}
+    return document, [Table("", rows, ("skill", "version", "change", "pin"))]
 
 
 def describe_updates(done: Sequence[Update]) -> Report:
     """What `update` did."""
-    rows = [(one.name, one.before, one.after, one.note or "updated") for one in done]
-    return {"updates": [asdict(one) for one in done]}, [Table("", rows, ("skill", "before", "now", "note"))]
+    rows = [(skill.name, skill.before, skill.after, skill.note or "updated") for skill in done]
+    return {"updates": [asdict(skill) for skill in done]}, [Table("", rows, ("skill", "before", "now", "note"))]
 
 
 def describe_freed(store: Store, freed: CleanupResult) -> Report:
@@ -68,12 +68,12 @@ def describe_freed(store: Store, freed: CleanupResult) -> Report:
     return asdict(freed), [Table("", [("removed", f"{freed.files} files, {size(freed.size)}, from {store.path}")])]
 
 
-def _what(one: Installed) -> str:
-    if not one.changed:
-        return "was there"
-    if one.before is None:
+def _change(skill: Installed) -> str:
+    if not skill.changed:
+        return "already installed"
+    if skill.before is None:
         return "installed"
-    return f"in place of {one.before}" if one.before != one.version else "reference noted"
+    return f"replaces {skill.before}" if skill.before != skill.version else "reference recorded"
 
 
 def _document(store: Store, entry: InstalledSkill) -> dict[str, Any]:
@@ -85,14 +85,14 @@ def _document(store: Store, entry: InstalledSkill) -> dict[str, Any]:
     }
 
 
-def _plain(one: Installed) -> dict[str, Any]:
-    return {**asdict(one), "path": str(one.path), "signed": signature_path(one.path).is_file()}
+def _plain(skill: Installed) -> dict[str, Any]:
+    return {**asdict(skill), "path": str(skill.path), "signed": signature_path(skill.path).is_file()}
 
 
 def _line(store: Store, entry: InstalledSkill) -> list[str]:
-    found = store.held(entry, entry.current)
-    signed = "yes" if signature_path(found.path).is_file() else "no"
-    return [entry.name, entry.current, size(found.held.size), signed, found.held.origin, _description(found.path)]
+    current = store.held(entry)
+    signed = "yes" if signature_path(current.path).is_file() else "no"
+    return [entry.name, entry.current, size(current.held.size), signed, current.held.origin, _description(current.path)]
 
 
 def _description(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, the same facts as JSON for programs. Knows nothing of models."""
+"""Prints what commands report: tables for people, or the same facts as JSON for programs."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lime_edge.common.formatting import printable
 from lime_edge.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
-from lime_edge.common.formatting import printable
 
 STDOUT = "-"
-_WIDTH = 110  # of tables that go to a file or pipe
+_WIDTH = 110  # characters, of tables that go to a file or a pipe
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a title; without columns, names on the left and values on the right."""
+    """Rows of text under a title; without column names, each row is a name and its value."""
 
     title: str
     rows: Sequence[Sequence[str]]
     columns: Sequence[str] = ()
-    numbers: Sequence[int] = ()  # columns to align on the right
-    lines: bool = False  # a line between rows
+    numbers: Sequence[int] = ()  # indices of right-aligned columns
+    lines: bool = False  # whether to draw lines between rows
 
 
 def report(document: Mapping[str, Any], tables: Iterable[Table], target: str | None) -> None:
-    """Print tables, or what they say as JSON.
+    """Print the tables, the document as JSON, or both.
 
     Args:
-        document: The facts, as plain JSON values.
-        tables: The same for people.
-        target: None prints the tables; "-" prints JSON instead; a file gets the JSON beside the tables.
+        document: The facts as plain JSON values.
+        tables: The same facts for people.
+        target: None prints the tables; "-" prints only JSON; a path prints the tables and writes JSON to that file.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -56,11 +56,11 @@ def report(document: Mapping[str, Any], tables: Iterable[Table], target: str | N
 
 
 def console() -> Console:
-    """Standard output, wide enough for tables where it is no terminal."""
+    """Standard output; of a fixed width, in which tables fit, if it is not a terminal."""
     from rich.console import Console
 
-    found = Console()
-    return found if found.is_terminal else Console(width=_WIDTH)
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=_WIDTH)
 
 
 def _draw(table: Table) -> Any:
@@ -81,11 +81,11 @@ def _draw(table: Table) -> Any:
         justify: Any = "right" if position in table.numbers else "left"
         drawn.add_column(Text(name), justify=justify, overflow="fold", style="dim" if bare and not position else "")
     for row in table.rows:
-        drawn.add_row(*(Text(printable(cell)) for cell in row))  # Text: brackets are no markup
+        drawn.add_row(*(Text(printable(cell)) for cell in row))  # Text: rich must not read brackets as markup
     return drawn
 
 
 def say(text: str) -> None:
-    """Write a piece of an answer at once: as it is to a file or pipe, safe to look at on a terminal."""
+    """Write and flush a piece of text; on a terminal, control characters are replaced."""
     sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()

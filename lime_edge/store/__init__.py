@@ -1,4 +1,4 @@
 """Skills installed on this machine: versions, rollback, updates, publishing.
 
-It does not know models, sessions or training.
+The room does not know models, sessions or training.
 """

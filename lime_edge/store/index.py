@@ -1,7 +1,7 @@
-"""The index of the store: which versions of which skills are installed, which one is in use, and which were before.
+"""The index of the store: installed versions of each skill, the version in use, and the history of versions in use.
 
-An index is a value: every change gives a new one. What it holds is checked when it is read, for its digests become
-paths. Knows nothing of files and locks (store.py). Format: docs/store.md.
+Entries are immutable; every change returns a new entry. Reading validates the whole index, because its digests become
+file names. Files and locks are in store.py. Format: docs/store.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lime_edge.errors import SkillVersionError, StoreError, UnknownSkillError
 from lime_edge.skills.manifest import DIGEST, NAME, VERSION
 
 FORMAT = 1
-_KEPT = 100  # steps back that are remembered
+_HISTORY_LIMIT = 100  # entries of the history of one skill
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class InstalledVersion:
     """One version of a skill in the store."""
 
     blob: str  # SHA-256 of the file's bytes
-    digest: str  # of the skill, as its manifest has it
+    digest: str  # the digest of the skill in its manifest
     size: int  # bytes of the file
-    origin: str  # the reference that it was pulled from; empty for a file that was handed over
-    installed: str  # UTC, to the second
+    origin: str  # the reference that it was pulled from; empty if it was installed from bytes or a file
+    installed: str  # UTC time, to the second
 
 
 @dataclass(frozen=True)
 class InstalledSkill:
-    """All versions of one skill; `history` holds those in use before `current`, the latest last."""
+    """All installed versions of one skill; `history` lists the versions used before `current`, the latest last."""
 
     name: str
     current: str
@@ -47,57 +47,57 @@ class InstalledSkill:
         return self.versions[self.current]
 
     def use(self, version: str) -> InstalledSkill:
-        """With another version in use, the present one remembered."""
+        """Use another version and append the current one to the history."""
         if version == self.current:
             return self
-        return replace(self, current=version, history=(*self.history, self.current)[-_KEPT:])
+        return replace(self, current=version, history=(*self.history, self.current)[-_HISTORY_LIMIT:])
 
     def back(self) -> InstalledSkill:
-        """One step back in the history.
+        """Return to the last version in the history.
 
         Raises:
-            SkillVersionError: Nothing was in use before.
+            SkillVersionError: The history is empty.
         """
         if not self.history:
             raise SkillVersionError(
-                f"skill {self.name!r} has no version before {self.current}; held are {self.known()}"
+                f"skill {self.name!r} has no version before {self.current}; installed versions: {self.known()}"
             )
         return replace(self, current=self.history[-1], history=self.history[:-1])
 
     def with_version(self, version: str, held: InstalledVersion) -> InstalledSkill:
-        """With one more version, not in use yet."""
+        """Add or replace a version without using it."""
         return replace(self, versions={**self.versions, version: held})
 
     def without_version(self, version: str) -> InstalledSkill:
-        """Forget a version that is not in use.
+        """Remove a version that is not in use, also from the history.
 
         Raises:
-            SkillVersionError: It is in use.
+            SkillVersionError: The version is in use.
         """
         if version == self.current:
             raise SkillVersionError(
                 f"version {version} of skill {self.name!r} is in use; roll back first, or remove the skill as a whole"
             )
-        left = [*(one for one in self.history if one != version), self.current]
-        # What lay on both sides of it may be the same version now: no step at all.
-        steps = [one for one, following in pairwise(left) if one != following]
+        remaining = [*(used for used in self.history if used != version), self.current]
+        # The removal may leave equal neighbours; a rollback between them would change nothing.
+        history = tuple(used for used, following in pairwise(remaining) if used != following)
         versions = {key: held for key, held in self.versions.items() if key != version}
-        return replace(self, versions=versions, history=tuple(steps))
+        return replace(self, versions=versions, history=history)
 
     def find(self, version: str) -> InstalledVersion:
-        """Raises UnknownSkillError that names the versions held."""
+        """Raises UnknownSkillError, which names the installed versions."""
         if version not in self.versions:
             raise UnknownSkillError(
-                f"version {show(version)} of skill {self.name!r} is not installed; held are {self.known()}"
+                f"version {show(version)} of skill {self.name!r} is not installed; installed versions: {self.known()}"
             )
         return self.versions[version]
 
     def same_as(self, version: str) -> str | None:
-        """The version held that is neither older nor newer than `version`: the same, or another build of it."""
-        return next((one for one in self.versions if precedence(one) == precedence(version)), None)
+        """The installed version of equal precedence: `version` itself, or one that differs only in build metadata."""
+        return next((known for known in self.versions if precedence(known) == precedence(version)), None)
 
     def known(self) -> str:
-        """The versions for people, oldest first."""
+        """The installed versions as text, oldest first."""
         return ", ".join(sorted(self.versions, key=precedence))
 
 
@@ -105,7 +105,7 @@ Index = dict[str, InstalledSkill]
 
 
 def write_index(index: Index) -> bytes:
-    """The bytes of an index; the same entries give the same bytes."""
+    """Serialise an index; equal indices give equal bytes."""
     skills = {
         entry.name: {
             "current": entry.current,
@@ -118,11 +118,15 @@ def write_index(index: Index) -> bytes:
 
 
 def read_index(data: bytes) -> Index:
-    """Raises StoreError: damaged, or made by another version of lime-edge."""
+    """Parse and validate an index.
+
+    Raises:
+        StoreError: The index is damaged, or has a format that this version of lime-edge does not read.
+    """
     try:
         document = load_json(data)
     except ValueError as error:
-        raise StoreError(f"the index of the store is no JSON: {error}", [_HINT]) from error
+        raise StoreError(f"the index of the store is not strict JSON: {error}", [_HINT]) from error
     if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
         raise StoreError(
             f"the store has format {show(document['format'])}; this lime-edge reads {FORMAT}: update lime-edge, "
@@ -130,15 +134,15 @@ def read_index(data: bytes) -> Index:
         )
     if faults := list(_INDEX("index", document)):
         raise StoreError("the index of the store is damaged", bounded([*faults, _HINT]))
-    return {name: _entry(name, found) for name, found in document["skills"].items()}
+    return {name: _entry(name, fields) for name, fields in document["skills"].items()}
 
 
-_HINT = "move index.json away and install the skills again; their files stay in blobs/ meanwhile"
+_HINT = "move index.json away and install the skills again; the files in blobs/ are kept"
 
 
-def _entry(name: str, found: Mapping[str, Any]) -> InstalledSkill:
-    versions = {version: InstalledVersion(**held) for version, held in found["versions"].items()}
-    return InstalledSkill(name, found["current"], tuple(found["history"]), versions)
+def _entry(name: str, fields: Mapping[str, Any]) -> InstalledSkill:
+    versions = {version: InstalledVersion(**held) for version, held in fields["versions"].items()}
+    return InstalledSkill(name, fields["current"], tuple(fields["history"]), versions)
 
 
 def _skill(where: str, value: Any) -> Iterator[str]:
@@ -147,10 +151,10 @@ def _skill(where: str, value: Any) -> Iterator[str]:
     if not faults:
         for version in (value["current"], *value["history"]):
             if version not in value["versions"]:
-                yield f"{where} names version {show(version)}, which it does not hold"
+                yield f"{where} names version {show(version)}, which is not among its versions"
 
 
-_HELD = record(
+_INSTALLED = record(
     {
         "blob": DIGEST,
         "digest": DIGEST,
@@ -159,5 +163,7 @@ _HELD = record(
         "installed": text(20, least=20),
     }
 )
-_SKILL = record({"current": VERSION, "history": sequence(VERSION, _KEPT), "versions": mapping(VERSION, _HELD)})
+_SKILL = record(
+    {"current": VERSION, "history": sequence(VERSION, _HISTORY_LIMIT), "versions": mapping(VERSION, _INSTALLED)}
+)
 _INDEX = record({"format": whole(FORMAT, FORMAT), "skills": mapping(NAME, _skill)})

@@ -1,4 +1,4 @@
-"""Skills as files: which lie in a model directory or the store, and which file a name on the command line means."""
+"""Finds skill files: those of a model directory, and the file that a name on the command line means."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from .store import Store
 
 
 def skill_files(directory: Path) -> list[Path]:
-    """The packages in a model directory's ``skills/``, or of a plain folder of packages; sorted by name."""
+    """The packages in the ``skills/`` folder of a model directory, or directly in a folder; sorted by name."""
     inside = directory / SKILLS_FOLDER
     return sorted((inside if inside.is_dir() else directory).glob(f"*{SKILL_SUFFIX}"))
 
 
 def find_skill(directory: Path, name_or_file: str) -> Path:
-    """The package that `name_or_file` means: a name in the model directory, else a file, else an installed skill.
+    """Find a skill by its name in the model directory, else as a file, else as an installed skill.
 
     Raises:
-        UnknownSkillError: None of them; names the skills that are there.
+        UnknownSkillError: There is no such skill; names the skills of the model and the installed ones.
+        StoreError: The store cannot be read.
     """
     inside = directory / SKILLS_FOLDER / f"{name_or_file}{SKILL_SUFFIX}"
     if not _is_file_name(name_or_file) and inside.is_file():
@@ -30,19 +31,19 @@ def find_skill(directory: Path, name_or_file: str) -> Path:
     except UnknownSkillError as error:
         if _is_file_name(name_or_file):
             raise
-        names = ", ".join(repr(found.stem) for found in skill_files(directory))
-        there = f"it holds {names}" if names else "it holds none"
+        names = ", ".join(repr(path.stem) for path in skill_files(directory))
+        listed = f"it holds {names}" if names else "it holds none"
         raise UnknownSkillError(
-            f"no skill named {name_or_file!r} in {directory / SKILLS_FOLDER}; {there}: give a name or a file",
+            f"no skill named {name_or_file!r} in {directory / SKILLS_FOLDER}; {listed}: give a name or a file",
             [error.message],
         ) from error
 
 
 def find_installed(name_or_file: str) -> Path:
-    """The package that `name_or_file` means: a file, else an installed ``NAME`` or ``NAME@VERSION``.
+    """Find a skill as a file, else as an installed ``NAME`` or ``NAME@VERSION``.
 
     Raises:
-        UnknownSkillError: Neither; names the skills that are installed.
+        UnknownSkillError: There is no such skill; names the installed ones.
         StoreError: The store cannot be read.
     """
     path = Path(name_or_file)

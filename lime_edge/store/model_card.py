@@ -1,7 +1,7 @@
-"""The model card of a skill for the Hugging Face Hub, from its manifest alone. Needs the extra `hub`.
+"""Writes the model card of a skill for the Hugging Face Hub, from its manifest alone. Needs the extra `hub`.
 
-The texts of a manifest are a stranger's: the front matter is written by the Hub's own library, and in the page every
-mark that means something to Markdown or HTML is escaped.
+The texts of a manifest are untrusted: the front matter is serialised by the Hub's own library, and on the page every
+character with a meaning in Markdown or HTML is escaped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lime_edge.skills.package import Skill
 LIBRARY = "lime-edge"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _MARKS = str.maketrans({mark: f"\\{mark}" for mark in string.punctuation})
-#: SPDX expressions, in lower case, that the Hub knows under the same word.
+#: SPDX expressions, in lower case, that are licence identifiers of the Hub as well.
 _LICENCES = """
 afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5
 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
@@ -37,7 +37,7 @@ _PAGE = """\
 {description}
 
 A skill for lime-edge ([LiME](https://arxiv.org/abs/2604.02338)): {size} that turn one frozen model, with its shared
-adapter, into a specialist. It holds no code, and works on the model that it was made for and on no other.
+adapter, into a specialist. It contains no code, and works only with the model that it was made for.
 
     lime-edge pull REFERENCE
     lime-edge run MODEL PROMPT --skill {slug}
@@ -49,7 +49,11 @@ adapter, into a specialist. It holds no code, and works on the model that it was
 
 
 def card_of(skill: Skill) -> str:
-    """The text of README.md for a repository that holds the skill."""
+    """The text of README.md for the repository of a skill.
+
+    Raises:
+        MissingExtraError: The extra `hub` is not installed.
+    """
     manifest = skill.manifest
     facts = {
         "version": manifest.version,
@@ -106,12 +110,12 @@ def _front_matter(skill: Skill) -> str:
 
 
 def _licence(expression: str) -> dict[str, str]:
-    """The Hub's words for an SPDX expression."""
-    word = re.sub(r"-(only|or-later)$", "", expression.lower())
+    """The Hub's metadata fields for an SPDX expression."""
+    identifier = re.sub(r"-(only|or-later)$", "", expression.lower())
     if expression == "NOASSERTION":
         return {"license": "unknown"}
-    if word in _LICENCES.split():
-        return {"license": word}
+    if identifier in _LICENCES.split():
+        return {"license": identifier}
     return {"license": "other", "license_name": expression}
 
 
@@ -128,7 +132,7 @@ def _quality(metrics: list[Metric]) -> str:
 
 
 def _system(text: str | None) -> str:
-    """The system text that the skill brings along, as it is: every line in a block of code."""
+    """The system text of the skill, verbatim in an indented code block."""
     if text is None:
         return ""
     lines = [f"    {_visible(line)}" for line in text.splitlines()]
@@ -144,10 +148,10 @@ def _paragraphs(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text without any meaning but its own: Markdown takes a backslash before every mark of ASCII."""
+    """Escape text for Markdown, which allows a backslash before every ASCII punctuation character."""
     return _visible(text).translate(_MARKS)
 
 
 def _visible(text: str) -> str:
-    """Without what is not seen but changes what is: controls, and marks that turn the direction of writing."""
+    """Replace invisible characters that change the display: controls, and marks of writing direction."""
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in text)

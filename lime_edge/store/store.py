@@ -1,9 +1,8 @@
-"""The local store of installed skills: files by the SHA-256 of their bytes, names and versions in one index.
+"""The local store of installed skills: files named by the SHA-256 of their bytes, names and versions in one index.
 
-Whatever dies when, the store opens, nothing half-installed is visible and nothing installed is lost: a skill's file
-is on the disk before the index names it, and the index is replaced as a whole. Changes take a lock, so that what
-lies about while somebody holds it was left by the dead; readers take none. Where skills come from is pulling.py.
-Normative page: docs/store.md.
+The store is crash-safe: a skill's file is flushed to disk before the index names it, and the index is replaced
+atomically. Every change holds a lock, so a temporary file seen under the lock was left by a process that died.
+Readers take no lock. transfer.py fetches and publishes skills. Normative page: docs/store.md.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ from lime_edge.trust.signature_file import read_signature, signature_path
 from .index import Index, InstalledSkill, InstalledVersion, read_index, write_index
 
 _BLOB = re.compile(rf"[0-9a-f]{{64}}\.lime({re.escape(SIGNATURE_SUFFIX)})?")
-_PATIENCE, _PAUSE = 60.0, 0.01  # seconds that a change waits for the others, and between its tries
+_LOCK_TIMEOUT, _LOCK_POLL = 60.0, 0.01  # seconds to wait for the lock, and between two attempts
 
 
 class TrustCheck(Protocol):
-    """A trust policy."""
+    """Decides whether a package may be used; implemented by `TrustPolicy`."""
 
     def admit(self, data: bytes, signature: bytes | None) -> object:
-        """Raises SkillError: these bytes with this signature may not be used. Called before anything is parsed."""
+        """Raise SkillError unless these bytes may be used with this signature; called before they are parsed."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class Installed:
 
     Attributes:
         path: Its file, named by its content.
-        changed: Whether the store is another one than before.
-        before: The version in use until now; None if there was none.
+        changed: Whether the operation changed the index.
+        before: The version in use before the operation; None if there was none.
     """
 
     name: str
@@ -70,10 +69,10 @@ class CleanupResult:
 
 
 class Store:
-    """Skills installed in a folder, which is made when it is first needed.
+    """Skills installed in a folder, which is created by the first change.
 
     Args:
-        path: None takes $LIME_EDGE_STORE, else the cache (`places.store_dir`).
+        path: The folder; None means `common.paths.store_dir`, which reads $LIME_EDGE_STORE.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -93,22 +92,23 @@ class Store:
         """Install a skill and use it from now on.
 
         Args:
-            source: A .lime file, or the bytes of one. Beside a file its signature is found.
-            signature: The detached signature; it takes the place of an older one of the same bytes.
+            source: A .lime file, or the bytes of one.
+            signature: The detached signature, which replaces an older one of the same bytes. None reads it from
+                beside the file, if there is one.
             origin: The reference that the bytes came from.
-            trust: Says whether these bytes may be used; asked before they are parsed.
-            allow_downgrade: Also take a version that is older than the one in use.
+            trust: Decides whether these bytes may be used; called before they are parsed.
+            allow_downgrade: Also accept a version that is older than the one in use.
 
         Raises:
-            SkillFormatError: Not a sound package.
-            SkillVersionError: Older than the version in use, or other content under a version that is held.
+            SkillFormatError: The package is invalid.
+            SkillVersionError: It is older than the version in use, or an installed version has other content.
             SkillError: The policy refuses it.
-            StoreError: The store cannot be used.
+            StoreError: The store is unusable.
         """
         if not isinstance(source, bytes):
             signature = read_signature(signature_path(source)) if signature is None else signature
             source = read_package(source)
-        manifest = _judge(source, signature, trust, origin)
+        manifest = _validate(source, signature, trust, origin)
         with self.locked():
             return self._put(manifest, source, signature, origin, allow_downgrade)
 
@@ -122,13 +122,19 @@ class Store:
         trust: TrustCheck | None = None,
         allow_downgrade: bool = False,
     ) -> Installed:
-        """Like `install`, for bytes that came unasked: they must be of that skill, and a version that is held already
-        is not used again, so that nothing that was rolled back comes back by itself.
+        """Like `install`, for an unattended update of the skill `name`.
+
+        An installed version is not put into use again: an update must not undo a rollback.
 
         Returns:
-            What is in use now; `changed` if that is new.
+            The version in use now.
+
+        Raises:
+            UnknownSkillError: The skill is not installed.
+            SkillVersionError: The bytes hold another skill, or as in `install`.
+            SkillError, StoreError: As in `install`.
         """
-        manifest = _judge(data, signature, trust, origin)
+        manifest = _validate(data, signature, trust, origin)
         if manifest.name != name:
             raise SkillVersionError(
                 f"{origin or 'the file'} holds skill {manifest.name!r}; expected {name!r}: nothing was changed"
@@ -144,39 +150,39 @@ class Store:
         """The file of ``NAME``, in the version in use, or of ``NAME@VERSION``.
 
         Raises:
-            UnknownSkillError: Not installed; names what is.
+            UnknownSkillError: It is not installed; names the installed skills or versions.
             StoreError: Its file is missing.
         """
         return self.info(name).path
 
     def info(self, name: str) -> Installed:
-        """What is known of ``NAME`` or ``NAME@VERSION``; raises as `get`."""
+        """The installed version that ``NAME`` or ``NAME@VERSION`` means; raises the errors of `get`."""
         bare, at, version = name.partition("@")
         entry = self.entry(bare)
         while True:
             found = self.held(entry, version if at else entry.current)
             if found.path.is_file():
                 return found
-            again = self.entry(bare)  # another process may have removed it, or put it there, since
+            again = self.entry(bare)  # another process may have changed it meanwhile
             if again == entry and not found.path.is_file():
                 raise StoreError(f"the file of {bare} {found.version} is missing: {found.path}; install it again")
             entry = again
 
     def entry(self, name: str) -> InstalledSkill:
-        """All versions of a skill and its history; raises UnknownSkillError."""
+        """All versions of a skill and its history; raises UnknownSkillError if it is not installed."""
         return _find(self._read(), name)
 
     def list(self) -> tuple[InstalledSkill, ...]:
-        """Every skill, by name."""
+        """All installed skills, sorted by name."""
         index = self._read()
         return tuple(index[name] for name in sorted(index))
 
     def rollback(self, name: str, to: str | None = None, trust: TrustCheck | None = None) -> Installed:
-        """Use the version that was in use before, or any version held.
+        """Use the previous version again, or the installed version `to`.
 
         Raises:
             UnknownSkillError, SkillVersionError: There is no such version.
-            SkillError: Its file is damaged, or the policy refuses it; the present version stays.
+            SkillError, StoreError: Its file is damaged, or the policy refuses it; the current version stays in use.
         """
         with self.locked():
             index = self._read()
@@ -189,10 +195,14 @@ class Store:
             return self.held(new, changed=new != entry, before=entry.current)
 
     def remove(self, name: str) -> tuple[str, ...]:
-        """Forget a skill, or the one version ``NAME@VERSION`` that is not in use; `gc` frees the space.
+        """Remove a skill, or one version ``NAME@VERSION``; `gc` frees the space.
 
         Returns:
-            The versions that are gone.
+            The removed versions.
+
+        Raises:
+            UnknownSkillError: It is not installed.
+            SkillVersionError: The version is in use, and others are installed.
         """
         bare, at, version = name.partition("@")
         with self.locked():
@@ -205,34 +215,34 @@ class Store:
         return (version,) if at else tuple(sorted(entry.versions, key=precedence))
 
     def gc(self) -> CleanupResult:
-        """Remove what no version refers to: files of removed skills, and what the dead left half-written."""
+        """Delete files that no version refers to: removed skills, and temporary files of processes that died."""
         removed = self.partials.clear()
         with self.locked():
             index = self._read()
-            named = {held.blob for entry in index.values() for held in entry.versions.values()}
-            for path in _litter(self.path, self._blobs, named if self._index.is_file() else None):
+            used = {held.blob for entry in index.values() for held in entry.versions.values()}
+            for path in _garbage(self.path, self._blobs, used if self._index.is_file() else None):
                 removed.append(path.stat().st_size)
                 os.unlink(path)
         return CleanupResult(len(removed), sum(removed))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Alone among those who change the store, on this machine.
+        """Hold the lock that every change of the store takes.
 
         Raises:
-            StoreError: The others do not finish, or the system refuses.
+            StoreError: Another process holds the lock for too long, or the operating system reports an error.
         """
         try:
             make_folder(self._blobs)
-            with FileLock(self.path / "lock").acquire(_PATIENCE, poll_interval=_PAUSE):
+            with FileLock(self.path / "lock").acquire(_LOCK_TIMEOUT, poll_interval=_LOCK_POLL):
                 yield
         except Timeout as error:
-            raise StoreError(f"{self.path} has been locked by another process for {_PATIENCE:g} s") from error
+            raise StoreError(f"{self.path} has been locked by another process for {_LOCK_TIMEOUT:g} s") from error
         except OSError as error:
             raise StoreError(f"the store {self.path} cannot be used: {error.strerror or error}") from error
 
     def _put(self, manifest: Manifest, data: bytes, signature: bytes | None, origin: str, down: bool) -> Installed:
-        """With the lock held: first the files, then the index, which makes them visible."""
+        """Write first the files, then the index, which makes them visible; the caller holds the lock."""
         index = self._read()
         name, version, blob = manifest.name, manifest.version, _sha256(data)
         old = index.get(name)
@@ -255,23 +265,23 @@ class Store:
 
     def _put_files(self, blob: str, data: bytes, signature: bytes | None) -> None:
         path = self._path(blob)
-        wanted = {path: data} if signature is None else {signature_path(path): signature, path: data}
-        for target, content in wanted.items():
-            if not target.is_file() or target.read_bytes() != content:  # this also mends a damaged file
+        files = {path: data} if signature is None else {signature_path(path): signature, path: data}
+        for target, content in files.items():
+            if not target.is_file() or target.read_bytes() != content:  # also repairs a damaged file
                 write_file(target, content)
 
     def _check_blob(self, entry: InstalledSkill, trust: TrustCheck | None) -> None:
-        """The file of the version in use is what it was, and may still be used."""
+        """Check that the file of the version in use is unchanged and that the policy still accepts it."""
         path = self._path(entry.held.blob)
         data = read_package(path)
         if _sha256(data) != entry.held.blob:
             raise StoreError(f"the file of {entry.name} {entry.current} was changed: {path}; install it again")
-        _judge(data, read_signature(signature_path(path)), trust, str(path))
+        _validate(data, read_signature(signature_path(path)), trust, str(path))
 
     def held(
         self, entry: InstalledSkill, version: str | None = None, *, changed: bool = False, before: str | None = None
     ) -> Installed:
-        """A version of an entry, by default the one in use, with the place of its file."""
+        """A version of an entry, by default the one in use, with the path of its file."""
         version = entry.current if version is None else version
         held = entry.find(version)
         return Installed(entry.name, version, held, self._path(held.blob), changed, before)
@@ -291,7 +301,7 @@ class Store:
         write_file(self._index, write_index(index))
 
 
-def _judge(data: bytes, signature: bytes | None, trust: TrustCheck | None, origin: str) -> Manifest:
+def _validate(data: bytes, signature: bytes | None, trust: TrustCheck | None, origin: str) -> Manifest:
     if trust is not None:
         trust.admit(data, signature)
     return decode_skill(data, origin or "the package").manifest
@@ -303,13 +313,13 @@ def _sha256(data: bytes) -> str:
 
 def _find(index: Index, name: str) -> InstalledSkill:
     if name not in index:
-        there = ", ".join(map(repr, sorted(index))) or "none"
-        raise UnknownSkillError(f"no skill named {name!r} is installed; installed are: {there}")
+        installed = ", ".join(map(repr, sorted(index))) or "none"
+        raise UnknownSkillError(f"no skill named {name!r} is installed; installed are: {installed}")
     return index[name]
 
 
 def _check_version(entry: InstalledSkill, version: str, blob: str, down: bool) -> None:
-    """Refuse what may not come after the versions held."""
+    """Refuse other content under an installed version, and a downgrade unless it is allowed."""
     same = entry.same_as(version)
     if same is not None and (same != version or entry.versions[same].blob != blob):
         raise SkillVersionError(
@@ -323,10 +333,10 @@ def _check_version(entry: InstalledSkill, version: str, blob: str, down: bool) -
         )
 
 
-def _litter(root: Path, blobs: Path, named: set[str] | None) -> Iterator[Path]:
-    """Files of the store that nobody refers to; without an index only what is half-written."""
+def _garbage(root: Path, blobs: Path, used: set[str] | None) -> Iterator[Path]:
+    """Files of the store that no version refers to; only temporary files if there is no index (`used` is None)."""
     for path in [*root.iterdir(), *blobs.iterdir()]:
-        half = path.name.startswith(".") and path.name.endswith(TEMPORARY)
-        blob = named is not None and path.parent == blobs and _BLOB.fullmatch(path.name)
-        if half or (named is not None and blob and path.name[:64] not in named):
+        temporary = path.name.startswith(".") and path.name.endswith(TEMPORARY)
+        blob = path.parent == blobs and _BLOB.fullmatch(path.name)
+        if temporary or (used is not None and blob and path.name[:64] not in used):
             yield path

@@ -1,6 +1,6 @@
-"""Skills from elsewhere into the store and back: `pull`, `update`, `push`. What a reference is: references.py.
+"""Fetches skills into the store and publishes them: `pull`, `update`, `push`. References: remote/references.py.
 
-The name under which a skill is installed is its manifest's, never one from an address.
+A skill is installed under the name in its manifest, never under a name from an address.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Files = tuple[bytes, bytes | None]  # a package and its signature
 
 @dataclass(frozen=True)
 class Update:
-    """What became of one skill in an update.
+    """The outcome of an update for one skill.
 
     Attributes:
-        before, after: The versions in use.
-        note: Why nothing changed; empty if something did.
-        failed: Whether that is an error.
+        before, after: The versions in use before and after.
+        note: Why the version did not change; empty if it did.
+        failed: Whether the note is an error.
     """
 
     name: str
@@ -52,9 +52,9 @@ def pull(
     """Fetch a skill, install it and use it from now on.
 
     Raises:
-        ConfigError: No reference.
-        FetchError: It cannot be had, or is not what the reference is pinned to.
-        SkillError, StoreError: As `Store.install`.
+        ConfigError: The reference is invalid.
+        FetchError: The file cannot be fetched, or does not match the pin of the reference.
+        SkillError, StoreError: As in `Store.install`.
     """
     known = parse(reference)
     data, signature = fetch(store, known, limits, progress)
@@ -68,36 +68,41 @@ def update(
     allow_downgrade: bool = False,
     limits: Limits = USUAL,
 ) -> list[Update]:
-    """Ask the references of installed skills for newer versions; what fails stays as it is, and the others go on.
+    """Fetch newer versions of installed skills from their references; a failure does not affect the other skills.
 
     Args:
-        names: Without any, every skill.
+        store: The store to update.
+        names: The skills to update; empty means all.
+        trust, allow_downgrade: As in `Store.install`.
+        limits: Of each download.
 
     Raises:
-        UnknownSkillError: A name is not installed; nothing was asked.
+        UnknownSkillError: A name is not installed; nothing was fetched.
     """
     entries = [store.entry(name) for name in names] if names else store.list()
     return [_update(store, entry.name, trust, allow_downgrade, limits) for entry in entries]
 
 
 def push(name_or_file: str, reference: str, card: bool = False) -> str:
-    """Copy an installed skill, or a file, and its signature to where a reference says.
+    """Copy an installed skill, or a file, and its signature to a reference.
 
     Args:
+        name_or_file: ``NAME``, ``NAME@VERSION`` or a .lime file.
+        reference: The target.
         card: Also write the repository's README.md (hf only).
 
     Returns:
-        The reference, pinned.
+        The reference with the pin of the package.
 
     Raises:
-        ConfigError: The reference is none, is pinned, or cannot be pushed to.
-        FetchError: The other side refuses.
+        ConfigError: The reference is invalid, pinned, or of a scheme that cannot be pushed to.
+        FetchError: The target cannot be written, or the server refuses the upload.
     """
     known = parse(reference)
     if known.sha256 or known.scheme == "https" or (known.scheme == "oci" and not known.moving):
         raise ConfigError(f"{known} cannot be pushed to; expected file:, hf: or an oci: tag, without #sha256=")
     if card and known.scheme != "hf":
-        raise ConfigError(f"{known} has no place for a card; only hf: references have")
+        raise ConfigError(f"{known} cannot hold a model card; only hf: references can")
     path = find_installed(name_or_file)
     files = read_package(path), read_signature(signature_path(path))
     _send(known, files, path, card)
@@ -105,15 +110,15 @@ def push(name_or_file: str, reference: str, card: bool = False) -> str:
 
 
 def fetch(store: Store, reference: Reference, limits: Limits = USUAL, progress: Progress | None = None) -> Files:
-    """What a reference names, held to its pin.
+    """The files that a reference names, checked against its pin.
 
     Raises:
-        FetchError: It cannot be had, or has another SHA-256.
+        FetchError: They cannot be fetched, or the package has another SHA-256.
     """
     files = _receive(store, reference, limits, progress)
-    found = hashlib.sha256(files[0]).hexdigest()
-    if reference.sha256 and found != reference.sha256:
-        raise FetchError(f"{reference} cannot be used: what came has SHA-256 {found}; it is pinned to another")
+    received = hashlib.sha256(files[0]).hexdigest()
+    if reference.sha256 and received != reference.sha256:
+        raise FetchError(f"{reference} cannot be used: the file has SHA-256 {received}, which does not match the pin")
     return files
 
 
@@ -141,16 +146,16 @@ def _update(store: Store, name: str, trust: TrustCheck | None, down: bool, limit
     try:
         known = parse(origin) if origin else None
         if known is None or not known.moving:
-            note = "pinned: pull another reference" if known else "installed from bytes, without a reference"
+            note = "pinned: pull another reference" if known else "installed without a reference: pull one"
             return Update(name, before, before, note)
         data, signature = fetch(store, known, limits)
-        found = store.update(name, data, signature=signature, origin=origin, trust=trust, allow_downgrade=down)
+        current = store.update(name, data, signature=signature, origin=origin, trust=trust, allow_downgrade=down)
     except LimeError as error:
         return Update(name, before, before, str(error), failed=True)
-    if found.version != before:
-        return Update(name, before, found.version)
+    if current.version != before:
+        return Update(name, before, current.version)
     offered = decode_skill(data, origin).manifest.version
-    note = "up to date" if offered == before else f"{offered} is installed, but was rolled back: kept"
+    note = "up to date" if offered == before else f"{offered} is installed but was rolled back; {before} stays in use"
     return Update(name, before, before, note)
 
 
@@ -163,7 +168,7 @@ def _send(reference: Reference, files: Files, path: Path, card: bool) -> None:
                 write_file(signature_path(target), files[1])
             write_file(target, files[0])
             if files[1] is None:
-                signature_path(target).unlink(missing_ok=True)  # it was another file's
+                signature_path(target).unlink(missing_ok=True)  # it belonged to the previous file
         except OSError as error:
             raise FetchError(f"{target} cannot be written: {error.strerror or error}") from error
     elif reference.scheme == "hf":

@@ -1,8 +1,8 @@
-"""One file over https, whatever the server does: resumed where it was cut, never larger or slower than allowed.
+"""Downloads one file over https from an untrusted server: resumable, with limits on size, silence and rate.
 
-Everything that waits for the network runs in a thread that hands over pieces; the caller's own clock and counts decide
-when it is enough. So a server that drips a byte now and then, in its headers too, cannot hold a caller for long.
-Needs the extra `hub`. Knows nothing of skills.
+Network calls run in a thread that passes pieces to the caller, and the caller enforces the limits with its own clock.
+A server that sends single bytes slowly, even in its headers, therefore cannot block the caller for long. Needs the
+extra `hub`.
 """
 
 from __future__ import annotations
@@ -29,80 +29,88 @@ from .resume import ResumableDownload
 if TYPE_CHECKING:
     from requests import Response, Session
 
-Progress = Callable[[int, int | None], None]  # bytes so far, and in all where that is known
+Progress = Callable[[int, int | None], None]  # bytes so far, and the total or None if it is unknown
 _PIECE = 2**16  # bytes
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
-_STRONG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')  # an ETag that promises the same bytes
-_MISSING = (403, 404, 410)  # 403: what object stores say of files that are not there
+_STRONG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')  # a strong ETag: equal tags mean equal bytes
+_MISSING = (403, 404, 410)  # object stores answer 403 for missing files
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a download may take."""
+    """Limits of one download."""
 
     size: int = FILE_LIMIT  # bytes
-    silence: float = 20.0  # seconds without anything new
+    silence: float = 20.0  # seconds without any data
     rate: float = 1024.0  # bytes a second, on average over `window`
     window: float = 30.0  # seconds
     redirects: int = 5
-    tries: int = 5  # in a row that bring nothing new
+    tries: int = 5  # consecutive attempts without progress
 
 
 USUAL = Limits()
 
 
 class CutError(Exception):
-    """The connection ended before the file did; what came is kept."""
+    """The connection ended before the end of the file; the received bytes are kept."""
 
 
 class Pace:
-    """Watches that enough arrives."""
+    """Enforces the minimum rate of a download."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
     def add(self, count: int) -> None:
-        """Raises FetchError: over the last window less than the least rate came."""
+        """Count received bytes; raises FetchError if the rate over the last window is below `Limits.rate`."""
         now = time.monotonic()
         self._seen.append((now, count))
         since = now - self._seen[0][0]
         if since < self._limits.window:
             return
-        came = sum(count for _, count in self._seen)
-        if came < self._limits.rate * since:
-            raise FetchError(f"only {came} bytes came in {since:.1f} s; expected {self._limits.rate:g} a second")
+        received = sum(count for _, count in self._seen)
+        if received < self._limits.rate * since:
+            raise FetchError(
+                f"the server sent only {received} bytes in {since:.1f} s; expected {self._limits.rate:g} bytes a second"
+            )
         while now - self._seen[0][0] >= self._limits.window / 2:
             self._seen.popleft()
         self._seen.appendleft((now - self._limits.window / 2, 0))
 
 
 def session() -> Session:
-    """A client that talks https, or http to this machine itself, and refuses to be led elsewhere.
+    """A client for https, and for http to this machine; it refuses redirects to anything else.
 
-    Proxies, certificates and ~/.netrc are as requests has them.
+    Proxies, certificates and ~/.netrc follow the defaults of requests.
     """
     with require_extra("hub"):
         import requests
-    made = requests.Session()
-    made.headers.update({"Accept-Encoding": "identity", "User-Agent": "lime-edge"})
-    made.hooks["response"].append(_guard)
-    made.max_redirects = Limits.redirects
-    return made
+    client = requests.Session()
+    client.headers.update({"Accept-Encoding": "identity", "User-Agent": "lime-edge"})
+    client.hooks["response"].append(_check_redirect)
+    client.max_redirects = Limits.redirects
+    return client
 
 
 def download(url: str, partial: ResumableDownload, limits: Limits = USUAL, progress: Progress | None = None) -> bytes:
-    """The bytes at `url`; what `partial` holds is not asked for again.
+    """Download the file at `url`; continues after the bytes in `partial`.
+
+    Args:
+        url: The address.
+        partial: Keeps the received bytes if the download fails; empty after success.
+        limits: When to give up.
+        progress: Called after every piece.
 
     Raises:
-        FetchError: Not there, too large, too slow, or cut off again and again.
+        FetchError: The file is missing, too large or too slow, or every retry was cut off.
     """
     tries, restarts, pace = 0, 0, Pace(limits)
     with session() as client:
         while True:
             had, tag = partial.size, partial.tag
             try:
-                _continue(client, url, partial, limits, pace, progress)
+                _request_rest(client, url, partial, limits, pace, progress)
                 data = partial.read()
             except CutError as error:
                 cut = error
@@ -112,15 +120,17 @@ def download(url: str, partial: ResumableDownload, limits: Limits = USUAL, progr
             restarts += tag != partial.tag
             tries = 0 if partial.size > had else tries + 1
             if max(tries, restarts) >= limits.tries:
-                raise FetchError(f"{url} cannot be fetched: {cut}", [f"{partial.size} bytes are kept: pull again"])
+                raise FetchError(
+                    f"{url} cannot be fetched: {cut}", [f"{partial.size} bytes were kept; pull again to resume"]
+                )
             time.sleep(min(0.05 * 2**tries, 2.0))
 
 
 def fetch_small(url: str, limit: int, limits: Limits = USUAL) -> bytes | None:
-    """A small file that may be missing: None then.
+    """Download a small file; None if it does not exist.
 
     Raises:
-        FetchError: Anything else went wrong, or it is over `limit` bytes.
+        FetchError: The download failed, or the file is larger than `limit` bytes.
     """
     try:
         with (
@@ -138,13 +148,13 @@ def fetch_small(url: str, limit: int, limits: Limits = USUAL) -> bytes | None:
 def bounded_body(
     body: Iterator[bytes], limit: int, pace: Pace, total: int | None = None, progress: Progress | None = None
 ) -> bytes:
-    """All of a body, if it is no larger than `limit` and no slower than `pace`."""
+    """Read a whole body; raises FetchError if it is larger than `limit` bytes or slower than `pace` allows."""
     pieces, size = [], 0
     for piece in body:
         pieces.append(piece)
         size += len(piece)
         if size > limit:
-            raise FetchError(f"more than {limit} bytes came; expected at most that")
+            raise FetchError(f"the server sent more than {limit} bytes, the limit for this file")
         pace.add(len(piece))
         if progress is not None:
             progress(size, total)
@@ -153,38 +163,38 @@ def bounded_body(
 
 @contextlib.contextmanager
 def arriving(ask: Callable[[], Response], limits: Limits) -> Iterator[tuple[Response, Iterator[bytes]]]:
-    """A response and the pieces of its body as they come, from a thread that may be left behind.
+    """A response and an iterator over the pieces of its body, read by a thread that is abandoned at the end.
 
     Raises:
         CutError: The connection failed or ended too early.
-        FetchError: Nothing came for `Limits.silence` seconds, or the client refused to go where it was sent.
+        FetchError: The server sent nothing for `Limits.silence` seconds, or redirected to a forbidden address.
     """
     pieces: queue.Queue[Any] = queue.Queue(maxsize=8)
-    gone = threading.Event()
-    threading.Thread(target=_hand_over, args=(ask, pieces, gone), daemon=True).start()
+    stopped = threading.Event()
+    threading.Thread(target=_read_response, args=(ask, pieces, stopped), daemon=True).start()
 
     def take() -> Any:
         try:
-            found = pieces.get(timeout=limits.silence)
+            piece = pieces.get(timeout=limits.silence)
         except queue.Empty:
-            raise FetchError(f"nothing came for {limits.silence:g} s") from None
-        if isinstance(found, LimeError):
-            raise found
-        if isinstance(found, Exception):
-            raise CutError(_plain(found)) from found
-        return found
+            raise FetchError(f"the server sent nothing for {limits.silence:g} s") from None
+        if isinstance(piece, LimeError):
+            raise piece
+        if isinstance(piece, Exception):
+            raise CutError(_root_cause(piece)) from piece
+        return piece
 
     try:
         yield take(), iter(take, b"")
     finally:
-        gone.set()
+        stopped.set()
 
 
-def _hand_over(ask: Callable[[], Response], pieces: queue.Queue[Any], gone: threading.Event) -> None:
-    """Put the response, its body and an empty piece, or what went wrong, while somebody takes it."""
+def _read_response(ask: Callable[[], Response], pieces: queue.Queue[Any], stopped: threading.Event) -> None:
+    """Put the response, its body and an empty piece, or an exception, into the queue until `stopped` is set."""
 
     def put(piece: Any) -> None:
-        while not gone.is_set():
+        while not stopped.is_set():
             with contextlib.suppress(queue.Full):
                 pieces.put(piece, timeout=0.2)
                 return
@@ -194,27 +204,27 @@ def _hand_over(ask: Callable[[], Response], pieces: queue.Queue[Any], gone: thre
     try:
         with ask() as response:
             put(response)
-            while not gone.is_set() and (piece := response.raw.read1(_PIECE, decode_content=False)):
+            while not stopped.is_set() and (piece := response.raw.read1(_PIECE, decode_content=False)):
                 put(piece)
             put(b"")
     except TooManyRedirects as error:
         put(FetchError(str(error)))
-    except Exception as error:  # noqa: BLE001  (it is raised where the pieces are taken)
+    except Exception as error:  # noqa: BLE001  (raised again by the consumer of the queue)
         put(error)
 
 
-def _plain(error: Exception) -> str:
-    """What went wrong, without the objects that libraries wrap it in."""
+def _root_cause(error: Exception) -> str:
+    """The innermost exception as text; libraries wrap it several times."""
     cause: BaseException = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__ or cause
     return f"{type(cause).__name__}: {cause}"[:300]
 
 
-def _continue(
+def _request_rest(
     client: Session, url: str, partial: ResumableDownload, limits: Limits, pace: Pace, progress: Progress | None
 ) -> None:
-    """One request for what is missing; the file is complete when it returns."""
+    """Request the missing bytes once; `partial` is complete on return."""
     tag = partial.tag
     if not tag:
         partial.discard()
@@ -222,31 +232,32 @@ def _continue(
     with arriving(lambda: client.get(url, headers=headers, stream=True, **_wait(limits)), limits) as (head, body):
         if tag and head.status_code == 416:
             if head.headers.get("Content-Range") == f"bytes */{partial.size}":
-                return  # all of it was there
+                return  # nothing is missing
             partial.discard()
-            raise CutError("the server does not know the range that it offered")
+            raise CutError("the server refused to resume the download")
         _check_head(head, (200, 206) if tag else (200,))
-        total = _begin(head, partial, limits)
+        total = _start_body(head, partial, limits)
         for piece in body:
             if partial.size + len(piece) > limits.size:
                 partial.discard()
-                raise FetchError(f"{url} is over {limits.size} bytes; expected at most that")
+                raise FetchError(f"{url} is larger than {limits.size} bytes, the limit")
             partial.append(piece)
             pace.add(len(piece))
             if progress is not None:
                 progress(partial.size, total)
         if total is not None and partial.size != total:
-            raise CutError(f"{partial.size} bytes of {total} came")
+            raise CutError(f"only {partial.size} of {total} bytes arrived")
 
 
-def _begin(head: Response, partial: ResumableDownload, limits: Limits) -> int | None:
-    """Make `partial` ready for the body of a response; the size of the whole file where it is known."""
+def _start_body(head: Response, partial: ResumableDownload, limits: Limits) -> int | None:
+    """Prepare `partial` for the body of a response; returns the size of the whole file, or None if it is unknown."""
     if head.status_code == 206:
-        found = _RANGE.fullmatch(head.headers.get("Content-Range", ""))
-        if found is None or int(found[1]) != partial.size:
+        match = _RANGE.fullmatch(head.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != partial.size:
+            had, sent = partial.size, show(head.headers.get("Content-Range"))
             partial.discard()
-            raise CutError(f"asked for the rest, the server sent {show(head.headers.get('Content-Range'))}")
-        total: int | None = int(found[3])
+            raise CutError(f"the server sent Content-Range {sent}; expected the bytes from {had} on")
+        total: int | None = int(match[3])
     else:
         tag = head.headers.get("ETag", "")
         partial.begin(tag if _STRONG.fullmatch(tag) else "")
@@ -264,21 +275,21 @@ def _check_head(head: Response, expected: tuple[int, ...]) -> None:
     if head.status_code not in expected:
         raise FetchError(f"{head.url} cannot be fetched: the server answers {head.status_code} {show(head.reason)}")
     if (encoding := head.headers.get("Content-Encoding", "identity")) != "identity":
-        raise FetchError(f"{head.url} comes encoded as {show(encoding)}; expected the file as it is")
+        raise FetchError(f"{head.url} is sent with Content-Encoding {show(encoding)}; expected none")
 
 
-def _guard(response: Response, *_: Any, **__: Any) -> None:
-    """Before a redirect is followed: only to what a reference may name, and never from https to http."""
+def _check_redirect(response: Response, *_: Any, **__: Any) -> None:
+    """Check a redirect before it is followed: only to addresses that a reference may name, never from https to http."""
     location = response.headers.get("Location")
     if not response.is_redirect or location is None:
         return
-    response.close()  # requests would read its body to the end, however long
+    response.close()  # requests would read the whole body, however long
     target = urlsplit(urljoin(response.url, location))
     fault = url_fault(target)
     if not fault and target.scheme != "https" and urlsplit(response.url).scheme == "https":
-        fault = "that leaves https"
+        fault = "https must not redirect to http"
     if fault:
-        raise FetchError(f"{response.url} leads to {show(location)}: {fault}")
+        raise FetchError(f"{response.url} redirects to {show(location)}: {fault}")
 
 
 def _wait(limits: Limits) -> dict[str, Any]:

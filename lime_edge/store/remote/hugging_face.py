@@ -1,7 +1,6 @@
-"""Skills on the Hugging Face Hub, through huggingface_hub. Needs the extra `hub`.
+"""Fetches skills from the Hugging Face Hub and pushes them, with huggingface_hub. Needs the extra `hub`.
 
-The Hub's own cache keeps what it downloads, and resumes what was cut; its tokens and settings are as that library has
-them.
+Cache, resumption, tokens and settings are those of that library.
 """
 
 from __future__ import annotations
@@ -18,17 +17,22 @@ from .references import Reference
 
 
 def fetch_hub(reference: Reference, suffix: str, signature_limit: int) -> tuple[bytes, bytes | None]:
-    """The package and its signature, of one commit.
+    """Fetch a package and its signature from the same commit.
 
     Args:
-        suffix: What the signature's name has after the file's.
+        reference: An hf: reference.
+        suffix: Appended to the file name to form the name of the signature.
+        signature_limit: The largest signature, in bytes.
+
+    Returns:
+        The package and its signature; None if there is no signature.
 
     Raises:
-        FetchError: Not there, too large, or the Hub cannot be reached.
+        FetchError: The file is missing or too large, or the Hub cannot be reached.
     """
     with require_extra("hub"):
         from huggingface_hub.errors import EntryNotFoundError
-    with _calling(reference, "fetched"):
+    with _hub_errors(reference, "fetched"):
         path, commit = _download(reference, reference.file, reference.revision, FILE_LIMIT)
         try:
             signature, _ = _download(reference, reference.file + suffix, commit, signature_limit)
@@ -38,13 +42,16 @@ def fetch_hub(reference: Reference, suffix: str, signature_limit: int) -> tuple[
 
 
 def push_hub(reference: Reference, data: bytes, signature: bytes | None, suffix: str, card: str | None) -> None:
-    """Upload a skill in one commit; the repository must be there.
+    """Upload a skill in one commit; the repository must exist.
 
     Args:
-        card: The text of README.md; None leaves the repository's as it is.
+        reference: An hf: reference.
+        data, signature: The package and, if there is one, its signature.
+        suffix: As in `fetch_hub`.
+        card: The text of README.md; None keeps the README.md of the repository.
 
     Raises:
-        FetchError: The Hub refuses it or cannot be reached.
+        FetchError: The Hub refuses the upload or cannot be reached.
     """
     with require_extra("hub"):
         from huggingface_hub import CommitOperationAdd, HfApi
@@ -53,7 +60,7 @@ def push_hub(reference: Reference, data: bytes, signature: bytes | None, suffix:
         files[reference.file + suffix] = signature
     if card is not None:
         files["README.md"] = card.encode()
-    with _calling(reference, "pushed"):
+    with _hub_errors(reference, "pushed"):
         HfApi().create_commit(
             reference.repo,
             [CommitOperationAdd(name, content) for name, content in files.items()],
@@ -73,7 +80,8 @@ def _download(reference: Reference, file: str, revision: str, limit: int) -> tup
 
 
 @contextmanager
-def _calling(reference: Reference, done: str) -> Iterator[None]:
+def _hub_errors(reference: Reference, done: str) -> Iterator[None]:
+    """Turn every exception of the client into a FetchError; `done` is "fetched" or "pushed"."""
     with require_extra("hub"):
         from huggingface_hub.errors import EntryNotFoundError
     try:

@@ -1,7 +1,7 @@
-"""Skills in OCI registries, through the oras library. Needs the extra `hub`.
+"""Fetches skills from OCI registries and pushes them, with the oras library. Needs the extra `hub`.
 
-One artifact holds one skill: a layer with the package, and one with its signature if there is one. Media types and
-limits: docs/store.md. Signing in is the registry tools' own: what `oras login` or `docker login` keep is used.
+One artifact is one skill: a layer with the package, and optionally a layer with its signature. Media types and limits:
+docs/store.md. Credentials are those that `oras login` or `docker login` stored.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _MANIFEST_LIMIT = 2**20  # bytes
 def fetch_oci(
     reference: Reference, signature_limit: int, limits: Limits, progress: Progress | None = None
 ) -> tuple[bytes, bytes | None]:
-    """The package and its signature.
+    """Fetch a package and its signature; None if there is no signature.
 
     Raises:
-        FetchError: Not there, no skill, or not what its digest says.
+        FetchError: The artifact is missing, is not a skill, or does not match its digest.
     """
     registry, container = _open(reference, limits)
     try:
@@ -56,8 +56,13 @@ def fetch_oci(
 def push_oci(reference: Reference, data: bytes, signature: bytes | None, title: str, version: str) -> None:
     """Upload a skill under a tag.
 
+    Args:
+        reference: An oci: reference with a tag.
+        data, signature: The package and, if there is one, its signature.
+        title, version: Annotations of the artifact; the title also names the files.
+
     Raises:
-        FetchError: The registry refuses it, or cannot be reached.
+        FetchError: The registry refuses the upload or cannot be reached.
     """
     registry, container = _open(reference, Limits())
     try:
@@ -77,10 +82,12 @@ def push_oci(reference: Reference, data: bytes, signature: bytes | None, title: 
             _upload(registry, container, Path(work) / "config.json", b"{}", str(_EMPTY["mediaType"]))
         about = {"org.opencontainers.image.title": title, "org.opencontainers.image.version": version}
         head = {"schemaVersion": 2, "mediaType": _MANIFEST, "artifactType": ARTIFACT}
-        _sound(registry.upload_manifest({**head, "config": _EMPTY, "layers": layers, "annotations": about}, container))
+        _check_accepted(
+            registry.upload_manifest({**head, "config": _EMPTY, "layers": layers, "annotations": about}, container)
+        )
     except LimeError:
         raise
-    except Exception as error:  # requests, jsonschema and the library's own ValueErrors
+    except Exception as error:  # of requests, of jsonschema, and ValueErrors of oras
         raise FetchError(f"{reference} cannot be pushed: {error}") from error
 
 
@@ -91,20 +98,20 @@ def _open(reference: Reference, limits: Limits) -> tuple[Any, Any]:
     local = is_local(urlsplit(f"//{reference.host}").hostname)
     registry: Any = oras.provider.Registry(reference.host, insecure=local)
     client = session()
-    client.cookies = registry.session.cookies  # which takes none
+    client.cookies = registry.session.cookies  # its policy refuses all cookies
     client.request = functools.partial(client.request, timeout=limits.silence)  # type: ignore[method-assign]
     registry.session = registry.auth.session = client
-    # Its own retries sleep for two minutes in silence.
+    # Without the decorator of oras that retries: it sleeps for two minutes in total.
     registry.do_request = functools.partial(inspect.unwrap(type(registry).do_request), registry)
     return registry, oras.container.Container(reference.place, reference.host)
 
 
 def _manifest(registry: Any, container: Any, reference: Reference, limits: Limits) -> Any:
-    """The manifest, held to its digest where the reference has one; the library does neither bound nor check it."""
+    """The manifest, bounded and checked against the digest of the reference, if any; oras does neither."""
     registry.auth.load_configs(container)
     url, headers = f"{registry.prefix}://{container.manifest_url()}", {"Accept": _MANIFEST}
     with arriving(lambda: registry.do_request(url, "GET", headers=headers, stream=True), limits) as (head, body):
-        _found(head.status_code, reference)
+        _check_status(head.status_code, reference)
         data = bounded_body(body, _MANIFEST_LIMIT, Pace(limits))
     _check_digest(data, reference.revision if container.digest else "", f"the manifest of {reference}")
     try:
@@ -114,7 +121,7 @@ def _manifest(registry: Any, container: Any, reference: Reference, limits: Limit
 
 
 def _layers(manifest: Any, reference: Reference) -> dict[str, dict[str, Any]]:
-    """The layers of a skill by media type; raises FetchError for any other artifact."""
+    """The layers of a skill by media type; raises FetchError if the artifact is not a skill."""
     kind = manifest.get("artifactType") if isinstance(manifest, dict) else None
     if kind != ARTIFACT:
         raise FetchError(f"{reference} is an artifact of type {show(kind)}; expected {ARTIFACT}")
@@ -134,19 +141,19 @@ def _blob(
     if size > limit:
         raise FetchError(f"{container} has a layer of {size} bytes; expected at most {limit}")
     with arriving(lambda: registry.get_blob(container, digest, stream=True), limits) as (head, body):
-        _found(head.status_code, f"{container}: blob {digest}")
+        _check_status(head.status_code, f"{container}: blob {digest}")
         data = bounded_body(body, size, Pace(limits), size, progress)
     _check_digest(data, digest, f"a layer of {container}")
     return data
 
 
 def _check_digest(data: bytes, expected: str, what: str) -> None:
-    found = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    if expected and found != expected:
-        raise FetchError(f"{what} has {found}; expected {expected}")
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if expected and digest != expected:
+        raise FetchError(f"{what} has {digest}; expected {expected}")
 
 
-def _found(status: int, what: object) -> None:
+def _check_status(status: int, what: object) -> None:
     if status != 200:
         raise FetchError(f"{what} cannot be fetched: the registry answers {status}")
 
@@ -156,11 +163,11 @@ def _upload(registry: Any, container: Any, path: Path, data: bytes, kind: str) -
         import oras.oci
     path.write_bytes(data)
     layer: dict[str, Any] = oras.oci.NewLayer(str(path), media_type=kind)
-    _sound(registry.upload_blob(str(path), container, layer))
+    _check_accepted(registry.upload_blob(str(path), container, layer))
     return {**layer, "annotations": {"org.opencontainers.image.title": path.name}}
 
 
-def _sound(response: Any) -> None:
+def _check_accepted(response: Any) -> None:
     if response.status_code not in (200, 201, 202):
         raise FetchError(f"the registry answers {response.status_code}: {show(response.text[:300])}")
 

@@ -1,11 +1,11 @@
-"""References: where a skill is to be had, as one line of text. Knows nothing of how it is fetched.
+"""Parses references: one line of text that says where a skill is.
 
-    file:///path/legal.lime                     a file of this machine; a plain path means the same
-    https://host/path/legal.lime                plain http only to this machine itself
+    file:///path/legal.lime                     a file on this machine; a plain path means the same
+    https://host/path/legal.lime                plain http only to this machine
     hf://organisation/repository/legal.lime@v1  the Hugging Face Hub; without a revision, main
     oci://registry/repository:1.0.0             an OCI registry; a tag, or @sha256:<hex> of the manifest
 
-Each may end in ``#sha256=<hex>``: the SHA-256 of the bytes of the file, which is then held to it. See docs/store.md.
+Each may end with a pin, ``#sha256=<hex>``: the SHA-256 that the bytes of the file must have. See docs/store.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lime_edge.common.strict_json import show
 from lime_edge.errors import ConfigError
 
 Scheme = Literal["file", "https", "hf", "oci"]
-MAIN = "main"  # the revision of the Hub that is meant without one
+MAIN = "main"  # the default revision on the Hub
 
 _LONGEST = 2000  # characters
 _PIN = re.compile(r"sha256=([0-9a-f]{64})")
@@ -42,13 +42,13 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference, taken apart.
+    """A parsed reference.
 
     Attributes:
-        text: As it was written; a path as a file: address.
+        text: The reference as written; a plain path as a file: URL.
         place: A path, a URL, ``org/repo/file`` or ``host/repo:tag``, without the pin.
-        sha256: What the bytes of the file must have; empty if it is not pinned.
-        moving: Whether it may name something else tomorrow.
+        sha256: The pin; empty if there is none.
+        moving: Whether the reference may name other content later: it has no pin, commit or digest.
     """
 
     text: str
@@ -66,10 +66,10 @@ class Reference:
 
 
 def parse(text: str) -> Reference:
-    """Take a reference apart.
+    """Parse a reference.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The text is not a reference.
     """
     if not text or len(text) > _LONGEST or not text.isprintable():
         raise ConfigError(f"the reference {show(text)} cannot be used; {EXPECTED}")
@@ -83,12 +83,12 @@ def parse(text: str) -> Reference:
     sha256 = match[1] if match else ""
     known = {"file": _file, "https": _url, "http": _url, "hf": _hub, "oci": _oci}
     if scheme not in known:
-        raise ConfigError(f"{show(scheme)} is not a scheme of references; {EXPECTED}")
+        raise ConfigError(f"{show(scheme)} is not a reference scheme; {EXPECTED}")
     return known[scheme](text, place, sha256)
 
 
 def is_local(host: str | None) -> bool:
-    """Whether a host is this machine itself."""
+    """Whether a host is this machine: localhost or a loopback address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
@@ -125,10 +125,10 @@ def _file(text: str, place: str, sha256: str) -> Reference:
     if not slash or host not in ("", "localhost"):
         raise ConfigError(f"{show(text)} names the host {show(host)}; expected file:///PATH")
     path = unquote(slash + path)
-    if re.match(r"/[A-Za-z]:", path):  # a drive
+    if re.match(r"/[A-Za-z]:", path):  # a Windows drive
         path = path[1:]
     if "\0" in path:
-        raise ConfigError(f"{show(text)} is no path")
+        raise ConfigError(f"{show(text)} is not a path: it contains a null character")
     return Reference(text, "file", path, sha256, not sha256)
 
 

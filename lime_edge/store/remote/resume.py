@@ -1,7 +1,7 @@
-"""Unfinished downloads, kept for the next try. Knows nothing of servers.
+"""Keeps unfinished downloads, so that the next attempt can resume them.
 
-A download holds a lock of its own, which is only ever taken, and removed, under the lock of the store: so nobody waits
-for a lock that is gone, and what can be locked while one holds the store's lock was left by the dead.
+Each download has a lock of its own. The lock is acquired and its file is deleted only under the lock of the store: no
+process waits for a deleted lock, and a download whose lock is free was left by a process that died.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from filelock import FileLock, Timeout
 from lime_edge.common.files import make_folder
 
 _PART, _TAG, _LOCK = ".part", ".tag", ".lock"
-_PAUSE = 0.1  # seconds between looks at a lock
+_LOCK_POLL = 0.1  # seconds between two attempts to take a lock
 
 
 @dataclass(frozen=True)
 class ResumableDownload:
-    """The bytes of one file so far, and the tag that says of which state of the file they are."""
+    """The received bytes of one file, and the ETag of the version of the file that they belong to."""
 
     stem: Path
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """The number of received bytes."""
         path = self.stem.with_suffix(_PART)
         return path.stat().st_size if path.is_file() else 0
 
     @property
     def tag(self) -> str:
-        """What the server called this state of the file; empty if nothing can be added to it."""
+        """The strong ETag of the file; empty if the download cannot be resumed."""
         path = self.stem.with_suffix(_TAG)
         return path.read_text("utf-8") if path.is_file() and self.size else ""
 
     def begin(self, tag: str) -> None:
-        """Forget what there is and expect the state `tag`."""
+        """Start again, with a file of the ETag `tag`; empty if the server sent no strong ETag."""
         self.discard()
         self.stem.with_suffix(_TAG).write_text(tag, "utf-8")
 
     def append(self, data: bytes) -> None:
-        """Add the next bytes."""
+        """Append received bytes."""
         with open(self.stem.with_suffix(_PART), "ab") as file:
             file.write(data)
 
     def read(self) -> bytes:
-        """All bytes so far."""
+        """All received bytes."""
         return self.stem.with_suffix(_PART).read_bytes() if self.size else b""
 
     def discard(self) -> None:
-        """Forget everything."""
-        for suffix in (_PART, _TAG):  # in this order: bytes are never without their tag
+        """Delete the received bytes and the ETag."""
+        for suffix in (_PART, _TAG):  # in this order: bytes never exist without their ETag
             self.stem.with_suffix(suffix).unlink(missing_ok=True)
 
 
@@ -64,8 +64,8 @@ class ResumableDownloads:
     """The unfinished downloads of a store.
 
     Args:
-        folder: Where they lie.
-        locked: Takes the lock of the store.
+        folder: The folder of their files.
+        locked: A context manager that holds the lock of the store.
     """
 
     def __init__(self, folder: Path, locked: Callable[[], AbstractContextManager[None]]) -> None:
@@ -73,18 +73,18 @@ class ResumableDownloads:
 
     @contextmanager
     def hold(self, url: str) -> Iterator[ResumableDownload]:
-        """What there is of `url`, for one process at a time; others wait."""
+        """The unfinished download of `url`, for one process at a time; other processes wait."""
         stem = self._folder / hashlib.sha256(url.encode()).hexdigest()
         lock = FileLock(stem.with_suffix(_LOCK), timeout=0)
         while not self._take(lock):
-            time.sleep(_PAUSE)
+            time.sleep(_LOCK_POLL)
         try:
             yield ResumableDownload(stem)
         finally:
             lock.release()
 
     def clear(self) -> list[int]:
-        """Remove the downloads that nobody works on; the sizes of the files that are gone."""
+        """Delete the downloads that no process works on; returns the sizes of the deleted files in bytes."""
         sizes = []
         with self._locked():
             for stem in {path.stem for path in self._folder.glob("*.*")}:
