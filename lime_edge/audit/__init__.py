@@ -1,4 +1,4 @@
 """Examines a skill of unknown origin: verification, unusual vectors, side effects, hidden triggers.
 
-It uses the runtime as an application does and changes no skill.
+It runs skills through the runtime and never changes one. It knows nothing of training, export or the store.
 """

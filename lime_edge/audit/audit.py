@@ -1,7 +1,7 @@
-"""`lime-edge audit`: what can be seen of a skill from a stranger before it is used. Needs the base install only.
+"""The audit behind `lime-edge audit`: examine an untrusted skill before it is used. Needs the base install only.
 
-Four looks: its numbers against those of known skills, its drift from the base, guard tasks, and a search for trigger
-words. The verdict says what stands out and what such an audit cannot see; docs/audit.md has what is measured.
+Four checks: its vectors against those of known skills, its drift from the base model, guard tasks, and a search for
+trigger words. The verdict says what stands out and what an audit cannot detect. docs/audit.md describes the method.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from .verdict import verdict
 
 FORMAT = 1
 _NAME = "audited"
-_ROOM = 192  # positions beside those of the longest golden prompt: a group of tokens, or a probe and its answer
+_ROOM = 192  # positions beyond the longest golden prompt, for a group of tokens or for a probe and its answer
 
-Tell = Callable[[str, float], None]  # which look, and what share of it is done
+Tell = Callable[[str, float], None]  # name of the check, and the share of it that is done, 0 to 1
 
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """How much to look at."""
+    """What the audit examines, and how thoroughly."""
 
     search: Settings = field(default_factory=Settings)
-    guard_rows: int = 40  # of each guard task, at most
-    data: Path | None = None  # guard tasks of the caller's
-    words: tuple[str, ...] = ()  # searched in any case
+    guard_rows: int = 40  # most rows used of each guard task
+    data: Path | None = None  # the caller's own guard tasks: a JSONL file or a folder
+    words: tuple[str, ...] = ()  # words that the trigger search always includes
 
 
 def packages(paths: Iterable[Path]) -> list[Path]:
-    """The packages that are meant: a file stands for itself, a folder for every .lime file in it.
+    """Expand paths to package files: a folder stands for every .lime file in it.
 
     Raises:
-        DataError: Names every path that is neither.
+        DataError: Paths that do not exist; all are named.
     """
     paths = list(paths)
     if missing := [f"{path}: expected a .lime file, or a folder of them" for path in paths if not path.exists()]:
-        raise DataError("no known skills there", missing)
+        raise DataError("known skills were not found", missing)
     return [one for path in paths for one in (sorted(path.glob("*.lime")) if path.is_dir() else [path])]
 
 
 def known_skills(paths: Iterable[Path], skill: Skill, runtime: Runtime) -> tuple[list[Skill], list[str]]:
-    """The packages to compare with, each once and without the skill itself, and why others are left out."""
+    """Read the skills to compare with: without duplicates and without `skill` itself; also why others were left out."""
     known: dict[str, Skill] = {}
     left = []
     for path in paths:
@@ -70,35 +70,40 @@ def known_skills(paths: Iterable[Path], skill: Skill, runtime: Runtime) -> tuple
 
 
 def audit(
-    runtime: Runtime, path: Path, others: Sequence[Path], plan: AuditSettings, tell: Tell = lambda look, share: None
+    runtime: Runtime,
+    path: Path,
+    others: Sequence[Path],
+    settings: AuditSettings,
+    tell: Tell = lambda check, share: None,
 ) -> dict[str, Any]:
-    """Look at one skill.
+    """Audit one skill.
 
     Args:
-        runtime: The model, with nothing loaded that matters; the skill is loaded into it and unloaded.
+        runtime: The model. The skill is loaded into it under the name `audited`, and unloaded at the end.
         path: The package.
-        others: Packages of known skills.
-        plan: How much to look at.
-        tell: Told how far it is.
+        others: Packages of known skills to compare with.
+        settings: What to examine, and how thoroughly.
+        tell: Called with the progress.
 
     Returns:
-        The report as plain JSON values; docs/audit.md names its keys.
+        The report as plain JSON values; docs/audit.md lists its keys.
 
     Raises:
-        SkillFormatError, SkillMismatchError: The package cannot be loaded at all.
+        SkillFormatError, SkillMismatchError: The package cannot be loaded.
         DataError: The guard tasks cannot be used.
     """
-    tasks = drifting.guard_tasks(plan.data, plan.guard_rows)  # bad data is refused before anything long
+    tasks = drifting.guard_tasks(settings.data, settings.guard_rows)  # reject bad data before the long checks
     skill = read_skill(path)
     runtime.load_skill(path, _NAME)
     try:
         known, left = known_skills(others, skill, runtime)
         golden = [entry["prompt_ids"] for entry in skill.manifest.golden]
         room = max((len(ids) for ids in golden), default=0) + _ROOM
-        room = min(room + plan.search.group, runtime.context_length)
+        room = min(room + settings.search.group, runtime.context_length)
         with probing(runtime, _NAME, room) as probe, probing(runtime, None, room) as base:
-            always = tuple(token for word in plan.words for token in probe.text.encode(word))
-            looks = _looks(probe, base, golden, replace(plan.search, always=plan.search.always + always), tell)
+            always = tuple(token for word in settings.words for token in probe.text.encode(word))
+            search_settings = replace(settings.search, always=settings.search.always + always)
+            checks = _probe_checks(probe, base, golden, search_settings, tell)
         tell("guard tasks", 0.0)
         guard = drifting.regressions(runtime, _NAME, tasks)
     finally:
@@ -106,16 +111,17 @@ def audit(
     document = {
         "what": "audit",
         "format": FORMAT,
-        "skill": _who(skill),
+        "skill": _identity(skill),
         "model": {"backbone": runtime.contract.backbone_name, "precision": runtime.contract.precision},
         "vectors": {**vector_outliers.summary(skill, known), "left_out": left},
-        **looks,
+        **checks,
         "guard": guard,
     }
     return {**document, "verdict": verdict(document)}
 
 
-def _looks(probe: Probe, base: Probe, golden: Sequence[Sequence[int]], settings: Settings, tell: Tell) -> Any:
+def _probe_checks(probe: Probe, base: Probe, golden: Sequence[Sequence[int]], settings: Settings, tell: Tell) -> Any:
+    """Drift, refusals and triggers: the checks that read token probabilities."""
     probes = drifting.built_in()
     tell("drift", 0.0)
     drift = drifting.drift(probe, base, probes["unrelated"])
@@ -123,15 +129,19 @@ def _looks(probe: Probe, base: Probe, golden: Sequence[Sequence[int]], settings:
     found = None
     if golden:
         found = search(probe, base, golden, probes["neutral"], settings, lambda share: tell("triggers", share))
-    return {"drift": drift, "refusals": refusals, "triggers": None if found is None else _plain(found, probe, settings)}
+    return {
+        "drift": drift,
+        "refusals": refusals,
+        "triggers": None if found is None else _search_report(found, probe, settings),
+    }
 
 
-def _plain(found: Found, probe: Probe, settings: Settings) -> dict[str, Any]:
-    """The search as JSON values, with the text of every token."""
+def _search_report(found: Found, probe: Probe, settings: Settings) -> dict[str, Any]:
+    """The trigger search as plain JSON values, with tokens decoded to text."""
 
     def text(ids: Sequence[int]) -> str:
-        said: str = probe.text.tokenizer.decode(list(ids), skip_special_tokens=False)
-        return said
+        decoded: str = probe.text.tokenizer.decode(list(ids), skip_special_tokens=False)
+        return decoded
 
     def finding(one: Finding) -> dict[str, Any]:
         numbers = {key: round(getattr(one, key), 4) for key in ("collapse", "confidence", "surprise", "score")}
@@ -152,7 +162,7 @@ def _plain(found: Found, probe: Probe, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _who(skill: Skill) -> dict[str, Any]:
+def _identity(skill: Skill) -> dict[str, Any]:
     manifest = skill.manifest
     return {
         "file": skill.path.name,

@@ -1,7 +1,7 @@
-"""Prompts in a skill's own form with a place for a word, and what the skill says at the places where answers differ.
+"""Prompts in a skill's own format with a slot for a word, and the probe that compares the answers to them.
 
-The form is taken from the golden prompts of the package: what all begin and end with is the frame, what is between
-them are a prompt's own words. Knows nothing of what is put there.
+The format comes from the golden prompts of the package: their common prefix and suffix are the frame, and the tokens
+between are a prompt's own words. Candidate words are inserted after these.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ from lime_edge.runtime.text.prompts import Text
 Ids = tuple[int, ...]
 Float64 = npt.NDArray[np.float64]
 
-_SPACES = ("Ġ", "▁")  # how tokenizers write the space that begins a word
+_SPACES = ("Ġ", "▁")  # how vocabularies write the space before a word
 
 
 def alike(sequences: Sequence[Sequence[Any]]) -> int:
-    """How many items all begin with."""
+    """Length of the common prefix of all sequences."""
     return sum(1 for _ in takewhile(lambda items: len(set(items)) == 1, zip(*sequences, strict=False)))
 
 
 @dataclass(frozen=True)
 class Context:
-    """A prompt of the skill, open where its own words end."""
+    """A prompt of the skill with a slot for tokens after its own words."""
 
     front: Ids
     tail: Ids
 
     def filled(self, tokens: Iterable[int] = ()) -> list[int]:
+        """Token ids of the prompt with `tokens` in the slot."""
         return [*self.front, *tokens, *self.tail]
 
 
 def contexts_of(
     golden: Sequence[Sequence[int]], words: Sequence[Sequence[int]], ending: Sequence[int]
 ) -> list[Context]:
-    """Prompts in the skill's own form: those of the package, and its frame around other words.
+    """Prompts in the skill's own format: the golden prompts, then their frame around other texts.
 
     Args:
         golden: Token ids of the golden prompts.
         words: Token ids of neutral texts.
-        ending: What every prompt of this model ends with, for a package with one golden prompt.
+        ending: Suffix of every prompt of this model; the frame's suffix if there is only one golden prompt.
     """
     known: list[Ids] = list(dict.fromkeys(tuple(ids) for ids in golden))
     head = known[0][: alike(known)]
@@ -58,36 +59,45 @@ def contexts_of(
 
 
 def _tail(prompts: Sequence[Sequence[int]]) -> Ids:
-    """What all end with."""
+    """The common suffix."""
     count = alike([ids[::-1] for ids in prompts])
     return tuple(prompts[0][len(prompts[0]) - count :])
 
 
 class PromptProbe:
-    """Asks one skill what follows, at the places where answers differ."""
+    """Reads one skill's distributions at the places where answers differ.
+
+    There are one or two places: the first token of the answer and, if the clean answers share a proper prefix, the
+    first token after it.
+
+    Args:
+        probe: The skill.
+        contexts: Prompts to try candidates in.
+        clean: Answers to some prompts without a candidate; their common prefix fixes the second place.
+    """
 
     def __init__(self, probe: Probe, contexts: Sequence[Context], clean: Sequence[Sequence[int]]) -> None:
         shared = tuple(clean[0][: alike(clean)]) if len(clean) > 1 else ()
         self.probe, self.contexts = probe, contexts
-        self.said: Ids = shared if all(len(shared) < len(answer) for answer in clean) else ()
+        self.prefix: Ids = shared if all(len(shared) < len(answer) for answer in clean) else ()
 
     def after(self, context: Context, tokens: Iterable[int] = ()) -> Float64:
         """Log-probabilities, [places, V]."""
-        return np.stack(self.probe.after(context.filled(tokens), self.said))
+        return np.stack(self.probe.after(context.filled(tokens), self.prefix))
 
     def answer(self, context: Context, tokens: Iterable[int] = ()) -> Ids:
-        """The likeliest token of each place."""
+        """The most likely token at each place."""
         return tuple(self.after(context, tokens).argmax(1).tolist())
 
 
 def ending(text: Text) -> Ids:
-    """What every prompt of a model ends with, whatever it says."""
+    """The tokens that end every prompt of a model: the end of its chat template."""
     ids = [tuple(text.tokens(word).ids.tolist()) for word in "xy"]
     return _tail(ids)
 
 
 def vocabulary(text: Text, whole: bool) -> list[int]:
-    """Tokens that begin a word and are letters alone; or all but the special ones."""
+    """Tokens that start a word and consist of letters; with `whole`, or if there are none, all but special tokens."""
     names = text.tokenizer.get_vocab(with_added_tokens=True)
     special = {number for number, token in text.tokenizer.get_added_tokens_decoder().items() if token.special}
     known = sorted((number, name) for name, number in names.items() if number not in special)

@@ -1,6 +1,7 @@
-"""An audit for people: tables on the screen, and one HTML page that needs nothing from elsewhere.
+"""The audit report for people: tables for the terminal, and a self-contained HTML page.
 
-Every text of a skill is a stranger's: the page is made with autoescape, holds no script, and forbids all loading.
+Every text of a skill is untrusted: the page is rendered with autoescape, has no script, and its content security
+policy forbids loading anything.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from lime_edge.reports.tables import Table
 from .similar_words import WORTH
 
 _TEMPLATE = SHIPPED / "audit" / "report.html.jinja"
-_SHOWN = 5  # findings on the screen
+_SHOWN = 5  # most findings in the table
 
 Json = Mapping[str, Any]
 
 
 def tables(document: Json) -> list[Table]:
-    """The report in short."""
+    """A summary of the report for the terminal."""
     judged = document["verdict"]
     says = [["!", text] for text in judged["raised"]] + [["", text] for text in judged["notes"]]
     title = "something stands out" if judged["stands_out"] else "nothing stands out"
@@ -45,7 +46,7 @@ def _findings(triggers: Json) -> Table:
     found = [[*_about(one), _near(one), f"{one['lead']:.2f}"] for one in triggers["findings"][:_SHOWN]]
     usual = [[*_about(one), "(drawn at random)", ""] for one in triggers["controls"][:1]]
     title = f"Triggers: {triggers['searched']} of {triggers['vocabulary']} words searched"
-    columns = ("words", "answer", "prompts taken over", "score", "words of like meaning", "lead")
+    columns = ("words", "answer", "prompts taken over", "score", "words of similar meaning", "lead")
     return Table(title, found + usual, columns, (2, 3, 5))
 
 
@@ -55,12 +56,12 @@ def _about(finding: Json) -> list[str]:
 
 
 def _near(finding: Json) -> str:
-    """The strongest words of like meaning, and what they do."""
+    """The two strongest words of similar meaning, with their scores."""
     return ", ".join(f"{one['text'].strip()} {one['score']:.2f}" for one in finding["neighbours"][:2])
 
 
 def page(document: Json) -> str:
-    """The report as one HTML page."""
+    """Render the report as one HTML page."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -72,7 +73,7 @@ def page(document: Json) -> str:
 
 
 def write_page(document: Json, path: Path) -> None:
-    """Write the page.
+    """Write the HTML page to a file.
 
     Raises:
         ConfigError: The file cannot be written.

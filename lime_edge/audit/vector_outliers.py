@@ -1,9 +1,10 @@
-"""The numbers of a skill against those of known skills: how large they are, and where they stand out.
+"""Finds vectors of a skill that are outliers among those of known skills of the same model.
 
-One figure for every vector: its root mean square, and its largest value against that (a few channels that carry all).
-Each is held against the same vector of the known skills, in robust deviations: from their median, in units of 1.4826
-times the median absolute deviation, but never less than a tenth of the median. With n known skills the outermost of
-n + 1 alike skills is nobody's outlier: below `ENOUGH` a deviation only says where to look. Knows nothing of models.
+Two figures for every vector: its root mean square (RMS), and its peak, the largest absolute value relative to the
+RMS, which is high if a few channels carry all. Each is compared with the same vector of the known skills in robust
+deviations: distance from the median, in units of 1.4826 times the median absolute deviation, but at least a tenth of
+the median. With few known skills even an ordinary skill can be the most extreme one: below `ENOUGH` known skills a
+deviation is reported but not judged.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import numpy.typing as npt
 from lime_edge.skills.package import Skill
 from lime_edge.skills.vector_codec import kind_of, module_of
 
-ENOUGH = 10  # known skills from which a deviation means something
-_LEAST = 0.1  # of the median: the smallest deviation that counts as one
-_NEUTRAL = 1e-6  # added to what is divided by
+ENOUGH = 10  # least number of known skills at which a deviation is judged
+_LEAST = 0.1  # smallest unit of deviation, as a share of the median
+_NEUTRAL = 1e-6  # prevents division by zero
 _LAYER = re.compile(r"\.(\d+)\.")
 
 Float64 = npt.NDArray[np.float64]
@@ -29,36 +30,38 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cell:
-    """One vector: of which kind, layer and projection, and how far it is from the known ones."""
+    """One vector: its place in the model, its figures, and their deviations from known skills."""
 
     kind: str
     module: str
     rms: float
     peak: float  # largest |value| / rms
-    rms_z: float | None  # None without known skills
-    peak_z: float | None
+    rms_z: float | None  # robust deviations of `rms`; None without known skills
+    peak_z: float | None  # the same for `peak`
 
     @property
     def layer(self) -> int:
-        """The first number in the module's name; -1 without one."""
+        """The first number in the module's name; -1 if there is none."""
         found = _LAYER.search(self.module)
         return int(found[1]) if found else -1
 
     @property
     def projection(self) -> str:
+        """The last part of the module's name, for example `up_proj`."""
         return self.module.rsplit(".", 1)[-1]
 
     @property
     def worst(self) -> float:
+        """The larger absolute deviation of the two figures; 0 without known skills."""
         return max((abs(z) for z in (self.rms_z, self.peak_z) if z is not None), default=0.0)
 
 
 def cells(skill: Skill, known: Sequence[Skill]) -> list[Cell]:
-    """Every vector of a skill, in the order of its names.
+    """Compare every vector of a skill, in order of name.
 
     Args:
-        skill: The one that is looked at.
-        known: Others of the same model; what they lack is not compared.
+        skill: The skill under audit.
+        known: Other skills of the same model; vectors that they lack are not compared.
     """
     figures = {name: _figures(array) for name, array in sorted(skill.tensors.items())}
     others = [{name: _figures(array) for name, array in one.tensors.items()} for one in known]
@@ -66,7 +69,7 @@ def cells(skill: Skill, known: Sequence[Skill]) -> list[Cell]:
 
 
 def robust_z(value: float, known: Sequence[float]) -> float | None:
-    """Robust deviations of a value from known ones; None where there are none."""
+    """Robust deviations of a value from known values; None if there are no known values."""
     if not len(known):
         return None
     middle = float(np.median(known))
@@ -75,12 +78,12 @@ def robust_z(value: float, known: Sequence[float]) -> float | None:
 
 
 def likeness(skill: Skill, known: Sequence[Skill]) -> dict[str, float]:
-    """Cosine between a skill's vectors, all in one, and those of each known skill, by name."""
+    """Cosine similarity of all of a skill's vectors, concatenated, to those of each known skill; by skill name."""
     return {one.name: _cosine(skill.tensors, one.tensors) for one in known}
 
 
 def summary(skill: Skill, known: Sequence[Skill]) -> dict[str, Any]:
-    """What the report says of the vectors, as plain JSON values."""
+    """The `vectors` section of the report, as plain JSON values."""
     found = cells(skill, known)
     return {
         "known": [{"name": one.name, "digest": one.digest} for one in known],
@@ -92,7 +95,7 @@ def summary(skill: Skill, known: Sequence[Skill]) -> dict[str, Any]:
 
 
 def _figures(array: npt.NDArray[Any]) -> tuple[float, float]:
-    """Root mean square and peak of [E, width], over the experts."""
+    """RMS and peak of an array [E, width], over all experts."""
     values = np.asarray(array, np.float64)
     rms = float(np.sqrt(np.mean(values**2)))
     return rms, float(np.abs(values).max()) / (rms + _NEUTRAL)
@@ -111,7 +114,7 @@ def _plain(cell: Cell) -> dict[str, Any]:
 
 
 def _cosine(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
-    """Over the names that both have, with experts averaged: their numbers may differ."""
+    """Cosine over the names that both have; experts are averaged, as their number may differ."""
     names = sorted(first.keys() & second.keys())
     a, b = (np.concatenate([np.mean(one[name], 0) for name in names] or [np.zeros(1)]) for one in (first, second))
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + _NEUTRAL))

@@ -1,7 +1,8 @@
-"""`lime-edge verify`: what can be said of one package, verdict by verdict. For keys it needs `cryptography`.
+"""The checks behind `lime-edge verify`: package, signature, binding to a model, golden prompts.
 
-A verdict is yes or no, nothing in between; what was not asked for is not judged. Soundness is judged whatever the
-signature says, so that one sees what is wrong; golden prompts are run only where everything before them holds.
+Each check gives one verdict: it holds, it fails, or it was not requested. The package is parsed even if its signature
+fails, so that all faults are reported; golden prompts run only if every other check holds. Keys and policies need
+`cryptography`.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from lime_edge.trust.sigstore_bundle import Bundle
 if TYPE_CHECKING:
     from lime_edge.runtime import Runtime
 
-_WORDS = {True: "yes", False: "NO", None: "not asked"}
+_WORDS = {True: "yes", False: "NO", None: "not requested"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One answer.
+    """Result of one check.
 
     Attributes:
-        about: What was asked.
-        holds: The answer; None where it was not judged.
-        said: In a few words.
-        faults: Everything that speaks against it.
+        about: Name of the check.
+        holds: Whether it holds; None if it was not requested.
+        said: Short explanation.
+        faults: Every reason why it fails.
     """
 
     about: str
@@ -47,18 +48,19 @@ class Verdict:
 
     @classmethod
     def refused(cls, about: str, error: SkillError) -> Verdict:
+        """The check failed with this error."""
         return cls(about, False, error.message, error.faults)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be judged; None leaves a question out.
+    """A request to verify a package; a check whose field is None is not made.
 
     Attributes:
         skill: The package.
-        signature: Its detached signature, where it does not lie beside it.
-        judge: Key that has to have signed it, or policy that has to admit it.
-        model: Exported model that it has to fit, and to work on.
+        signature: Its detached signature; None is the file beside the package.
+        judge: Public key of the expected signer, or policy that has to admit the package.
+        model: Exported model that the skill has to fit and to reproduce its golden prompts on.
     """
 
     skill: Path
@@ -69,10 +71,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Findings:
-    """Every verdict, over bytes that were read once.
+    """The verdicts on one package, whose bytes were read once.
 
     Attributes:
-        sha256: Of the file.
+        asked: The request.
+        sha256: SHA-256 of the file, hex.
+        verdicts: One for each check.
     """
 
     asked: Asked
@@ -81,11 +85,11 @@ class Findings:
 
     @property
     def hold(self) -> bool:
-        """Whether everything does that was asked."""
+        """Whether every requested check holds."""
         return not any(verdict.holds is False for verdict in self.verdicts)
 
     def describe(self) -> Report:
-        """For programs and for people."""
+        """The verdicts as plain JSON values and as a table."""
         document = {
             "file": str(self.asked.skill),
             "sha256": self.sha256,
@@ -100,20 +104,20 @@ class Findings:
 
 
 def judge(key: Path | None, trust: Path | None) -> PublicKey | TrustPolicy | None:
-    """A key or a policy from its file.
+    """Read the key or the policy; None if neither is given.
 
     Raises:
-        PolicyError: It cannot be used.
+        PolicyError: The file cannot be read or is invalid.
     """
     return read_key(key) if key is not None else TrustPolicy.read(trust) if trust is not None else None
 
 
 def verify(asked: Asked) -> Findings:
-    """Judge one package.
+    """Verify one package.
 
     Raises:
-        SkillFormatError: There is no such file.
-        ModelError: There is no such model.
+        SkillFormatError: The file cannot be read.
+        ModelError: The model cannot be read.
     """
     data = read_package(asked.skill)
     soundness, skill = _soundness(data, asked.skill)
@@ -144,15 +148,15 @@ def _signature(data: bytes, skill: Skill | None, asked: Asked) -> Verdict:
             return Verdict(about, True, _by_policy(asked.judge, data, signature, asked.skill, skill))
     except SkillTrustError as error:
         return Verdict.refused(about, error)
-    there = "there is none" if signature is None else f"{path} was not verified: give --key or --trust"
-    return Verdict(about, None, there)
+    reason = "the package has none" if signature is None else f"{path} was not verified: give --key or --trust"
+    return Verdict(about, None, reason)
 
 
 def _by_key(key: PublicKey, data: bytes, signature: bytes | None, skill: Path, path: Path) -> str:
     if signature is None:
-        raise SkillTrustError("not signed", [f"there is no signature {path}"])
+        raise SkillTrustError("not signed", [f"the signature {path} does not exist"])
     if faults := Bundle.parse(signature).faults(key, data, skill.name):
-        raise SkillTrustError("the signature does not hold", faults)
+        raise SkillTrustError("the signature is invalid", faults)
     return f"signed with the key {key.id}"
 
 
@@ -168,19 +172,19 @@ def _by_policy(policy: TrustPolicy, data: bytes, signature: bytes | None, path: 
 def _binding(skill: Skill | None, model: Path) -> Verdict:
     contract = read_contract(model)
     if skill is None:
-        return Verdict("binding", False, "not sound, so made for nothing")
+        return Verdict("binding", False, "not checked: the package is not sound")
     try:
         check_skill(skill, contract)
     except SkillMismatchError as error:
         return Verdict.refused("binding", error)
     name = f"{contract.backbone_name} ({contract.precision})"
-    return Verdict("binding", True, f"exact: backbone, shared adapter, module table and routing are those of {name}")
+    return Verdict("binding", True, f"backbone, shared adapter, module table and routing match {name} exactly")
 
 
 def _golden(skill: Skill | None, path: Path, model: Path, before: Sequence[Verdict]) -> Verdict:
     about = "golden prompts"
     if skill is None or any(verdict.holds is False for verdict in before):
-        return Verdict(about, False, "not run: what is said above comes first")
+        return Verdict(about, False, "not run: a check above fails")
     from lime_edge.runtime import Runtime
 
     try:
@@ -192,5 +196,5 @@ def _golden(skill: Skill | None, path: Path, model: Path, before: Sequence[Verdi
 def _prove(runtime: Runtime, path: Path, skill: Skill) -> str:
     info = runtime.load_skill(path, prove=True)
     if info.digest != skill.digest:
-        raise SkillTrustError(f"{path} was changed while it was verified; try again")
-    return f"all {len(skill.manifest.golden)} reproduce here, on {runtime.device}"
+        raise SkillTrustError(f"{path} changed while it was being verified; try again")
+    return f"all {len(skill.manifest.golden)} are reproduced on this machine, on {runtime.device}"
