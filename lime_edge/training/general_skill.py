@@ -1,4 +1,4 @@
-"""The vectors trained with the shared adapter, as a skill package of their own: ``general.lime``."""
+"""Writes ``general.lime``: the vectors trained together with the shared adapter, as a skill package."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _PROMPTS = 2
 
 
 def general_skill(checkpoint_dir: Path, rows: Sequence[Row] = ()) -> Path:
-    """Write ``general.lime`` into a checkpoint: what the shared adapter does without any skill learned on it.
+    """Write ``general.lime`` into a checkpoint: the skill to use before any other is learned on it.
 
     Args:
         checkpoint_dir: The checkpoint, from `lime-edge train`.
-        rows: Where its golden prompts come from, if any.
+        rows: Source of its golden prompts; may be empty.
 
     Returns:
-        The package.
+        The path of the package.
 
     Raises:
-        ConfigError: not a checkpoint, or not of this backbone.
+        ConfigError: Not a checkpoint, or not of this backbone.
     """
     model, tokenizer, where = checkpoint.open_checkpoint(checkpoint_dir, torch.float32)
     manifest = Manifest(

@@ -1,6 +1,6 @@
-"""What every package of a checkpoint carries: what it was made for, and golden prompts that prove it.
+"""The manifest fields that every package of a checkpoint has: what it was made for, and golden prompts.
 
-Golden prompts are asked of a float32 model, so that every runtime can be held to them.
+A float32 model answers the golden prompts, so that every runtime can be compared with it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from . import backbone, checkpoint
 from .predictor import Predictor, Prompt
 
 _PROMPTS = 3
-_TOKENS = 8  # of each answer
-_LOGITS = 8  # fingerprint: the likeliest tokens with the skill
+_TOKENS = 8  # maximum length of a golden answer
+_LOGITS = 8  # how many logits are stored: those of the likeliest tokens with the skill
 
 
 def made_for(model: Any, where: Path) -> dict[str, Any]:
-    """The part of a manifest that says which backbone, shared adapter and routing its vectors belong to.
+    """The manifest fields that identify the backbone, shared adapter and routing that the vectors belong to.
 
     Args:
         model: A wrapped model with the skill's vectors.
-        where: Its backbone's directory.
+        where: The directory of its backbone.
     """
     tuner = checkpoint.tuner(model)
     config = tuner.lime_config
@@ -42,14 +42,14 @@ def made_for(model: Any, where: Path) -> dict[str, Any]:
 
 
 def _public(name: str) -> str:
-    """A backbone's name for people: the hub's, or of a folder its last part, but no path of this machine."""
+    """A backbone's display name: its hub name, or the last part of its folder, so that no local path is published."""
     if name == backbone.DEFAULT:
         return backbone.DEFAULT_NAME
     return Path(name).name if Path(name).is_dir() else name
 
 
 def golden_prompts(predictor: Predictor, rows: Sequence[Row], count: int = _PROMPTS) -> list[Golden]:
-    """Answers and logits, with the skill and without, to the shortest prompts of the rows."""
+    """Answers and logits, with and without the skill, for the `count` shortest prompts of the rows."""
     predictor.model.eval()
     shortest = sorted(rows, key=lambda row: sum(len(message["content"]) for message in row.messages))
     return [_golden(predictor, predictor.prompt(row)) for row in shortest[:count]]
@@ -71,4 +71,5 @@ def _golden(predictor: Predictor, prompt: Prompt) -> Golden:
 
 
 def today() -> str:
+    """The current date in UTC, as in ISO 8601."""
     return datetime.now(UTC).date().isoformat()

@@ -1,6 +1,6 @@
-"""Learning for a rounded backbone: a run that sees the weights as an int4 export has them.
+"""Trains on the rounded weights of an int4 export instead of the exact ones.
 
-Vectors learned on exact weights lose up to 12 points on a rounded model of 135M (docs/log.md).
+Vectors learned on exact weights lose up to 12 points on the rounded weights of a 135M model (docs/log.md).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array = npt.NDArray[np.float32]
 
 
 def rounded_faults(directory: Path, model: Any, backbone_digest: str) -> list[str]:
-    """Why a model directory is no rounding of the wrapped model."""
+    """Reasons why a model directory is not an int4 export of the wrapped model."""
     try:
         contract = read_contract(directory)
     except LimeError as error:
@@ -46,16 +46,17 @@ def rounded_faults(directory: Path, model: Any, backbone_digest: str) -> list[st
 
 
 class OnRounded(TrainerCallback):
-    """The run sees the rounded weights; after it they are exact again.
+    """Replaces weights by their rounded values when a run begins, and restores the exact ones when it ends.
 
     Tied output embeddings keep their exact weights, since the input embedding is the same tensor.
 
     Args:
-        model: The backbone's modules, wrapped or not.
+        model: The backbone, wrapped or not.
         directory: An int4 export of it.
 
     Raises:
-        ExportError, ConfigError: the directory has no rounded weights, or other ones.
+        ExportError: The directory has no rounded weights.
+        ConfigError: Rounded weights have other shapes than the model's.
     """
 
     def __init__(self, model: torch.nn.Module, directory: Path) -> None:
@@ -72,7 +73,7 @@ class OnRounded(TrainerCallback):
             self._weights.append((module.weight, exact, torch.from_numpy(rounded).to(exact)))
 
     def __len__(self) -> int:
-        """How many weights are rounded."""
+        """Number of weights that are replaced."""
         return len(self._weights)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -87,19 +88,22 @@ class OnRounded(TrainerCallback):
 
 
 class _Places:
-    """A graph's rounded weights by the modules of the backbone, which packs otherwise at times."""
+    """A graph's rounded weights by backbone module. Graph and backbone may pack projections differently."""
 
     def __init__(self, weights: dict[Place, Array]) -> None:
         self._weights = weights
-        self._taken: dict[Place, int] = {}  # rows of packed weights
+        self._taken: dict[Place, int] = {}  # rows of packed weights that were taken
 
     def take(self, place: Place, rows: int) -> Array | None:
-        """The weight [rows, D] of the next module there; None if it is not rounded."""
+        """The weight [rows, D] of the next module at this place; None if it is not rounded.
+
+        Modules that share one packed weight must ask in the order in which it packs them.
+        """
         layer, name = place
         parts = [(layer, part) for part in PACKED.get(name, ())]
         if place not in self._weights and parts and all(part in self._weights for part in parts):
             return np.concatenate([self._weights[part] for part in parts])
-        wholes = [(layer, whole) for whole, held in PACKED.items() if name in held]
+        wholes = [(layer, whole) for whole, packed in PACKED.items() if name in packed]
         holder = next((candidate for candidate in [place, *wholes] if candidate in self._weights), None)
         if holder is None:
             return None

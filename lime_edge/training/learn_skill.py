@@ -1,7 +1,7 @@
-"""`lime-edge learn`: one new skill on a frozen backbone and a frozen shared adapter.
+"""Learns one new skill on a frozen backbone and a frozen shared adapter.
 
-Only the skill's own vectors train, so no skill can change another. The package is written first and
-measured afterwards, on the quantised values that ship.
+Only the skill's own vectors are trained, so no skill can change another. The package is written before it is measured:
+its metrics are those of the quantised values in the package.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .plan import TrainingPlan
 from .predictor import Predictor, pad_id
 from .trainer import fit, unwritable
 
-#: How a skill is learned: docs/log.md has what was tried.
+#: The default plan for a skill; docs/log.md lists the alternatives that were tried.
 SKILL_PLAN = TrainingPlan(
     steps=200,
     batch=8,
@@ -48,36 +48,36 @@ SKILL_PLAN = TrainingPlan(
     save_every=25,
 )
 
-#: Inside of a feed-forward block one gain for each neuron does what there is to do (docs/log.md, 2026-11-26).
+#: Inside a feed-forward block, one gain per neuron is as good as more vectors (docs/log.md, 2026-11-26).
 GAIN_ONLY = ("gate_proj", "up_proj", "gate_up_proj", "c_fc")
 
 _ABOUT = ("description", "license", "author", "version")
 _NO_DIGEST = "0" * 64
-_NEAR = 0.99  # of a limit: storage rounds
+_NEAR = 0.99  # share of a limit that vectors may reach, since storage rounds them
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What kind of skill to learn, and what to say of it."""
+    """What kind of skill to learn, and its metadata."""
 
     name: str
-    experts: int = 1  # 1, or the E that the model is exported with
-    expert: bool | None = None  # learn how much of the shared adapter to add; None: with several experts, or by base
-    gain_only: Sequence[str] | None = None  # projections whose gain alone is learned; None: GAIN_ONLY, where adapted
-    rank_gate: bool = False  # also learn q; the model must be exported with --rank-gate
-    activation: Activation = "always"  # or "response": the prompt is read as the base would
-    system: str | None = None  # system text that the skill is learned and used with
+    experts: int = 1  # 1, or the number of experts of the exported model
+    expert: bool | None = None  # learn expert vectors; None: with several experts, or if the variant needs them
+    gain_only: Sequence[str] | None = None  # projections that learn only a gain; None: GAIN_ONLY, where adapted
+    rank_gate: bool = False  # also learn the rank gate q; the model must be exported with --rank-gate
+    activation: Activation = "always"  # or "response": the base alone processes the prompt
+    system: str | None = None  # system text to learn and use the skill with
     dtype: Literal["i8", "f16"] = "i8"
     max_length: int = 512  # tokens; longer rows are left out
-    metric_rows: int = 100  # rows of the validation split that are measured; 0 measures nothing
+    metric_rows: int = 100  # validation rows to measure; 0 measures nothing
     about: dict[str, str] = field(default_factory=dict)  # description, license, author, version
 
     def needs_expert(self, base: str) -> bool:
-        """Whether the skill is nothing, or not what it should be, without expert vectors."""
+        """Whether the skill fails, or loses part of its effect, without expert vectors."""
         return self.rank_gate or not VARIANTS[base].works_without_expert
 
     def learns(self, name: str) -> bool:
-        """Whether the skill has this vector, ``<kind>.<module>``, if it has the kind."""
+        """Whether the skill has the vector ``<kind>.<module>``, given that it has the kind."""
         few = GAIN_ONLY if self.gain_only is None else self.gain_only
         return kind_of(name) == "gain" or _projection(module_of(name)) not in few
 
@@ -95,24 +95,24 @@ def learn(
     """Learn a skill and write its package.
 
     Args:
-        data: A JSONL file, or a folder with train.jsonl and maybe valid.jsonl.
+        data: A JSONL file, or a folder with train.jsonl and, optionally, valid.jsonl.
         checkpoint_dir: The checkpoint, from `lime-edge train`.
-        output: The package to write.
+        output: The path of the package to write.
         recipe: What to learn.
         plan: How long and how fast.
-        valid: Rows to measure on; by default valid.jsonl in the folder, else a tenth of the rows.
-        rounded: An int4 export of the checkpoint: the skill is learned on its weights.
-        resume: Go on where an interrupted run of the same command stopped.
+        valid: A JSONL file of rows to measure on; by default valid.jsonl in the folder, else a tenth of the rows.
+        rounded: An int4 export of the checkpoint, whose weights the skill is learned on.
+        resume: Continue an interrupted run of the same command.
 
     Returns:
-        The package, and the figures of the run.
+        The package, and the figures that `trainer.fit` returns.
 
     Raises:
-        ConfigError, DataError: naming everything that cannot be used.
+        ConfigError, DataError: Recipe, checkpoint, output or data cannot be used; every fault is named.
     """
     _check(recipe, checkpoint.read_config(checkpoint_dir), output)
     train_rows, valid_rows = _split(data, valid, plan.seed)
-    torch.manual_seed(plan.seed)  # of vectors that start at random
+    torch.manual_seed(plan.seed)  # some vectors start at random values
     model, tokenizer, where = prepare(checkpoint_dir, recipe, backbone.training_dtype())
     train_set = Examples(tokenizer, train_rows, recipe.max_length, recipe.system)
     response_only = recipe.activation == "response"
@@ -120,7 +120,7 @@ def learn(
     manifest = _manifest(model, recipe, where)
     state = output.with_name(f".{output.name}.run")
     if not resume:
-        shutil.rmtree(state, ignore_errors=True)  # of a run that was cut off
+        shutil.rmtree(state, ignore_errors=True)  # left by an interrupted run
     callbacks = [] if rounded is None else [_on_rounded(model, rounded, where)]
     figures = fit(model, train_set, None, collator, plan, state, resume, callbacks)
     learned = {name: values for name, values in checkpoint.get_vectors(model).items() if recipe.learns(name)}
@@ -135,7 +135,11 @@ def learn(
 
 
 def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any, Path]:
-    """The checkpoint with a skill of the recipe's shape on it; only the skill's vectors require gradients."""
+    """Open a checkpoint with a skill of the recipe's shape; only the skill's vectors require gradients.
+
+    Returns:
+        The PEFT model, the tokenizer, and the backbone's directory.
+    """
     model, tokenizer, where = checkpoint.open_checkpoint(checkpoint_dir, dtype)
     config = checkpoint.tuner(model).lime_config
     if faults := _experts_faults(recipe, config):
@@ -153,7 +157,7 @@ def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any,
     layers = checkpoint.tuner(wrapped).layers()
     adapted = sorted({_projection(name) for name in layers})
     if unknown := sorted(set(recipe.gain_only or ()) - set(adapted)):
-        raise ConfigError(f"there is no gain of {', '.join(unknown)} to learn; adapted are {', '.join(adapted)}")
+        raise ConfigError(f"gain_only has {', '.join(unknown)}; expected adapted projections: {', '.join(adapted)}")
     for name, layer in layers.items():
         layer.freeze_shared()
         for kind in shaped.kinds:
@@ -169,13 +173,13 @@ def _projection(module: str) -> str:
 
 
 def within_limits(vectors: Vectors) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """Vectors that every runtime takes: a long training at a high rate may carry a number past `LIMITS`."""
+    """Clip vectors to what every runtime accepts: a long run at a high rate can exceed `LIMITS`."""
     most = {name: _NEAR * LIMITS[kind_of(name)] for name in vectors}
     return {name: np.clip(values, -most[name], most[name]) for name, values in vectors.items()}
 
 
 def reshape(start: Vectors, fresh: Vectors) -> Vectors:
-    """Vectors to start from, in the shape of `fresh`: experts averaged where their number differs."""
+    """Initial vectors in the shapes of `fresh`; experts are averaged where their number differs."""
 
     def fit_one(name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         if name not in start:
@@ -187,12 +191,12 @@ def reshape(start: Vectors, fresh: Vectors) -> Vectors:
 
 
 def pick(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
-    """At most `count` rows, drawn without order."""
+    """At most `count` rows, drawn at random."""
     return random.Random(seed).sample(list(rows), min(count, len(rows)))
 
 
 def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
-    """Whatever would be refused after the training is refused before it."""
+    """Reject before training whatever would be rejected after it."""
     faults = [f"about.{key} is unknown; expected {', '.join(_ABOUT)}" for key in recipe.about if key not in _ABOUT]
     document = _draft(recipe).sealed({}, _NO_DIGEST).to_dict()
     faults += [fault.removeprefix("manifest.") for fault in manifest_faults(document)]
@@ -201,24 +205,24 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             faults.append(f"{name} is {value!r}; expected a whole number from {least}")
     if config.base == "prompt" and (recipe.rank_gate or recipe.activation != "always"):
-        faults.append("a skill of prompt tuning has no rank gate, and stands before the prompt: activation is always")
+        faults.append("base is prompt; expected rank_gate False and activation 'always'")
     if recipe.expert is False and recipe.needs_expert(config.base):
-        faults.append(f"expert is False; {'a rank gate' if recipe.rank_gate else config.base} needs it")
+        faults.append(f"expert is False; {'a rank gate' if recipe.rank_gate else config.base} needs expert vectors")
     if isinstance(recipe.gain_only, str):
-        faults.append(f"gain_only is the text {recipe.gain_only!r}; expected names in a tuple, or None")
+        faults.append(f"gain_only is the string {recipe.gain_only!r}; expected a tuple of names, or None")
     if recipe.dtype not in ("i8", "f16"):
         faults.append(f"dtype is {recipe.dtype!r}; expected i8 or f16")
     faults += [*_experts_faults(recipe, config), *unwritable(output.parent)]
     if output.is_dir():
         faults.append(f"{output} is a directory; expected a file to write")
     if distributed.launched() > 1:
-        faults.append(f"{distributed.launched()} processes were launched; a skill is learned by one")
+        faults.append(f"{distributed.launched()} processes were launched; expected one to learn a skill")
     if faults:
         raise ConfigError("the skill cannot be learned", faults)
 
 
 def _on_rounded(model: Any, rounded: Path, where: Path) -> TrainerCallback:
-    """Imported here: without a rounded model, learning needs no exporter."""
+    """The import is local because only learning on rounded weights needs the exporter."""
     from .int4_backbone import OnRounded, rounded_faults
 
     if faults := rounded_faults(rounded, model, backbone.digest(where)):
@@ -234,7 +238,10 @@ def _experts_faults(recipe: Recipe, config: LimeConfig) -> list[str]:
 
 
 def _kinds(config: LimeConfig, recipe: Recipe) -> tuple[Kind, ...]:
-    """One expert's vector alone is not worth its bytes (docs/results-skills.md)."""
+    """The kinds to learn; by default a single expert has no vector, which is not worth its bytes.
+
+    See docs/results-skills.md.
+    """
     expert = recipe.experts > 1 or recipe.needs_expert(config.base) if recipe.expert is None else recipe.expert
     wanted = {"gain", "shift", *config.kinds} | ({"rank"} if recipe.rank_gate else set())
     wanted = wanted | {"expert"} if expert else wanted - {"expert"}
@@ -247,14 +254,14 @@ def _split(data: Path, valid: Path | None, seed: int) -> tuple[list[Row], list[R
     if valid is not None or (data.is_dir() and beside.is_file()):
         return rows, read_rows(valid or beside)
     if len(rows) < 2:
-        raise DataError(f"{data} holds one row: nothing is left to measure on; give more, or valid rows")
+        raise DataError(f"{data} holds one row, which leaves none to measure on; add rows, or give a validation file")
     random.Random(seed).shuffle(rows)
-    held = max(1, len(rows) // 10)
-    return rows[held:], rows[:held]
+    count = max(1, len(rows) // 10)
+    return rows[count:], rows[:count]
 
 
 def _draft(recipe: Recipe) -> Manifest:
-    """What the recipe alone says."""
+    """The manifest fields that the recipe determines; the rest are placeholders."""
     return Manifest(
         name=recipe.name,
         version=recipe.about.get("version", "1.0.0"),
@@ -276,7 +283,7 @@ def _manifest(model: Any, recipe: Recipe, where: Path) -> Manifest:
 
 
 def _measure(predictor: Predictor, rows: Sequence[Row]) -> list[Metric]:
-    """Exact match and F1 of skill and base on the rows."""
+    """Exact match and F1 of skill and base on the rows; accuracy if all rows have choices."""
     if not rows:
         return []
     wanted = [row.answer for row in rows]
@@ -300,7 +307,7 @@ def _measure(predictor: Predictor, rows: Sequence[Row]) -> list[Metric]:
 
 
 def _golden(checkpoint_dir: Path, recipe: Recipe, skill: Skill, rows: Sequence[Row]) -> list[Golden]:
-    """Golden prompts in float32, so that every runtime can be held to them."""
+    """Golden prompts answered in float32, so that every runtime can be compared with them."""
     model, tokenizer, _ = prepare(checkpoint_dir, recipe, torch.float32)
     checkpoint.set_vectors(model, skill.tensors)
     return golden_prompts(Predictor(model, tokenizer, recipe.activation == "response", recipe.system), rows)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Validated settings of one training run: length, batch size, learning rates, optimiser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lime_edge.errors import ConfigError
 
 from .signal_adamw import SignalAdamW
 
-_SCALED = (*KINDS, "shared", "gate")  # what may have a rate of its own
+_SCALED = (*KINDS, "shared", "gate")  # kinds of parameters that vector_scales may name
 Optimizer = Literal["adamw", "signal"]
 OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "signal": SignalAdamW}
 
@@ -23,21 +23,21 @@ class TrainingPlan:
     """How long and how fast to train."""
 
     steps: int = 300  # optimiser steps
-    minutes: float | None = None  # stop earlier, after this long
+    minutes: float | None = None  # time limit; None: no limit
     batch: int = 12  # rows per step, of all processes together
-    vector_rate: float = 1e-3  # learning rate of a skill's vectors and gates, which have no weight decay
-    vector_scales: Mapping[str, float] = field(default_factory=dict)  # of vector_rate, by kind; 1 where none is
+    vector_rate: float = 1e-3  # learning rate of a skill's vectors and gates
+    vector_scales: Mapping[str, float] = field(default_factory=dict)  # factor on vector_rate by kind; 1 if absent
     shared_rate: float = 4e-4  # learning rate of everything else
-    weight_decay: float = 0.01  # of everything else
-    optimizer: Optimizer = "adamw"  # or AdamW that trusts a gradient by its signal (optimizer.py)
-    warmup: float = 0.05  # share of the steps; the rate then falls linearly
+    weight_decay: float = 0.01  # of everything else; vectors and gates have none
+    optimizer: Optimizer = "adamw"  # or "signal": AdamW that damps noisy gradients (signal_adamw.py)
+    warmup: float = 0.05  # share of the steps; afterwards the rate falls linearly to 0
     seed: int = 0
     save_every: int = 100  # steps between checkpoints and evaluations
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if faults := [*self._number_faults(), *self._other_faults()]:
-            raise ConfigError("this cannot be trained", faults)
+            raise ConfigError("the training plan is not valid", faults)
 
     def _number_faults(self) -> Iterator[str]:
         whole = {"steps": 1, "batch": 1, "save_every": 1, "seed": 0}

@@ -1,7 +1,7 @@
-"""Answers of a torch model: greedy text, or the likeliest of given choices; logits of a prompt.
+"""Answers of a torch model: greedy text, the likeliest of given choices, and the logits of prompts.
 
-The training side measures itself with this. Works for any causal model of transformers, wrapped or
-not; LiME layers additionally see where the skill is active. Shapes: B rows, S tokens, V vocabulary.
+Works with any causal transformers model, wrapped or not; LiME layers are also told where the skill is active.
+Shapes: B rows, S tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _BATCH = 16  # rows generated together
 
 
 def pad_id(tokenizer: Any) -> int:
-    """Token for padding, which nobody sees; some tokenizers name none."""
+    """The padding token; the end-of-turn token if the tokenizer has none, since padding is masked anyway."""
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A tokenised prompt and where the assistant's turn begins in it."""
+    """A tokenised prompt, and the index at which the assistant's turn begins in it."""
 
     ids: tuple[int, ...]
     response_start: int
 
 
 class Predictor:
-    """One model, asked greedily.
+    """Asks one model for its likeliest answers.
 
     Args:
         model: A causal language model, PEFT or plain.
         tokenizer: Its tokenizer.
-        response_only: Whether the skill is active on the assistant's turn alone.
+        response_only: Whether the skill is active in the assistant's turn alone.
         system: System text of the skill.
     """
 
@@ -54,6 +54,7 @@ class Predictor:
         self.response_only = response_only and is_lime(model)
 
     def prompt(self, row: Row) -> Prompt:
+        """Format and tokenise the conversation of a row."""
         ids, start = encode_prompt(self.tokenizer, row.messages, self.system)
         return Prompt(tuple(ids), start)
 
@@ -80,7 +81,7 @@ class Predictor:
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
-        """Greedy token ids after every prompt, without the end-of-turn token."""
+        """Greedy token ids after each prompt, without the end-of-turn token."""
         eos = self.tokenizer.eos_token_id
         logits, cache, mask = self.prefill(prompts)
         done = torch.zeros(len(prompts), dtype=torch.bool)
@@ -98,7 +99,7 @@ class Predictor:
 
     @torch.no_grad()
     def prefill(self, prompts: Sequence[Prompt]) -> tuple[Tensor, DynamicCache, Tensor]:
-        """Logits [B, V] after each prompt, the cache, and the attention mask [B, S] (padding on the left)."""
+        """Logits [B, V] after each prompt, the key-value cache, and the attention mask [B, S], padded on the left."""
         longest = max(len(prompt.ids) for prompt in prompts)
         ids = torch.full((len(prompts), longest), pad_id(self.tokenizer))
         mask, active = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
@@ -107,7 +108,7 @@ class Predictor:
             ids[i, begin:] = torch.tensor(prompt.ids)
             mask[i, begin:] = 1
             active[i, begin + prompt.response_start :] = True
-        cache = DynamicCache()  # every layer keeps everything, sliding windows too: `_choose` crops it
+        cache = DynamicCache()  # without a config, sliding-window layers keep all tokens too, so `_choose` can crop
         extra = {"skill_active": active} if self.response_only else {}
         return self._step(ids, mask, cache, last=True, **extra)[:, -1], cache, mask
 
@@ -121,21 +122,21 @@ class Predictor:
         return output.logits.float()  # type: ignore[no-any-return]
 
     def _choose(self, prompt: Prompt, choices: Sequence[str]) -> str:
-        """The choice whose tokens and end of turn are likeliest together; exact, hopeless ones skipped."""
+        """The choice whose tokens and end of turn are jointly likeliest; skips only choices that cannot win."""
         logits, cache, mask = self.prefill([prompt])
         first = logits[0].log_softmax(-1)
         tails = {c: [*self.tokenizer.encode(c, add_special_tokens=False), self.tokenizer.eos_token_id] for c in choices}
-        held = evidence_of(cache)
+        evidence = evidence_of(cache)
         best, best_score = choices[0], -torch.inf
         for choice in sorted(choices, key=lambda c: -float(first[tails[c][0]])):
             ids = tails[choice]
             if float(first[ids[0]]) <= best_score:
-                break  # more tokens can only make it less likely
+                break  # its other tokens can only lower the score
             tail = torch.tensor([ids])
             longer = torch.cat([mask, mask.new_ones(1, len(ids) - 1)], 1)
             rest = self._step(tail[:, :-1], longer, cache)[0].log_softmax(-1)
-            cache.crop(1 - len(ids))  # negative: how many to remove
-            set_evidence(cache, held)
+            cache.crop(1 - len(ids))  # negative: the number of tokens to remove
+            set_evidence(cache, evidence)
             total = float(first[ids[0]] + rest.gather(1, tail[0, 1:, None]).sum())
             if total > best_score:
                 best, best_score = choice, total
@@ -143,6 +144,7 @@ class Predictor:
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
+        """Evaluation mode without gradients; the mode of the model is restored."""
         was_training = self.model.training
         self.model.eval()
         try:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Progress of a training run on standard error, and its time limit."""
 
 from __future__ import annotations
 
@@ -7,28 +7,22 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerCallback
 
 from lime_edge.method import distributed
 from lime_edge.method.model import LimeModel
 
-LINE_EVERY = 20  # steps between lines where there is no terminal to draw a bar on
-
-
-def _evaluated(state: TrainerState) -> float | None:
-    """The validation loss after the last step, if it was measured there."""
-    found = [log["eval_loss"] for log in state.log_history if "eval_loss" in log and log["step"] == state.global_step]
-    return float(found[-1]) if found else None
+LINE_EVERY = 20  # steps between lines where no terminal can show a bar
 
 
 class ProgressLines(TrainerCallback):
-    """A bar with loss and tokens a second, lines where there is no terminal; stops the run when its time is up."""
+    """Shows loss and tokens per second, as a bar on a terminal, else as lines; stops the run at its time limit."""
 
     def __init__(self, minutes: float | None) -> None:
         self.limit = None if minutes is None else time.monotonic() + 60 * minutes
         self.tokens_per_second = 0.0
         self._loss = ""
-        self._said = -1  # step of the newest line
+        self._printed = -1  # step of the newest line
         console = Console(stderr=True)
         self._lines = not console.is_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -66,7 +60,7 @@ class ProgressLines(TrainerCallback):
         return f"{self._loss}{self.tokens_per_second:.0f} tokens/s"
 
     def _line(self, state: Any) -> None:
-        """Once for a step, and only where the bar is not drawn."""
-        if self._lines and state.is_world_process_zero and state.global_step != self._said:
-            self._said = state.global_step
+        """Print a line, at most one per step, and none where a bar is shown."""
+        if self._lines and state.is_world_process_zero and state.global_step != self._printed:
+            self._printed = state.global_step
             self._bar.print(f"step {state.global_step}/{state.max_steps}: {self._figures()}", soft_wrap=True)

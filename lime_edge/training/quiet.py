@@ -1,4 +1,4 @@
-"""Other libraries, kept from talking where a command speaks for itself. Needs the extra `train`."""
+"""Silences third-party libraries while a command runs. Needs the extra `train`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Without the bars of transformers for files that load at once, and what libraries deprecate of each other.
+    """Hide transformers' progress bars and third-party deprecation warnings.
 
-    What is printed all the same, progress above all, goes to standard error: standard output is for results.
+    Anything else that is printed goes to standard error, because standard output is for results.
     """
     from transformers.utils import logging
 

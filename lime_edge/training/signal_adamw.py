@@ -1,4 +1,4 @@
-"""AdamW whose steps are weighted by how much of a gradient is signal. Knows nothing of models or skills."""
+"""AdamW with smaller steps where gradients are mostly noise."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import torch
 
 
 class SignalAdamW(torch.optim.Optimizer):
-    """AdamW with a step of m |m| / v in place of m / sqrt(v), both moments corrected for their start.
+    """AdamW with the step m |m| / v in place of m / sqrt(v); both moments are bias-corrected.
 
-    |m| / sqrt(v) is near 1 where gradients agree from step to step, and about 0.2 where they are noise. So what is sure
-    moves as with AdamW, and what is not wanders less than half as far: with high rates, few rows a step and answers
-    that nobody could foresee to the word, wandering is what does harm. Source: Balles and Hennig, "Dissecting Adam"
-    (arXiv 1705.07774), whose factor for gradients, 1 / (1 + relative variance) = m^2 / v, stands here on their signs.
+    |m| / sqrt(v) is near 1 where gradients agree from step to step, and about 0.2 where they are noise. A parameter
+    with consistent gradients therefore moves as with AdamW, and one with noisy gradients less than half as far. Random
+    movement does the most harm with high rates, few rows per step, and answers whose exact wording cannot be predicted.
+    Source: Balles and Hennig, "Dissecting Adam" (arXiv 1705.07774). Their factor for a gradient,
+    1 / (1 + relative variance) = m^2 / v, is here applied to its sign.
 
     Args:
-        params: Parameters or groups, as for every optimizer of torch.
+        params: Parameters or parameter groups, as for every torch optimiser.
         lr: Learning rate.
-        betas: How slowly the two moments move.
-        eps: Keeps a parameter still that has had no gradient.
+        betas: Decay rates of the first and second moment, in [0, 1).
+        eps: Added to sqrt(v), so that a parameter without gradients stays where it is.
         weight_decay: Decoupled, as in AdamW.
     """
 
@@ -41,7 +42,7 @@ class SignalAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; gradients are left as they are."""
+        """Perform one step; gradients are not modified."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

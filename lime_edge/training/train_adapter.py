@@ -1,4 +1,4 @@
-"""`lime-edge train`: one shared adapter from many tasks, with the vectors trained beside it as a skill."""
+"""Trains a checkpoint: one shared adapter on many tasks, and ``general.lime`` from the vectors trained with it."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def train(
     """Train a checkpoint.
 
     Args:
-        data: JSONL files, or folders with train.jsonl and valid.jsonl, one task each.
-        model: "default", a directory, or a hub name.
-        output: The checkpoint directory.
-        config: What to put on which modules.
+        data: JSONL files, one task each, or folders with train.jsonl and, optionally, valid.jsonl files at any depth.
+        model: "default", a directory, or a name on the Hugging Face Hub.
+        output: The checkpoint directory to create.
+        config: Which variant to put on which modules.
         plan: How long and how fast.
-        max_length: Longer rows, in tokens, are left out.
-        resume: Go on where an interrupted run stopped.
+        max_length: In tokens; longer rows are left out.
+        resume: Continue an interrupted run.
 
     Returns:
-        The figures of `training.fit`, and ``dropped``, the number of rows left out.
+        The figures of `trainer.fit`, and ``dropped``, the number of rows that were left out.
 
     Raises:
-        ConfigError, DataError: naming everything that cannot be used.
+        ConfigError, DataError: Arguments or rows cannot be used; every fault is named.
     """
     distributed.join()
     if distributed.first():
@@ -56,14 +56,14 @@ def train(
     folders = [path for path in data if Path(path).is_dir()]
     valid_tasks = [read_rows(path) for path in find_files(folders, "valid")] if folders else []
     if distributed.first():
-        backbone.resolve(model)  # fetched once
+        backbone.resolve(model)  # downloaded by one process
     distributed.meet()
     where = backbone.resolve(model)
     config.backbone_digest = backbone.digest(where)
     net, tokenizer = backbone.load(where, backbone.training_dtype())
     net.config._name_or_path = model
     config.base_model_name_or_path = model
-    torch.manual_seed(plan.seed)  # of the fresh adapter; the Trainer sets its own
+    torch.manual_seed(plan.seed)  # for the new adapter; the Trainer sets its own seed
     wrapped = checkpoint.wrap(net, config)
     rows = [row for task in tasks for row in task]
     train_set = Examples(tokenizer, rows, max_length)
@@ -81,12 +81,13 @@ def _check(output: Path, max_length: int, resume: bool) -> None:
     if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 2:
         raise ConfigError(f"max_length is {max_length!r}; expected a whole number from 2")
     if faults := unwritable(output):
-        raise ConfigError("the checkpoint cannot be made", faults)
+        raise ConfigError("the checkpoint cannot be written", faults)
     if any(output.iterdir()) and not resume:
         raise ConfigError(f"{output} is not empty; choose another folder, or --resume")
 
 
 def _spread(tasks: Sequence[Sequence[Row]], seed: int) -> list[Row]:
+    """About `_VALID_ROWS` rows, the same number of each task, drawn at random."""
     share = max(1, _VALID_ROWS // len(tasks))
     pick = random.Random(seed)
     return [row for task in tasks for row in pick.sample(task, min(share, len(task)))]

@@ -1,6 +1,6 @@
-"""One training run, on the transformers Trainer: groups of parameters, progress, time limit, resume.
+"""One training run on the transformers Trainer: parameter groups, order of rows, checkpoints, resume.
 
-Knows nothing of what is trained: `train` and `learn` decide which parameters are free.
+The caller decides which parameters require gradients.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -26,12 +26,12 @@ from lime_edge.method.layer import LimeLayer
 from .attention import plain_if_short
 from .dataset import Collator, Examples
 from .plan import OPTIMIZERS, TrainingPlan
-from .progress import ProgressLines, _evaluated
+from .progress import ProgressLines
 
 
 @contextmanager
-def _nameless(model: torch.nn.Module) -> Iterator[None]:
-    """PEFT asks the hub about the backbone whenever it saves an adapter that names one."""
+def _hub_name_hidden(model: torch.nn.Module) -> Iterator[None]:
+    """Hide the backbone's name from PEFT, which otherwise queries the hub for it whenever it saves an adapter."""
     configs = getattr(model, "peft_config", {})
     names = {key: config.base_model_name_or_path for key, config in configs.items()}
     try:
@@ -44,8 +44,8 @@ def _nameless(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _bare(model: torch.nn.Module) -> Iterator[None]:
-    """PEFT saves the backbone's embedding with every adapter that is on it; nothing of the backbone is trained here."""
+def _embedding_left_out(model: torch.nn.Module) -> Iterator[None]:
+    """Save adapters without the backbone's embedding: PEFT adds it to adapters on it, but it is never trained here."""
     save = getattr(model, "save_pretrained", None)
     if save is not None:
         model.save_pretrained = partial(save, save_embedding_layers=False)  # type: ignore[assignment]
@@ -57,17 +57,17 @@ def _bare(model: torch.nn.Module) -> Iterator[None]:
 
 
 def parameter_groups(model: torch.nn.Module, plan: TrainingPlan) -> list[dict[str, Any]]:
-    """Trainable parameters in groups: a skill's vectors, by their rates, and the rest."""
+    """Optimiser groups of the trainable parameters: a skill's vectors by learning rate, and all others."""
     vectors: dict[float, list[torch.nn.Parameter]] = {}
     for module in model.modules():
         if isinstance(module, LimeLayer):
             for name in (*module.vector_names, "lime_shared", "lime_gate"):
                 rate = plan.vector_rate * plan.vector_scales.get(name.removeprefix("lime_"), 1.0)
-                held = [p for p in getattr(module, name).values() if p.requires_grad]
-                vectors.setdefault(rate, []).extend(held)
-    known = {id(p) for held in vectors.values() for p in held}
+                free = [p for p in getattr(module, name).values() if p.requires_grad]
+                vectors.setdefault(rate, []).extend(free)
+    known = {id(p) for group in vectors.values() for p in group}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    groups = [{"params": held, "lr": rate, "weight_decay": 0.0} for rate, held in vectors.items()]
+    groups = [{"params": group, "lr": rate, "weight_decay": 0.0} for rate, group in vectors.items()]
     groups.append({"params": others, "lr": plan.shared_rate, "weight_decay": plan.weight_decay})
     return [group for group in groups if group["params"]]
 
@@ -89,20 +89,20 @@ def fit(
         train, valid: Tokenised rows.
         collator: Makes the batches.
         plan: How long and how fast.
-        state_dir: Where checkpoints of the run are kept (model, optimiser, random state).
-        resume: Go on from the newest checkpoint in `state_dir`.
-        callbacks: More to do at every step.
+        state_dir: Folder for checkpoints of the run (model, optimiser, random state).
+        resume: Continue from the newest complete checkpoint in `state_dir`.
+        callbacks: Further Trainer callbacks.
 
     Returns:
-        Final figures: ``train_loss``, ``eval_loss`` (with valid), ``tokens_per_second``, ``steps``.
+        Final figures: ``train_loss``, ``eval_loss`` (if `valid` is given), ``tokens_per_second``, ``steps``.
 
     Raises:
-        DataError: `resume` without a checkpoint.
-        ConfigError: the processes cannot share the rows of a step evenly.
+        DataError: There is no checkpoint to resume from.
+        ConfigError: The rows of a step cannot be divided evenly among the processes.
     """
     if plan.batch % distributed.launched():
         count = distributed.launched()
-        raise ConfigError(f"{plan.batch} rows a step are not shared by {count} processes; choose a multiple of {count}")
+        raise ConfigError(f"batch is {plan.batch} rows for {count} processes; expected a multiple of {count}")
     newest = _newest(state_dir) if resume else None
     if resume and newest is None:
         raise DataError(f"nothing to resume: {state_dir} holds no checkpoint")
@@ -119,17 +119,23 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    with _nameless(model), _bare(model):
+    with _hub_name_hidden(model), _embedding_left_out(model):
         result = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     figures = {"train_loss": float(result.training_loss), "steps": float(trainer.state.global_step)}
     figures["tokens_per_second"] = progress.tokens_per_second
     if valid is not None:
-        figures["eval_loss"] = _evaluated(trainer.state) or float(trainer.evaluate()["eval_loss"])
+        figures["eval_loss"] = _final_eval_loss(trainer.state) or float(trainer.evaluate()["eval_loss"])
     return figures
 
 
+def _final_eval_loss(state: TrainerState) -> float | None:
+    """The validation loss after the last step, if it was measured then."""
+    losses = [log["eval_loss"] for log in state.log_history if "eval_loss" in log and log["step"] == state.global_step]
+    return float(losses[-1]) if losses else None
+
+
 def unwritable(folder: Path) -> list[str]:
-    """Make the folder; says why nothing can be written there, if so."""
+    """Create the folder; returns the reason why nothing can be written to it, if there is one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -164,11 +170,13 @@ def _arguments(plan: TrainingPlan, state_dir: Path, evaluate: bool) -> TrainingA
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=False,
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # several in one process would copy the layers, and not their context
+    arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would copy the layers, but not their ForwardState
     return arguments
 
 
 class _Trainer(Trainer):
+    """A Trainer with plain attention in short steps and rows in the order of `_Order`."""
+
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         with plain_if_short(self.model, inputs["input_ids"]):
             return super().training_step(model, inputs, num_items_in_batch)
@@ -180,9 +188,9 @@ class _Trainer(Trainer):
 
 
 class _Order(LengthGroupedSampler):
-    """Rows of about the same length together, in an order by seed and epoch alone, so that a resumed run keeps it.
+    """Batches rows of similar length; the order depends on seed and epoch alone, so a resumed run repeats it.
 
-    An epoch's last step is filled up with the epoch's first rows: the same for any number of processes.
+    The last step of an epoch is filled up with the epoch's first rows, whatever the number of processes.
     """
 
     def __init__(self, lengths: list[int], batch: int, seed: int) -> None:
@@ -207,13 +215,13 @@ class _Order(LengthGroupedSampler):
 
 
 def _newest(state_dir: Path) -> Path | None:
-    """The newest checkpoint that was written to its end, which is trainer_state.json."""
-    whole = [path.parent for path in state_dir.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
-    return max(whole, key=lambda path: int(path.name.split("-")[-1]), default=None)
+    """The newest complete checkpoint: the Trainer writes trainer_state.json last."""
+    complete = [path.parent for path in state_dir.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
+    return max(complete, key=lambda path: int(path.name.split("-")[-1]), default=None)
 
 
 def _is_json(path: Path) -> bool:
-    """A run may have been killed while it wrote."""
+    """Whether a file is valid JSON; a run killed while it wrote leaves a truncated one."""
     try:
         json.loads(path.read_text("utf-8"))
     except ValueError:

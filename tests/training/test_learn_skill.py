@@ -186,7 +186,7 @@ def test_of_some_projections_a_skill_has_the_gain_alone(tmp_path: Path) -> None:
     assert not any(checkpoint.get_vectors(model)[name].any() for name in less)  # neutral
     free = [name for name, p in model.named_parameters() if p.requires_grad]
     assert sum("lime_expert" in name for name in free) * 2 == sum("lime_gain" in name for name in free) > 0
-    with pytest.raises(ConfigError, match="no gain of up_proj to learn; adapted are k_proj, o_proj, q_proj, v_proj"):
+    with pytest.raises(ConfigError, match="gain_only has up_proj; expected adapted projections: k_proj, o_proj, q_proj, v_proj"):
         prepare(trained()[0], Recipe("a", gain_only=("up_proj", "q_proj")), torch.float32)
 
 
@@ -215,8 +215,8 @@ def test_every_fault_of_a_recipe_is_listed_before_training(tmp_path: Path, monke
         "2 experts",
         "activation",
         "system",
-        "expert is False; a rank gate needs it",
-        "gain_only is the text 'up_proj'",
+        "expert is False; a rank gate needs expert vectors",
+        "gain_only is the string 'up_proj'",
         "dtype",
         "max_length",
         "metric_rows",

@@ -82,10 +82,10 @@ def test_rows_that_processes_cannot_share_and_skills_of_two_are_refused(
 ) -> None:
     save(wrapped(), tmp_path / "checkpoint")
     monkeypatch.setattr(distributed, "launched", lambda: 3)
-    with pytest.raises(ConfigError, match="3 processes were launched; a skill is learned by one"):
+    with pytest.raises(ConfigError, match="3 processes were launched; expected one to learn a skill"):
         learn(tasks() / "skill", tmp_path / "checkpoint", tmp_path / "a.lime", Recipe("a"), TrainingPlan())
     monkeypatch.setattr(distributed, "join", lambda: None)
-    with pytest.raises(ConfigError, match="4 rows a step are not shared by 3 processes; choose a multiple of 3"):
+    with pytest.raises(ConfigError, match="batch is 4 rows for 3 processes; expected a multiple of 3"):
         train([str(data())], str(backbone_dir()), tmp_path / "out", LimeConfig(), TrainingPlan(batch=4))
 
 
