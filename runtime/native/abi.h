@@ -1,7 +1,7 @@
-// The part of ONNX Runtime's C ABI that a custom operator needs, declared by hand: no package ships the headers.
+// The part of ONNX Runtime's C ABI that a custom operator needs, declared by hand: no Python package ships the headers.
 //
-// OrtApi is a table of function pointers that only ever grows at its end, so an entry is known by its index. The
-// indices and the layout of OrtCustomOp were compared with the published headers of API 21 and API 29: identical.
+// OrtApi is a table of function pointers that only ever grows at its end, so an entry is identified by its index. The
+// indices and the layout of OrtCustomOp match the published headers of API 21 and API 29.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -16,14 +16,14 @@ struct KernelContext;
 struct Value;
 struct TensorInfo;
 struct ShapeContext;
-struct Api;  // the table
+struct Api;  // the table of function pointers
 
 struct ApiBase {
   const Api* (*GetApi)(uint32_t version);
   const char* (*GetVersionString)();
 };
 
-// What an operator tells ONNX Runtime of itself. `version` is the API it was filled in for.
+// Describes an operator to ONNX Runtime. `version` is the API version that the struct is filled in for.
 struct CustomOp {
   uint32_t version;
   void* (*CreateKernel)(const CustomOp*, const Api*, const KernelInfo*);
@@ -52,13 +52,13 @@ struct CustomOp {
   size_t (*GetAliasMap)(int** inputs, int** outputs);
   void (*ReleaseAliasMap)(int*, int*);
 };
-static_assert(sizeof(void*) != 8 || sizeof(CustomOp) == 208, "the layout that ONNX Runtime reads");
+static_assert(sizeof(void*) != 8 || sizeof(CustomOp) == 208, "CustomOp must have the layout that ONNX Runtime reads");
 
 enum ElementType : int { kFloat = 1, kInt64 = 7, kFloat16 = 10 };
 enum Characteristic : int { kRequired = 0, kOptional = 1 };
 enum StatusCode : int { kInvalidArgument = 2 };
 
-// The entries in use, resolved once.
+// The API functions in use, resolved once.
 struct Functions {
   uint32_t version = 0;
 
@@ -79,10 +79,10 @@ struct Functions {
   void (*ReleaseStatus)(Status*);
   void (*ReleaseTensorInfo)(TensorInfo*);
   Status* (*AttributeInts)(const KernelInfo*, const char* name, int64_t* out, size_t* size);
-  Status* (*GetComputeStream)(const KernelContext*, void** out);  // of a GPU; null on a CPU
+  Status* (*GetComputeStream)(const KernelContext*, void** out);  // the GPU's stream; null on a CPU
   Status* (*ConstantInput)(const KernelInfo*, size_t index, int* constant, const Value** out);
   Status* (*ParallelFor)(const KernelContext*, void (*)(void*, size_t), size_t total, size_t batches, void*);
-  Status* (*GetShapeReference)(const Value*, int* type, const int64_t** dims, size_t* rank);  // API 24, else null
+  Status* (*GetShapeReference)(const Value*, int* type, const int64_t** dims, size_t* rank);  // null before API 24
 
   void resolve(const Api* api, uint32_t of_version) {
     version = of_version;

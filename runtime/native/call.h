@@ -1,5 +1,5 @@
-// What ONNX Runtime hands to an operator, held against its promises: the attributes of a node when it is made, the
-// inputs of every call before anything is read through them. Shared by the libraries for every kind of processor.
+// Validates what ONNX Runtime passes to an operator: a node's attributes when its kernel is created, and the inputs of
+// every call before the kernel reads them. Shared by the CPU library and the CUDA library.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,7 @@ using ort::KernelInfo;
 using ort::Status;
 using ort::Value;
 
-constexpr int64_t kAlignment = 64;  // elements; as lime_edge.contract.model.ALIGNMENT
+constexpr int64_t kAlignment = 64;  // elements; equals lime_edge.contract.module_table.ALIGNMENT
 
 ort::Functions api;
 
@@ -32,7 +32,7 @@ Status* fail(const std::string& what) {
 struct Shape {
   const int64_t* dims = nullptr;
   size_t rank = 0;
-  int64_t held[8];
+  int64_t storage[8];  // for `dims`, where ONNX Runtime gives no reference to them
 };
 
 Status* shape_of(const Value* value, Shape& shape) {
@@ -43,9 +43,10 @@ Status* shape_of(const Value* value, Shape& shape) {
   ort::TensorInfo* info;
   LIME_TRY(api.GetTensorTypeAndShape(value, &info));
   Status* status = api.GetDimensionsCount(info, &shape.rank);
-  if (!status && shape.rank > 8) status = fail("an input has more than 8 dimensions");
-  if (!status) status = api.GetDimensions(info, shape.held, shape.rank);
-  shape.dims = shape.held;
+  if (!status && shape.rank > 8)
+    status = fail("an input has " + std::to_string(shape.rank) + " dimensions; expected at most 8");
+  if (!status) status = api.GetDimensions(info, shape.storage, shape.rank);
+  shape.dims = shape.storage;
   api.ReleaseTensorInfo(info);
   return status;
 }
@@ -63,10 +64,10 @@ template <class T> Status* data_of(const Value* value, T*& data) {
   return nullptr;
 }
 
-// One node of a graph, as its attributes state it.
+// The constants of one node, read from its attributes.
 struct Constants {
   Node node;
-  int64_t block_end = 0;  // elements of a segment that it reads up to
+  int64_t block_end = 0;  // where the node's vectors end in a segment, in elements
 };
 
 struct Attributes {
@@ -80,7 +81,8 @@ struct Attributes {
   Status* real(const char* name, float least, float most, float& out) const {
     LIME_TRY(api.AttributeFloat(info, name, &out));
     if (out >= least && out <= most) return nullptr;
-    return fail(std::string(name) + " is " + std::to_string(out) + ", which is out of range");
+    return fail(std::string(name) + " is " + std::to_string(out) + "; expected " + std::to_string(least) + " to " +
+                std::to_string(most));
   }
   Status* words(const char* name, std::string& out) const {
     size_t size = 0;
@@ -98,7 +100,8 @@ struct Attributes {
     out.resize(found);
     LIME_TRY(api.AttributeInts(info, name, out.data(), &found));
     for (int64_t size : out)
-      if (size < 1 || size > most) return fail(std::string(name) + " holds " + std::to_string(size));
+      if (size < 1 || size > most)
+        return fail(std::string(name) + " holds " + std::to_string(size) + "; expected 1 to " + std::to_string(most));
     return nullptr;
   }
 };
@@ -126,11 +129,11 @@ Status* read_routing(const Attributes& given, bool half, Routing& routing) {
   routing.inverse_temperature = 1 / temperature;
   routing.inverse_softness = 1 / softness;
   routing.log_theta = std::log(routing.theta);
-  routing.smallest_scale = half ? 0x1p-14f : 1e-6f;  // the smallest normal number, as exporters/operators/routing.py
+  routing.smallest_scale = half ? 0x1p-14f : 1e-6f;  // fp16: its smallest normal; as exporters/operators/routing.py
   return nullptr;
 }
 
-// Where each part's vectors lie in a segment of a bank row.
+// Reads the sizes of the parts, and computes where each part's vectors lie in a segment of a bank row.
 Status* read_parts(const Attributes& given, int parts, Constants& constants) {
   Node& node = constants.node;
   std::vector<int64_t> sizes, ranks;
@@ -153,7 +156,8 @@ Status* read_parts(const Attributes& given, int parts, Constants& constants) {
                        : kind == "shift" ? &part.fields[kShift]
                        : kind == "rank" ? &part.gate
                                         : nullptr;
-      if (!place || *place >= 0) return fail("kinds are " + kinds + "; expected some of expert,gain,shift,rank");
+      if (!place || *place >= 0)
+        return fail("kinds are " + kinds + "; expected some of expert,gain,shift,rank, each at most once");
       *place = at;
       at += kind == "rank" ? ranks[i] : sizes[i];
     }
@@ -163,13 +167,14 @@ Status* read_parts(const Attributes& given, int parts, Constants& constants) {
     columns += ranks[i];
   }
   node.ranks = (columns + kGroup - 1) / kGroup * kGroup;
-  if (node.ranks > kMaxRanks) return fail("the ranks sum to " + std::to_string(columns) + "; at most 4096 are taken");
+  if (node.ranks > kMaxRanks) return fail("the ranks sum to " + std::to_string(columns) + "; expected at most 4096");
   if (node.width < 1 || node.routing.experts > *std::min_element(sizes.begin(), sizes.end()))
     return fail("a part has fewer outputs than there are experts");
   return nullptr;
 }
 
-// A matrix of the shared adapter, which the graph has to hold as a constant. `rows` -1: any number, which it becomes.
+// Checks a matrix of the shared adapter, which must be a constant of the graph. `rows` is the expected number of rows,
+// or -1 to accept any number; it is set to the number found.
 Status* matrix_of(const KernelInfo* info, size_t index, int64_t columns, int64_t& rows, const Value*& value) {
   int constant = 0;
   Shape shape;
@@ -183,7 +188,7 @@ Status* matrix_of(const KernelInfo* info, size_t index, int64_t columns, int64_t
   return nullptr;
 }
 
-Status* wrong(const char* name, const Shape& found, const std::string& expected) {
+Status* wrong_shape(const char* name, const Shape& found, const std::string& expected) {
   return fail(std::string(name) + " is " + text(found) + "; expected " + expected);
 }
 
@@ -192,7 +197,7 @@ bool broadcasts(const Shape& shape, int64_t rows, int64_t tokens) {
          (shape.dims[1] == 1 || shape.dims[1] == tokens);
 }
 
-// The inputs of one call, held against each other: whatever passes is only read inside its bounds.
+// Reads the inputs of one call and checks them against each other, so that the kernel only reads inside their bounds.
 struct Call {
   const Constants& constants;
   KernelContext* context;
@@ -207,9 +212,10 @@ struct Call {
     LIME_TRY(api.GetInput(context, 1, &y));
     LIME_TRY(shape_of(x, of_x));
     LIME_TRY(shape_of(y, of_y));
-    if (of_x.rank != 3 || of_x.dims[2] != node.depth) return wrong("x", of_x, "[B, S, " + std::to_string(node.depth) + "]");
+    if (of_x.rank != 3 || of_x.dims[2] != node.depth)
+      return wrong_shape("x", of_x, "[B, S, " + std::to_string(node.depth) + "]");
     if (of_y.rank != 3 || of_y.dims[0] != of_x.dims[0] || of_y.dims[1] != of_x.dims[1] || of_y.dims[2] != node.width)
-      return wrong("y", of_y, "the B and S of x " + text(of_x) + " and " + std::to_string(node.width));
+      return wrong_shape("y", of_y, "B and S of x " + text(of_x) + ", then " + std::to_string(node.width));
     std::memcpy(shape, of_y.dims, sizeof shape);
     job.node = &node;
     job.rows = shape[0];
@@ -225,8 +231,8 @@ struct Call {
     LIME_TRY(api.GetInput(context, size_t(5 + constants.node.parts), &value));
     LIME_TRY(shape_of(value, found));
     if (found.rank != 3 || !std::equal(shape, shape + 3, found.dims))
-      return wrong("factor", found, "as y, [" + std::to_string(shape[0]) + ", " + std::to_string(shape[1]) + ", " +
-                                        std::to_string(shape[2]) + "]");
+      return wrong_shape("factor", found, "the shape of y, [" + std::to_string(shape[0]) + ", " +
+                                              std::to_string(shape[1]) + ", " + std::to_string(shape[2]) + "]");
     return data_of(value, job.factor);
   }
 
@@ -240,17 +246,18 @@ struct Call {
     LIME_TRY(shape_of(ids, of_ids));
     const int64_t experts = constants.node.routing.experts;
     if (of_bank.rank != 2 || of_bank.dims[1] % experts || of_bank.dims[1] / experts < constants.block_end)
-      return wrong("bank", of_bank, "[N, P] with P / " + std::to_string(experts) + " of at least " +
-                                        std::to_string(constants.block_end));
+      return wrong_shape("bank", of_bank, "[N, P] with P / " + std::to_string(experts) + " of at least " +
+                                              std::to_string(constants.block_end));
     if (!broadcasts(of_ids, job.rows, job.tokens))
-      return wrong("skill_ids", of_ids, "[" + std::to_string(job.rows) + " or 1, " + std::to_string(job.tokens) + " or 1]");
+      return wrong_shape("skill_ids", of_ids,
+                         "[" + std::to_string(job.rows) + " or 1, " + std::to_string(job.tokens) + " or 1]");
     LIME_TRY(data_of(bank, job.bank));
     LIME_TRY(data_of(ids, job.ids));
     job.bank_width = of_bank.dims[1];
     job.segment = job.bank_width / experts;
     job.id_row = of_ids.dims[0] == 1 ? 0 : of_ids.dims[1];
     job.id_token = of_ids.dims[1] == 1 ? 0 : 1;
-    const int64_t least = experts > 1 ? 1 - of_bank.dims[0] : 0;  // below 0: a skill of E experts
+    const int64_t least = experts > 1 ? 1 - of_bank.dims[0] : 0;  // an id below 0 is a skill of E experts
     for (int64_t i = 0; i < of_ids.dims[0] * of_ids.dims[1]; ++i)
       if (job.ids[i] < least || job.ids[i] >= of_bank.dims[0])
         return fail("skill id " + std::to_string(job.ids[i]) + " is not in the bank of " +
@@ -267,18 +274,19 @@ struct Call {
     size_t given = 0;
     LIME_TRY(api.GetInputCount(context, &given));
     if (given > index) LIME_TRY(api.GetInput(context, index, &past));
-    if (!past) return fail("past_evidence is missing, which a window needs");
+    if (!past) return fail("past_evidence is missing; a window of more than 1 needs it");
     LIME_TRY(shape_of(past, of_past));
     const bool rows = of_past.rank == 3 && (of_past.dims[0] == 1 || of_past.dims[0] == job.rows);
     if (!rows || of_past.dims[1] != before || of_past.dims[2] < node.evidence_offset + width + 1)
-      return wrong("past_evidence", of_past, "[B or 1, " + std::to_string(before) + ", columns of all modules + 1]");
+      return wrong_shape("past_evidence", of_past,
+                         "[B or 1, " + std::to_string(before) + ", columns of all modules + 1]");
     LIME_TRY(data_of(past, job.past));
     job.past_columns = of_past.dims[2];
     job.past_row = of_past.dims[0] == 1 ? 0 : before * job.past_columns;
     const int64_t outputs[3] = {job.rows, job.tokens, width};
     Value* evidence;
     LIME_TRY(api.GetOutput(context, 1, outputs, 3, &evidence));
-    if (!evidence) return fail("the output evidence is missing, which a window needs");
+    if (!evidence) return fail("the output evidence is missing; a window of more than 1 needs it");
     return data_of(evidence, job.evidence);
   }
 };

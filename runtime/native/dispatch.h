@@ -1,4 +1,4 @@
-// The arithmetic for every instruction set of this processor family, and the choice among them when loaded.
+// Compiles kernel.inc for every instruction set of this processor family, and chooses one when the library is loaded.
 #pragma once
 #include <cmath>
 #include <cstdlib>
@@ -12,7 +12,7 @@
 #include <arm_neon.h>
 #endif
 
-// Vectors wider than the baseline are only passed between functions that are inlined.
+// GCC warns that the ABI of vectors wider than the baseline's may change; only inlined functions pass them here.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"
 #endif
@@ -80,7 +80,8 @@ namespace lime {
         name::kernels<uint16_t, uint16_t>()                                                                \
   }
 
-// The fastest set that this processor has; LIME_EDGE_CPU names a lesser one, for tests and comparisons.
+// The kernels for the fastest instruction set of this processor. The environment variable LIME_EDGE_CPU names a slower
+// one, for tests and comparisons.
 inline Set choose_set() {
   const char* wanted = std::getenv("LIME_EDGE_CPU");
   const auto taken = [wanted](const char* name) { return !wanted || !*wanted || !std::strcmp(wanted, name); };

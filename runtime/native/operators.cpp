@@ -1,8 +1,8 @@
-// The operators ai.lime::LimeLinear<n> and its kin (registration.h) for ONNX Runtime on a CPU.
+// The operator ai.lime::LimeLinear<n> and its variants (registration.h) for ONNX Runtime on a CPU.
 //
-// What they compute is stated in exporters/operators/lime_linear.py and defined by tests/reference.py. This file repacks a node's
-// constants once and shares a call's tokens among threads; what ONNX Runtime hands over is judged in call.h, the
-// arithmetic is in kernel.inc. One translation unit:
+// exporters/operators/lime_linear.py describes what they compute, and tests/reference.py defines it. This file repacks
+// a node's constants once and distributes the tokens of a call over threads. call.h validates the inputs; kernel.inc
+// holds the arithmetic. One translation unit:
 //   c++ -std=c++17 -O3 -fPIC -shared -fvisibility=hidden operators.cpp -o liblime_operators.so
 #include <algorithm>
 #include <cstdlib>
@@ -21,7 +21,7 @@
 namespace lime {
 namespace {
 
-constexpr int64_t kSerial = 32;  // up to so many tokens are not worth waking another thread
+constexpr int64_t kSerial = 32;  // up to this many tokens, waking another thread costs more than it saves
 
 Set set;
 
@@ -30,7 +30,7 @@ struct Free {
 };
 template <class T> using Memory = std::unique_ptr<T, Free>;
 
-// Aligned to a cache line, where the system can.
+// Aligned to a cache line, except on Windows, which has no std::aligned_alloc.
 template <class T> Memory<T> memory(int64_t count) {
   const size_t bytes = (size_t(count) * sizeof(T) + 64) / 64 * 64;
 #if defined(_WIN32)
@@ -42,13 +42,13 @@ template <class T> Memory<T> memory(int64_t count) {
   return Memory<T>(static_cast<T*>(raw));
 }
 
-// One node of a graph: its constants, repacked.
+// One node of a graph with its constants repacked.
 struct Kernel : Constants {
   Memory<void> a, b[kMaxParts];
   Memory<float> leading[kMaxParts];
 };
 
-// A constant matrix.
+// The data of a constant matrix, checked by matrix_of.
 template <class P>
 Status* matrix(const KernelInfo* info, size_t index, int64_t columns, int64_t& rows, const P*& data) {
   const Value* value;
@@ -56,7 +56,7 @@ Status* matrix(const KernelInfo* info, size_t index, int64_t columns, int64_t& r
   return data_of(value, data);
 }
 
-// A of all parts side by side, [D, sum of ranks] -> [ranks / kGroup][ceil(D / L)][kGroup][L], zeros where it ends.
+// A of all parts side by side, [D, sum of ranks] -> [ranks / kGroup][ceil(D / L)][kGroup][L], padded with zeros.
 template <class P> Memory<void> pack_a(const P* source, int64_t columns, int64_t depth, int64_t ranks) {
   const int64_t lanes = set.lanes, tiles = (depth + lanes - 1) / lanes;
   Memory<P> packed = memory<P>(ranks * tiles * lanes);
@@ -69,7 +69,7 @@ template <class P> Memory<void> pack_a(const P* source, int64_t columns, int64_t
   return Memory<void>(packed.release());
 }
 
-// B of one part, [r, H] -> [ceil(H / L)][r][L], zeros where it ends.
+// B of one part, [r, H] -> [ceil(H / L)][r][L], padded with zeros.
 template <class P> Memory<void> pack_b(const P* source, int64_t rank, int64_t width) {
   const int64_t lanes = set.lanes, tiles = (width + lanes - 1) / lanes;
   Memory<P> packed = memory<P>(rank * tiles * lanes);
@@ -109,8 +109,8 @@ struct Piece {
   Work work;
 };
 
-// ThreadSanitizer cannot see how ONNX Runtime, which is not compiled with it, hands pieces to its threads and waits for
-// them: these say it. Nothing in any other build.
+// Tell ThreadSanitizer when pieces pass between threads: ONNX Runtime is not compiled with it, so it cannot see the
+// synchronisation there. These functions do nothing in other builds.
 #if defined(__SANITIZE_THREAD__)
 void hand_over(void* at) { __tsan_release(at); }
 void take_over(void* at) { __tsan_acquire(at); }
@@ -184,12 +184,12 @@ struct Cpu {
 }  // namespace lime
 
 #ifndef LIME_SOURCES
-#define LIME_SOURCES ""  // " " and what runtime/native/compiler.py calls these sources
+#define LIME_SOURCES ""  // runtime/native/compiler.py sets it to " " and the digest of these sources
 #endif
 
 LIME_EXPORT const char* LimeOperatorsDescribe() {
-  static const std::string held = std::to_string(lime::kVersion) + " " + lime::choose_set().name + LIME_SOURCES;
-  return held.c_str();
+  static const std::string text = std::to_string(lime::kVersion) + " " + lime::choose_set().name + LIME_SOURCES;
+  return text.c_str();
 }
 
 LIME_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, const ort::ApiBase* base) {

@@ -1,5 +1,5 @@
-// The operators ai.lime::LimeLinear<n>, LimeGain<n>, LimeLinearTimes<n> and LimeGainTimes<n>, n from 1 to 4, as ONNX
-// Runtime asks for them, for one kind of processor.
+// Registers the operators ai.lime::LimeLinear<n>, LimeGain<n>, LimeLinearTimes<n> and LimeGainTimes<n>, n from 1 to 4,
+// with ONNX Runtime, for one kind of processor.
 #pragma once
 #include <cstdio>
 #include <exception>
@@ -19,26 +19,26 @@ namespace {
 
 using ort::CustomOp;
 
-constexpr int kVersion = 1;  // of the operators, as lime_edge.contract.model.OPSET
+constexpr int kVersion = 1;  // of the operators; equals lime_edge.contract.model.OPSET
 constexpr int kDefaultMemory = 0, kHostMemory = -2;
 
-// The operator for one number of parts and one pair of element types. Gain: for nodes whose kinds are the
-// gain alone; all that differs is the name, because the function in the graph does. Times: with the input `factor`.
-// A Device has
-//   kProvider         the execution provider whose kernel it is
-//   kMemoryOfIds      where the skill ids shall lie: kDefaultMemory or kHostMemory
-//   kInPlace          whether the output may take the memory of y
+// The operator for one number of parts and one pair of element types. Gain is for nodes that read the gain alone: the
+// kernel is the same, but it needs a name of its own because the function in the graph differs. Times adds the input
+// `factor`. A Device has
+//   kProvider         the execution provider that the kernel belongs to
+//   kMemoryOfIds      where the skill ids must be: kDefaultMemory or kHostMemory
+//   kInPlace          whether the output may reuse the memory of y
 //   create<T, P>, compute<T, P>, destroy   the kernel of one node; T activations, P bank and shared adapter
 template <class Device, int Parts, bool Gain, bool Times, class T, class P> struct Operator {
   static constexpr bool kHalf = sizeof(T) == 2;
   static constexpr int kActivations = kHalf ? ort::kFloat16 : ort::kFloat;
   static constexpr int kStored = sizeof(P) == 2 ? ort::kFloat16 : ort::kFloat;  // bank and shared adapter
-  static constexpr size_t kPast = 5 + Parts + Times;
+  static constexpr size_t kPast = 5 + Parts + Times;  // the index of the input past_evidence, which is the last
 
   static const char* name(const CustomOp*) {
-    static const std::string held =
+    static const std::string text =
         std::string(Gain ? "LimeGain" : "LimeLinear") + (Times ? "Times" : "") + std::to_string(Parts);
-    return held.c_str();
+    return text.c_str();
   }
   static const char* provider(const CustomOp*) { return Device::kProvider; }
   static size_t inputs(const CustomOp*) { return kPast + 1; }
@@ -81,7 +81,7 @@ template <class Device, int Parts, bool Gain, bool Times, class T, class P> stru
   }
 
   static const CustomOp* get() {
-    static const CustomOp held = [] {
+    static const CustomOp custom_op = [] {
       CustomOp op{};
       op.version = api.version;
       op.GetName = name;
@@ -106,7 +106,7 @@ template <class Device, int Parts, bool Gain, bool Times, class T, class P> stru
       op.ReleaseAliasMap = release;
       return op;
     }();
-    return &held;
+    return &custom_op;
   }
 };
 
@@ -123,24 +123,24 @@ template <class Device, bool Gain, bool Times, class F, class H> Status* add_all
   return add<Device, 4, Gain, Times, F, H>(domain);
 }
 
-// One domain for the life of the process: sessions share it.
+// Creates one domain for the lifetime of the process; all sessions share it.
 template <class Device, class F, class H> Status* domain_of_process(ort::CustomOpDomain*& domain) {
-  static ort::CustomOpDomain* held = nullptr;
+  static ort::CustomOpDomain* shared = nullptr;
   static Status* status = [] {
-    LIME_TRY(api.CreateCustomOpDomain("ai.lime", &held));
-    LIME_TRY((add_all<Device, false, false, F, H>(held)));
-    LIME_TRY((add_all<Device, true, false, F, H>(held)));
-    LIME_TRY((add_all<Device, false, true, F, H>(held)));
-    return add_all<Device, true, true, F, H>(held);
+    LIME_TRY(api.CreateCustomOpDomain("ai.lime", &shared));
+    LIME_TRY((add_all<Device, false, false, F, H>(shared)));
+    LIME_TRY((add_all<Device, true, false, F, H>(shared)));
+    LIME_TRY((add_all<Device, false, true, F, H>(shared)));
+    return add_all<Device, true, true, F, H>(shared);
   }();
-  domain = held;
+  domain = shared;
   return status;
 }
 
-// Adds the operators to a session's options. F and H: how the device has fp32 and fp16.
+// Adds the operators to a session's options. F and H are the device's types for fp32 and fp16.
 template <class Device, class F, class H>
 Status* register_operators(ort::SessionOptions* options, const ort::ApiBase* base) {
-  // The newest API that this file knows and the runtime has: asking for more would print an error.
+  // The newest API version that both this file and the runtime know: asking for a newer one would print an error.
   unsigned minor = 0;
   std::sscanf(base->GetVersionString(), "%*u.%u", &minor);
   const uint32_t version = minor >= 24 ? 24 : 18;
