@@ -1,4 +1,7 @@
-"""TODO."""
+"""Whether a skill fits a model: checksums, routing constants, module table, and limits on vector values.
+
+Normative page: docs/skill-format.md, section Fitness.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,22 @@ from .manifest import Manifest
 from .package import Skill
 from .vector_codec import kind_of
 
-#: The blast radius: the largest |value| of each kind that a runtime takes unless told otherwise. The shared
-#: adapter is trusted; a skill can only rescale and shift, and never by more than this.
+#: Default limits: the largest |value| of each kind that a runtime accepts. The shared adapter is trusted; an untrusted
+#: skill can only rescale and shift what it computes, and by no more than this.
 LIMITS: dict[Kind, float] = {"expert": 16.0, "gain": 8.0, "shift": 64.0, "rank": 16.0, "prefix": 64.0}
 _HINT = "learn the skill again on this checkpoint, or export the checkpoint it was made on"
 
 
 def check_skill(skill: Skill, contract: ModelContract, limit: Mapping[Kind, float] | None = None) -> None:
-    """Hold a sound skill against a model.
+    """Check that a valid skill fits a model.
 
     Args:
         skill: From `read_skill`.
         contract: The model's ``lime.json``.
-        limit: The largest |value| taken of each kind, over `LIMITS`.
+        limit: The largest |value| accepted of each kind; overrides entries of `LIMITS`.
 
     Raises:
-        SkillMismatchError: Names everything that does not fit and what to do.
+        SkillMismatchError: Names everything that does not fit, and what to do.
     """
     made_for = [*_origin_faults(skill.manifest, contract), *_routing_faults(skill.manifest, contract)]
     shaped = [*_table_faults(skill, contract), *_prefix_faults(skill)]
@@ -53,7 +56,7 @@ def _origin_faults(manifest: Manifest, contract: ModelContract) -> Iterator[str]
 
 def _routing_faults(manifest: Manifest, contract: ModelContract) -> Iterator[str]:
     if manifest.experts == 1:
-        return  # one expert takes everything: no constant of the router matters
+        return  # every token goes to the only expert: routing constants have no effect
     theirs = contract.routing.to_dict()
     for key, value in manifest.routing.to_dict().items():
         if value != theirs[key]:
@@ -65,28 +68,28 @@ def _table_faults(skill: Skill, contract: ModelContract) -> Iterator[str]:
     for kind in skill.kinds:
         if kind not in table.kinds:
             what = "export with --rank-gate" if kind == "rank" else "export again with this kind"
-            yield f"holds {kind} vectors, the graph has only {', '.join(table.kinds)}: {what}"
+            yield f"contains {kind} vectors, the graph has only {', '.join(table.kinds)}: {what}"
         wanted = {f"{kind}.{module.name}": module.shape(kind, skill.manifest.experts) for module in table.modules}
         without = {f"{kind}.{name}" for name in table.gain_only if kind not in GAIN}
         found = {name: shape for name, shape in skill.shapes.items() if kind_of(name) == kind}
         if extra := [name for name in found if name not in wanted]:
-            yield f"holds {_some(extra)}, which the model does not have"
+            yield f"contains {_some(extra)}, which the model does not have"
         if extra := sorted(without & found.keys()):
-            yield f"holds {_some(extra)}, of which the model takes the gain alone: export without --gain-only"
+            yield f"contains {_some(extra)}, where the model accepts only the gain: export without --gain-only"
         for name in wanted.keys() & found.keys():
             if found[name] != wanted[name]:
-                yield f"{name} is {list(found[name])}, the model takes {list(wanted[name])}"
+                yield f"{name} is {list(found[name])}, the model expects {list(wanted[name])}"
 
 
 def _prefix_faults(skill: Skill) -> Iterator[str]:
     if "prefix" in skill.kinds and skill.manifest.activation != "always":
-        yield f"its prefix stands before the prompt, its activation is {skill.manifest.activation}; expected always"
+        yield f"its prefix precedes the prompt, but activation is {skill.manifest.activation}; expected always"
 
 
 def _limit_faults(manifest: Manifest, limit: Mapping[Kind, float]) -> Iterator[str]:
     for kind, bound in manifest.bounds.items():
         if not bound <= limit[kind]:
-            most = f"this runtime takes at most {limit[kind]:g}"
+            most = f"this runtime accepts at most {limit[kind]:g}"
             yield f"declares {kind} up to {bound:g}, {most}: raise the limit if you trust the author"
 
 

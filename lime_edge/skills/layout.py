@@ -1,6 +1,6 @@
-"""What is known of a skill package from its table of tensors alone: judged once for all skills of a model.
+"""Facts about a tensor table, computed once and cached: all skills of one model have the same table.
 
-Knows nothing of manifests or of what the numbers are.
+They follow from names, types and shapes; no tensor is read.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from lime_edge.common.digests import tensor_head
 from .safetensors_file import Layout
 from .vector_codec import SCALE, Batch, form_faults, in_batches
 
-_TOGETHER = 32  # tensors hashed in one go
+_TOGETHER = 32  # tensors per hash update
 
 
 @dataclass(frozen=True, eq=False)
 class LayoutFacts:
-    """How to read packages of one layout.
+    """What a tensor table says about every package that has it.
 
     Attributes:
-        faults: What is wrong with names, types and shapes.
-        batches: How the vectors are dequantised; none if there are faults.
-        values: How many numbers the vectors hold.
-        experts: Every number of rows that a tensor has.
-        kinds: What stands before the first point of the tensors' names.
-        named: All names are ASCII; others have no digest.
+        faults: Faults of names, types and shapes.
+        batches: Vectors that are dequantised together; empty if there are faults.
+        values: The number of values in all vectors.
+        experts: The distinct row counts of the tensors.
+        kinds: The distinct parts of tensor names before the first point.
+        named: Whether all names are ASCII; without that there is no digest.
     """
 
     faults: tuple[str, ...]
@@ -37,10 +37,10 @@ class LayoutFacts:
     experts: frozenset[int]
     kinds: frozenset[str]
     named: bool
-    _pieces: tuple[tuple[bytes, int, int], ...]  # what stands before every tensor in the digest, and its bytes
+    _pieces: tuple[tuple[bytes, int, int], ...]  # line that the digest puts before a tensor; begin; end
 
     def digest(self, head: bytes, body: memoryview) -> str:
-        """SHA-256 (hex) of `head` and the tensors: `contract.tensor_digest` without making arrays of them."""
+        """SHA-256 (hex) of `head` and the tensors; equals `tensor_digest`, but builds no arrays."""
         digest = hashlib.sha256(head)
         for start in range(0, len(self._pieces), _TOGETHER):
             some = self._pieces[start : start + _TOGETHER]
@@ -49,8 +49,8 @@ class LayoutFacts:
 
 
 @lru_cache(maxsize=4)
-def plan(layout: Layout) -> LayoutFacts:
-    """The plan for a layout; packages of the same form share the layout, and so the plan."""
+def layout_facts(layout: Layout) -> LayoutFacts:
+    """The facts about a layout, cached: packages with the same tensor table share one `Layout` object."""
     faults = tuple(form_faults(layout.entries))
     named = all(name.isascii() for name in layout.entries)
     pieces = []

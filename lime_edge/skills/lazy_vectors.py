@@ -1,7 +1,7 @@
-"""Packages whose vectors would not fit into a few megabytes: looked through piece by piece, dequantised one by one.
+"""Vectors of large packages: validated piece by piece, dequantised only when accessed.
 
-Dequantised int8 takes four times the file. For a skill of a small model that is nothing; for 256 MB from a stranger,
-who may be refused a moment later, it is not taken before somebody asks for a vector. Knows nothing of manifests.
+Dequantised int8 takes four times the memory of the file. For a small skill that does not matter; for an untrusted file
+of 256 MB, which may be refused a moment later, the memory is not spent before a vector is needed.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import numpy as np
 
 from lime_edge.contract.vector_kinds import Kind
 
-from .vector_codec import SCALE, Array, Float32, Restored, dequantise, kind_of, scales_of, sound_numbers
+from .vector_codec import SCALE, Array, Float32, Restored, dequantise, kind_of, scales_of, valid_numbers
 
-KEPT = 2**22  # values that a package may hold to be dequantised at once: 16 MB
-_PIECE = 2**16  # values of one row looked at in one go; whole blocks
+EAGER_LIMIT = 2**22  # a package with more values is dequantised lazily; 16 MB of float32
+_PIECE = 2**16  # values of one row validated at a time; a whole number of blocks
 
 
 class LazyVectors(Mapping[str, Float32]):
-    """``<kind>.<module>`` -> read-only float32 [E, width], made anew at every look.
+    """``<kind>.<module>`` -> read-only float32 [E, width], dequantised anew on every access.
 
     Args:
-        stored: All tensors of a sound package, scales included.
+        stored: All tensors of a valid package, scales included.
     """
 
     def __init__(self, stored: Mapping[str, Array]) -> None:
@@ -30,7 +30,7 @@ class LazyVectors(Mapping[str, Float32]):
         self.shapes = {name: array.shape for name, array in stored.items() if not name.endswith(SCALE)}
 
     def __getitem__(self, name: str) -> Float32:
-        if name not in self.shapes:  # scales are no vectors
+        if name not in self.shapes:  # `_stored` also has the scales, which are not vectors
             raise KeyError(name)
         values = dequantise(self._stored[name], self._stored.get(name + SCALE))
         values.setflags(write=False)
@@ -44,22 +44,22 @@ class LazyVectors(Mapping[str, Float32]):
 
 
 def survey(stored: Mapping[str, Array]) -> Restored:
-    """Peaks and soundness of tensors of sound form, as `vectors.restore` finds them; values on demand."""
+    """Like `decode_vectors` for well-formed tensors, but the vectors are dequantised on access."""
     vectors = LazyVectors(stored)
     peaks: dict[Kind, float] = {}
-    sound = True
+    valid = True
     for name in vectors:
         peak, kind = peaks.get(kind_of(name), 0.0), kind_of(name)
         for values, scales in _pieces(stored[name], stored.get(name + SCALE)):
-            sound = sound and sound_numbers(values, scales)
-            with np.errstate(invalid="ignore"):  # what is not finite is reported by name
+            valid = valid and valid_numbers(values, scales)
+            with np.errstate(invalid="ignore"):  # non-finite values are reported by name later
                 peak = max(peak, float(np.abs(dequantise(values, scales)).max()))
         peaks[kind] = peak
-    return Restored(vectors, peaks, sound)
+    return Restored(vectors, peaks, valid)
 
 
 def _pieces(array: Array, scales: Array | None) -> Iterator[tuple[Array, Array | None]]:
-    """Parts of rows [1, n] with the scales of their blocks."""
+    """Parts of rows, [1, n], each with the scales of its blocks."""
     for row in range(len(array)):
         for start in range(0, array.shape[1], _PIECE):
             piece = array[row : row + 1, start : start + _PIECE]

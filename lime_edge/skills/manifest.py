@@ -1,7 +1,6 @@
-"""The manifest of a skill package: what it says, checked against every rule at once.
+"""The manifest of a skill package: its fields and their validation, which reports every fault at once.
 
-The normative page is docs/skill-format.md. Knows the routing constants and the kinds of vectors;
-knows nothing of files, tensors or models.
+Normative page: docs/skill-format.md.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from lime_edge.contract.vector_kinds import STORED, Kind
 from lime_edge.errors import ConfigError, SkillFormatError
 
 FORMAT = 1
-MANIFEST_LIMIT = 4 * 2**20  # bytes of the manifest's text
+MANIFEST_LIMIT = 4 * 2**20  # characters of the manifest's text
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 GOLDEN_LIMIT = 16  # golden prompts
 IDS_LIMIT = 4096  # token ids in one golden list
@@ -33,7 +32,7 @@ Activation = Literal["always", "response"]
 
 
 class Generation(TypedDict, total=False):
-    """Generation settings that the skill was made for; a call's own settings win."""
+    """Generation settings that the skill was made for; settings of a call override them."""
 
     max_new_tokens: int
     temperature: float  # 0 means greedy
@@ -43,7 +42,7 @@ class Generation(TypedDict, total=False):
 
 
 class Prompt(TypedDict):
-    """How to talk to the skill."""
+    """How requests to the skill are formed: system prompt, generation settings, stop texts."""
 
     system: str | None
     generation: Generation
@@ -51,9 +50,9 @@ class Prompt(TypedDict):
 
 
 class Golden(TypedDict):
-    """One prompt with the answer that proves the skill works where it was loaded.
+    """A golden prompt with its expected answer, which proves that a loaded skill works.
 
-    `skill_logits` and `base_logits` are the logits of the tokens `top_ids` for the first token of the
+    `skill_logits` and `base_logits` are the logits of the tokens `top_ids` at the first token of the
     answer, with the skill and without.
     """
 
@@ -65,7 +64,7 @@ class Golden(TypedDict):
 
 
 class Metric(TypedDict):
-    """One measured quality, on the data whose SHA-256 is `dataset`."""
+    """One measured score on the data set whose SHA-256 is `dataset`."""
 
     dataset: str
     name: str
@@ -78,7 +77,7 @@ class Metric(TypedDict):
 
 
 class OtherFormatError(SkillFormatError):
-    """The package was made for another version of the format: none of its other rules are known here."""
+    """The package has another format version, whose other rules are unknown to this reader."""
 
 
 def _no_prompt() -> Prompt:
@@ -87,10 +86,10 @@ def _no_prompt() -> Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a skill is, what it was made for and what it was measured to do.
+    """What a skill is, which model it was made for, and its measured scores.
 
-    Built by an author it is checked when it is written; read from a file it has been checked.
-    `bounds` and `digest` are filled in by `write_skill`.
+    A manifest built in code is validated when it is written; one read from a file already was.
+    `write_skill` fills in `bounds` and `digest`.
     """
 
     name: str  # NAME_PATTERN
@@ -104,7 +103,7 @@ class Manifest:
     description: str = ""
     license: str = "NOASSERTION"  # SPDX expression
     author: str = ""
-    activation: Activation = "response"  # from which token on the skill applies
+    activation: Activation = "response"  # the first token to which the skill applies
     prompt: Prompt = field(default_factory=_no_prompt)
     bounds: dict[Kind, float] = field(default_factory=dict)  # max |value| of each kind present
     golden: list[Golden] = field(default_factory=list)
@@ -128,12 +127,16 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, document: Any) -> Manifest:
-        """Raises SkillFormatError that names every fault of the document."""
+        """Build a manifest from a parsed document.
+
+        Raises:
+            SkillFormatError: Names every fault of the document.
+        """
         version = document.get("format", FORMAT) if isinstance(document, dict) else FORMAT
         if isinstance(version, int) and version != FORMAT:
             raise OtherFormatError(
                 f"format version {show(version)}; this lime-edge reads version {FORMAT}: update lime-edge, "
-                "or make the skill again with this one"
+                "or make the skill again with this version"
             )
         if faults := manifest_faults(document):
             raise SkillFormatError("the manifest cannot be used", bounded(faults))
@@ -142,11 +145,11 @@ class Manifest:
 
     @classmethod
     def from_json(cls, source: str) -> Manifest:
-        """Parse the text that a package carries.
+        """Parse the manifest text of a package.
 
         Raises:
-            SkillFormatError: Too long, not strict JSON, another format version, not in canonical form, or
-                any key unknown, missing or wrong.
+            SkillFormatError: Too long, not strict JSON, another format version, not in canonical form, or with
+                unknown, missing or invalid keys.
         """
         if len(source) > MANIFEST_LIMIT:
             raise SkillFormatError(f"the manifest is over {MANIFEST_LIMIT} characters")
@@ -155,13 +158,13 @@ class Manifest:
         except ValueError as error:
             raise SkillFormatError(f"the manifest is not strict JSON: {error}") from error
         manifest = cls.from_dict(document)
-        # One byte form: what is displayed, digested and signed is the same for every reader.
+        # With one byte form, every reader displays, hashes and verifies the same text.
         if canonical_json(document) != source.encode():
             raise SkillFormatError("the manifest is not in canonical form (sorted keys, no spaces); write it anew")
         return manifest
 
     def sealed(self, bounds: dict[Kind, float], digest: str) -> Manifest:
-        """The same manifest with what only the writer knows."""
+        """A copy with the bounds and the digest that the writer computed."""
         return replace(self, bounds=bounds, digest=digest)
 
 

@@ -1,8 +1,8 @@
-"""The skill package ``NAME.lime``: write one, read one from a stranger, hold it against a model.
+"""Writes and reads skill packages, ``NAME.lime``. A package is untrusted input.
 
-Reading raises SkillFormatError with every fault at once; what passes is sound, inside its declared bounds and
-matches its digest. Whether it fits a model is `check_skill`. Knows nothing of ONNX, of torch or of what is
-already loaded. Normative page: docs/skill-format.md. Vectors: LiME, arXiv 2604.02338.
+Reading raises SkillFormatError with every fault at once. A package that passes is within its declared bounds and
+matches its digest. Whether it fits a model is checked by `compatibility.check_skill`.
+Normative page: docs/skill-format.md. Vectors: LiME, arXiv 2604.02338.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lime_edge.contract.vector_kinds import STORED, Kind
 from lime_edge.errors import SkillError, SkillFormatError
 
 from . import lazy_vectors
-from .layout import plan
+from .layout import layout_facts
 from .lazy_vectors import LazyVectors
 from .manifest import Manifest, OtherFormatError
 from .safetensors_file import Container, Layout, pack, unpack
@@ -44,14 +44,14 @@ FILE_LIMIT = 256 * 2**20  # bytes of one package
 
 @dataclass(frozen=True, eq=False)
 class Skill:
-    """A sound skill package in memory.
+    """A valid skill package in memory.
 
     Attributes:
-        manifest: What it says of itself.
-        tensors: ``<kind>.<module>`` -> read-only float32 [E, width], dequantised; of large packages at every look.
-        dtype: How the values are stored.
-        size: Bytes of the file.
-        path: Where it was read from.
+        manifest: The validated manifest.
+        tensors: ``<kind>.<module>`` -> read-only float32 [E, width], dequantised; for large packages on every access.
+        dtype: Type of the stored values.
+        size: Size of the file in bytes.
+        path: The file that it was read from.
     """
 
     manifest: Manifest
@@ -66,7 +66,7 @@ class Skill:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over manifest and stored tensors: the identity of the skill."""
+        """SHA-256 (hex) of the manifest and the stored tensors: the identity of the skill."""
         return self.manifest.digest
 
     @property
@@ -76,17 +76,17 @@ class Skill:
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of the tensors."""
+        """``<kind>.<module>`` -> shape; dequantises nothing."""
         if isinstance(self.tensors, LazyVectors):
             return self.tensors.shapes
         return {name: array.shape for name, array in self.tensors.items()}
 
 
 def digest_of(document: Mapping[str, Any], stored: Mapping[str, Array]) -> str:
-    """The digest of a package, reproducible by anyone from docs/skill-format.md.
+    """The digest (hex) of a package; docs/skill-format.md shows how to compute it without this library.
 
     Args:
-        document: The manifest; its own ``digest`` is left out.
+        document: The manifest; its ``digest`` key is left out.
         stored: Every tensor as stored, scales included.
     """
     head = canonical_json({key: value for key, value in document.items() if key != "digest"}) + b"\n"
@@ -99,19 +99,19 @@ def write_skill(
     tensors: Mapping[str, Array],
     dtype: Literal["i8", "f16"] = "i8",
 ) -> Skill:
-    """Quantise, seal and write a package; the same input gives the same bytes, and no half-written file.
+    """Quantise vectors and write a package atomically; the same input gives the same bytes.
 
     Args:
-        path: The file to make or replace.
+        path: The file to create or replace.
         manifest: Its `bounds` and `digest` are computed here.
         tensors: ``<kind>.<module>`` -> float [E, width].
         dtype: ``"i8"`` (blocks of 32 with F16 scales) or ``"f16"``.
 
     Returns:
-        What `read_skill` gives for the file: an author measures the values that ship.
+        The same as `read_skill` for this file, so that an author measures the quantised values that ship.
 
     Raises:
-        SkillFormatError: The manifest or the tensors break a rule; nothing is written.
+        SkillFormatError: The manifest or a tensor is invalid; nothing is written.
         SkillError: The file cannot be written.
     """
     stored = encode_vectors(tensors, dtype)
@@ -125,16 +125,16 @@ def write_skill(
 
 
 def read_skill(path: str | os.PathLike[str]) -> Skill:
-    """Read a package from anywhere, believing nothing.
+    """Read and validate an untrusted package.
 
     Raises:
-        SkillFormatError: Names every fault at once, what was expected and what to do.
+        SkillFormatError: Names every fault at once, with what was expected and what to do.
     """
     return decode_skill(read_package(path), path)
 
 
 def _round_up(value: float) -> float:
-    """Four significant digits, never below the value itself."""
+    """Round up to four significant digits."""
     return float(Context(prec=4, rounding=ROUND_UP).create_decimal(Decimal(value)))
 
 
@@ -146,12 +146,14 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def read_package(path: str | os.PathLike[str]) -> bytes:
-    """The whole file, once, unjudged: what is checked is what is used.
+    """Read the whole file once, without validating it, so that the validated bytes are the bytes that are used.
 
     Raises:
-        SkillFormatError: Not there, not a regular file, or over `FILE_LIMIT`.
+        SkillFormatError: The file is missing, not a regular file, or larger than `FILE_LIMIT`.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe must not block
+    flags = (
+        os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )  # opening a named pipe must not block
     try:
         descriptor = os.open(path, flags)
         try:
@@ -176,44 +178,44 @@ def read_package(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode_skill(data: bytes, path: str | os.PathLike[str]) -> Skill:
-    """`read_skill` for bytes that came from `path`; raises as it does."""
+    """`read_skill` for bytes that were already read from `path`; raises the same errors."""
     try:
-        box = unpack(data)
+        container = unpack(data)
     except ValueError as error:
         raise SkillFormatError(f"{path} is not a skill package: not a safetensors file", [str(error)]) from error
     faults: list[str] = []
     manifest: Manifest | None = None
     try:
-        manifest = _read_manifest(box.metadata)
+        manifest = _read_manifest(container.metadata)
     except OtherFormatError as error:
         raise SkillFormatError(f"{path} has {error.message}") from error
     except SkillFormatError as error:
         faults += error.faults or [error.message]
-    restored = _restore(box, faults)
-    if manifest is not None and box.layout is not None and not box.faults:
-        faults += _seal_faults(manifest, box.metadata["lime"], box.layout, box.body)
+    restored = _restore(container, faults)
+    if manifest is not None and container.layout is not None and not container.faults:
+        faults += _seal_faults(manifest, container.metadata["lime"], container.layout, container.body)
     if manifest is not None and not faults:
         faults += _bound_faults(manifest, restored.peaks)
-    if manifest is None or box.layout is None or faults:
-        raise SkillFormatError(f"{path} is not a sound skill package", bounded(faults))
-    return Skill(manifest, restored.values, stored_dtype(box.layout.entries), len(data), Path(path))
+    if manifest is None or container.layout is None or faults:
+        raise SkillFormatError(f"{path} is not a valid skill package", bounded(faults))
+    return Skill(manifest, restored.values, stored_dtype(container.layout.entries), len(data), Path(path))
 
 
-def _restore(box: Container, faults: list[str]) -> Restored:
-    """The vectors of a package, or nothing after adding all that is wrong with its tensors."""
+def _restore(container: Container, faults: list[str]) -> Restored:
+    """The vectors of a package; empty if its tensors are invalid, in which case `faults` grows."""
     nothing = Restored({}, {}, False)
-    if box.layout is None or box.faults:
-        faults += box.faults
+    if container.layout is None or container.faults:
+        faults += container.faults
         return nothing
-    known = plan(box.layout)
-    if known.faults:
+    facts = layout_facts(container.layout)
+    if facts.faults:
         restored = nothing
-    elif known.values > lazy_vectors.KEPT:
-        restored = lazy_vectors.survey(box.tensors)
+    elif facts.values > lazy_vectors.EAGER_LIMIT:
+        restored = lazy_vectors.survey(container.tensors)
     else:
-        restored = restore_batches(known.batches, box.gather)
-    if not restored.sound:
-        faults += [*known.faults, *number_faults(box.tensors)]
+        restored = restore_batches(facts.batches, container.gather)
+    if not restored.valid:
+        faults += [*facts.faults, *number_faults(container.tensors)]
     return restored
 
 
@@ -229,25 +231,25 @@ def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
 
 
 def _seal_faults(manifest: Manifest, text: str, layout: Layout, body: memoryview) -> Iterator[str]:
-    """E, the kinds declared, and the digest, against the tensors.
+    """Compare the E, the kinds and the digest of the manifest with the tensors.
 
-    The text is canonical: what it says of its digest stands in it once, and can be cut out.
+    `text` is canonical JSON, so the digest member occurs once in a known form and can be cut out of it.
     """
-    known = plan(layout)
-    if known.experts != {manifest.experts}:
+    facts = layout_facts(layout)
+    if facts.experts != {manifest.experts}:
         for name, entry in layout.entries.items():
             if entry.shape[0] != manifest.experts:
                 yield f"tensor {show(name)} has {entry.shape[0]} rows; expected E = {manifest.experts}"
-    if known.kinds != set(manifest.bounds):
-        declared, present = show(sorted(manifest.bounds)), show(sorted(known.kinds))
+    if facts.kinds != set(manifest.bounds):
+        declared, present = show(sorted(manifest.bounds)), show(sorted(facts.kinds))
         yield f"manifest.bounds declares {declared} but the tensors are {present}; expected the same"
-    if not known.named:
-        return  # no such name is sound
-    found = known.digest(text.replace(f'"digest":"{manifest.digest}",', "").encode() + b"\n", body)
+    if not facts.named:
+        return  # names outside ASCII are already faults
+    found = facts.digest(text.replace(f'"digest":"{manifest.digest}",', "").encode() + b"\n", body)
     if found != manifest.digest:
         yield (
             f"the digest is {found[:12]}, the manifest says {manifest.digest[:12]}: the file was changed or damaged "
-            "after it was made; get it again"
+            "after it was written; get it again"
         )
 
 
@@ -258,7 +260,7 @@ def _bound_faults(manifest: Manifest, peaks: Mapping[Kind, float]) -> Iterator[s
 
 
 def describe(skill: Skill) -> dict[str, Any]:
-    """What ``lime-edge inspect`` prints of a skill, as plain JSON values."""
+    """What ``lime-edge inspect`` reports about a skill, as JSON values."""
     manifest = skill.manifest
     facts = manifest.to_dict()
     for bulky in ("golden", "centroid"):

@@ -1,8 +1,7 @@
-"""The bytes of a skill package: a bounded safetensors reader and writer.
+"""The container of a skill package: a safetensors reader and writer for untrusted files.
 
-Its own reader, because a package comes from strangers: nothing in the header is believed, and nothing is
-allocated, before sizes, offsets and types have been checked against the bytes that are really there.
-Knows nothing of what the tensors mean. Format: docs/skill-format.md.
+The reader is our own, because it validates sizes, offsets and types against the length of the file before it uses the
+header or allocates anything. Format: docs/skill-format.md.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ TENSOR_LIMIT = 2**14  # tensors in a package
 SIDE_LIMIT = 2**24  # elements along one side of a tensor
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "I8": np.dtype("i1")}
-_OPENING = '{"__metadata__":'  # of every header that `pack` writes: the key comes first in canonical JSON
-_KEPT = 2**20  # characters of a table of tensors that is worth keeping
+_OPENING = '{"__metadata__":'  # of every header written by `pack`: canonical JSON sorts this key first
+_CACHED_TABLE_LIMIT = 2**20  # characters; longer tensor tables are not cached
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 
 
 class Entry(NamedTuple):
-    """Where one tensor lies."""
+    """Type, shape and position of one tensor."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, int]  # [rows, columns]
-    begin: int  # byte after the header
+    begin: int  # offset in bytes from the end of the header
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A sound table of tensors, which lie one after another. All skills of one model have the same."""
+    """A valid tensor table: the tensors are contiguous. All skills of one model have equal tables."""
 
     entries: Mapping[str, Entry]
     size: int  # bytes of all tensors
@@ -49,13 +48,13 @@ class Layout:
 
 @dataclass
 class Container:
-    """A package taken apart.
+    """The parsed parts of a package file.
 
     Attributes:
-        metadata: Text under every metadata key.
-        layout: The table of tensors; packages with the same table share one object. None if it has faults.
-        body: The bytes of all tensors; none if there are faults.
-        faults: Everything wrong, one line each.
+        metadata: Metadata key -> text.
+        layout: The tensor table; packages with equal tables share one object. None if it has faults.
+        body: The bytes of all tensors; empty if there are faults.
+        faults: One line for each fault.
     """
 
     metadata: dict[str, str] = field(default_factory=dict)
@@ -65,13 +64,13 @@ class Container:
 
     @cached_property
     def tensors(self) -> dict[str, Array]:
-        """Read-only views [rows, columns] into the file's bytes; none if there are faults."""
+        """Read-only views [rows, columns] into the bytes of the file; empty if there are faults."""
         entries = {} if self.layout is None or self.faults else self.layout.entries
         return {name: np.ndarray(shape, dtype, self.body, begin) for name, (dtype, shape, begin) in entries.items()}
 
     def gather(self, names: Sequence[str]) -> Array:
-        """A copy of tensors of the same type and shape, one below the other, [n * rows, columns]."""
-        assert self.layout is not None  # where the names come from
+        """Copy tensors of one type and shape into one array, stacked by rows: [n * rows, columns]."""
+        assert self.layout is not None  # callers take the names from it
         entries = self.layout.entries
         dtype, shape, _ = entries[names[0]]
         begins, size = np.array([entries[name].begin for name in names]), math.prod(shape) * dtype.itemsize
@@ -81,7 +80,7 @@ class Container:
 
 
 def pack(metadata: Mapping[str, str], tensors: Mapping[str, Array]) -> bytes:
-    """The one byte form of a package: F16 tensors first (so that all are aligned), then by name."""
+    """The only byte form of a package: tensors by name, the F16 ones first so that all are aligned."""
     names = {str(dtype): name for name, dtype in _DTYPES.items()}
     order = sorted(tensors, key=lambda name: (tensors[name].dtype.itemsize != 2, name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
@@ -98,13 +97,13 @@ def pack(metadata: Mapping[str, str], tensors: Mapping[str, Array]) -> bytes:
 
 
 def unpack(data: bytes) -> Container:
-    """Take a package apart without believing it.
+    """Parse and validate an untrusted package file.
 
     Returns:
-        What is sound, and `Container.faults` for the rest.
+        The valid parts; `Container.faults` lists what is wrong with the others.
 
     Raises:
-        ValueError: There is no safetensors header to speak of.
+        ValueError: The file has no safetensors header that can be parsed.
     """
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(HEADER_LIMIT, len(data) - 8):
@@ -113,74 +112,81 @@ def unpack(data: bytes) -> Container:
         )
     try:
         text = data[8 : 8 + size].decode("utf-8")
-        known = _known(text)
-        header = None if known else _parsed(text)
+        cached = _cached(text)
+        header = None if cached else _parsed(text)
     except ValueError as error:
         raise ValueError(f"the header is not strict JSON: {error}") from error
-    box = Container()
-    metadata, box.layout = known or _judged(header, box.faults)
-    _read_metadata(metadata, box)
-    if box.layout is not None:
-        _read_body(box.layout, memoryview(data)[8 + size :], box)
-    return box
+    container = Container()
+    metadata, container.layout = cached or _parts_of(header, container.faults)
+    _read_metadata(metadata, container)
+    if container.layout is not None:
+        _read_body(container.layout, memoryview(data)[8 + size :], container)
+    return container
 
 
-def _known(text: str) -> tuple[Any, Layout] | None:
-    """Metadata and layout of a header in the form of `pack`, whose table is then parsed and judged once for all
-    packages that have the same; None for any other header and for one with faults."""
+def _cached(text: str) -> tuple[Any, Layout] | None:
+    """Fast path for headers in the form of `pack`: the tensor table comes from the cache if it is known.
+
+    Returns:
+        Metadata and layout; None if the header has another form or a fault.
+    """
     if not text.startswith(_OPENING):
         return None
     try:
         metadata, end = load_json_at(text, len(_OPENING))
         table = text[end:].rstrip(" ")
-        return (metadata, _sound_layout(table)) if len(table) <= _KEPT and table[:1] + table[-1:] == ",}" else None
+        return (
+            (metadata, _valid_layout(table))
+            if len(table) <= _CACHED_TABLE_LIMIT and table[:1] + table[-1:] == ",}"
+            else None
+        )
     except ValueError:
-        return None  # whatever it is, the header as a whole has it too
+        return None  # fall back: parsing the whole header reports the same fault
 
 
 @lru_cache(maxsize=4)
-def _sound_layout(table: str) -> Layout:
-    """The layout in the rest of a header, from the comma after the metadata on.
+def _valid_layout(table: str) -> Layout:
+    """The layout for the rest of a header, which starts at the comma after the metadata.
 
     Raises:
-        ValueError: It has faults.
+        ValueError: The table has faults.
     """
     header, faults = load_json("{" + table[1:]), list[str]()
     layout = None if "__metadata__" in header else _layout(header, faults)
     if layout is None:
-        raise ValueError("not a sound table")
+        raise ValueError("not a valid table")
     return layout
 
 
 def _parsed(text: str) -> Any:
     if text[:1].isspace() or text.rstrip(" ")[-1:].isspace():
-        raise ValueError("white space stands before it, or other than spaces after it")
+        raise ValueError("white space before it, or other white space than spaces after it")
     return load_json(text)
 
 
-def _judged(header: Any, faults: list[str]) -> tuple[Any, Layout | None]:
-    """Metadata and layout of any header; adds what is wrong with its tensors to `faults`."""
+def _parts_of(header: Any, faults: list[str]) -> tuple[Any, Layout | None]:
+    """Metadata and layout of any header; faults of its tensor table are added to `faults`."""
     if not isinstance(header, dict):
         raise ValueError(f"the header is {show(header)}; expected an object")
     return header.pop("__metadata__", {}), _layout(header, faults)
 
 
-def _read_metadata(found: Any, box: Container) -> None:
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        box.faults.insert(0, f"__metadata__ is {show(found)}; expected an object of texts")
+def _read_metadata(metadata: Any, container: Container) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        container.faults.insert(0, f"__metadata__ is {show(metadata)}; expected an object of texts")
     else:
-        box.metadata = found
+        container.metadata = metadata
 
 
 def _layout(header: dict[str, Any], faults: list[str]) -> Layout | None:
-    """The table of tensors, or None after adding what is wrong with it."""
+    """The tensor table; None if it has faults, which are added to `faults`."""
     if len(header) > TENSOR_LIMIT:
-        faults.append(f"holds {len(header)} tensors; expected at most {TENSOR_LIMIT}")
+        faults.append(f"contains {len(header)} tensors; expected at most {TENSOR_LIMIT}")
         return None
     for name, entry in header.items():
         faults += [f"tensor {show(name)}: {fault}" for fault in _entry_faults(entry)]
     if faults:
-        return None  # with an unsound entry the layout cannot be judged
+        return None  # the layout can be checked only if every entry is valid
     spans = sorted((*entry["data_offsets"], name) for name, entry in header.items())
     faults += _layout_faults(spans)
     if faults:
@@ -192,13 +198,15 @@ def _layout(header: dict[str, Any], faults: list[str]) -> Layout | None:
     return Layout(entries, spans[-1][1] if spans else 0)
 
 
-def _read_body(layout: Layout, body: memoryview, box: Container) -> None:
+def _read_body(layout: Layout, body: memoryview, container: Container) -> None:
     if layout.size > len(body):
-        box.faults.append(f"the file is cut short: the tensors take {layout.size} bytes, {len(body)} are there")
+        container.faults.append(
+            f"the file is cut short: the tensors take {layout.size} bytes, the file has {len(body)} for them"
+        )
     elif layout.size < len(body):
-        box.faults.append(f"{len(body) - layout.size} bytes follow the last tensor; expected none")
+        container.faults.append(f"{len(body) - layout.size} bytes follow the last tensor; expected none")
     else:
-        box.body = body
+        container.body = body
 
 
 def _entry_faults(entry: Any) -> Iterator[str]:
@@ -225,7 +233,7 @@ def _whole_pair(value: Any, low: int, high: int = SIDE_LIMIT) -> bool:
 
 
 def _layout_faults(spans: list[tuple[int, int, str]]) -> Iterator[str]:
-    """The tensors must lie one after another."""
+    """Gaps and overlaps: the tensors must be contiguous."""
     position = 0
     for begin, end, name in spans:
         if begin != position:

@@ -1,6 +1,6 @@
-"""How a skill's vectors are stored: names, shapes, F16, and int8 in blocks with F16 scales.
+"""How a skill's vectors are stored: names, shapes, F16, or int8 in blocks with F16 scales.
 
-Knows nothing of files or manifests. Format: docs/skill-format.md.
+Format: docs/skill-format.md.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Float32 = npt.NDArray[np.float32]
 
 BLOCK = 32  # consecutive values that share one scale
 LEVELS = 127  # int8 from -127 to 127
-_TOGETHER = 2**18  # values dequantised in one go: what stays in a cache
-SCALE = ".scale"  # ending of the name of an I8 tensor's scales
+_TOGETHER = 2**18  # values dequantised at a time: they fit into the CPU cache
+SCALE = ".scale"  # suffix of the name of an I8 tensor's scales
 
 _MODULE = text(200, least=1, pattern=r"[A-Za-z0-9_][A-Za-z0-9_./-]*", what="a module name")
 
 
 def kind_of(name: str) -> Kind:
-    """The kind in ``<kind>.<module>``; the name must have been checked."""
+    """The kind in ``<kind>.<module>``; the name must be valid."""
     return cast(Kind, name.partition(".")[0])
 
 
@@ -38,21 +38,21 @@ def module_of(name: str) -> str:
 
 
 def scales_of(columns: int) -> int:
-    """How many scales a row of `columns` values has."""
+    """The number of scales for a row of `columns` values."""
     return math.ceil(columns / BLOCK)
 
 
 def quantise(values: Float32) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
     """Symmetric int8 per block of 32 along the width.
 
-    The scale is the smallest F16 not below max |value| / 127, so that nothing is clipped and every value
-    is off by at most half a scale, denormal scales included. A block that rounds to zeros has scale 0.
+    The scale is the smallest F16 not below max |value| / 127. So nothing is clipped, and the error of every value is
+    at most half a scale, also for denormal scales. A block that rounds to zeros has scale 0.
 
     Args:
         values: [E, width], finite.
 
     Returns:
-        q [E, width] and scale [E, ceil(width / 32)]; the scale is infinite where F16 cannot hold it.
+        q [E, width] and scale [E, ceil(width / 32)]; a scale is infinite where it exceeds the range of F16.
     """
     rows, columns = values.shape
     blocks = np.zeros((rows, scales_of(columns), BLOCK))  # float64: [E, blocks, 32]
@@ -68,21 +68,21 @@ def quantise(values: Float32) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.floa
 
 
 def dequantise(q: Array, scale: Array | None) -> Float32:
-    """q [E, width], times scale [E, ceil(width / 32)] where it has one -> [E, width]; exact in float32."""
+    """q [E, width], times scale [E, ceil(width / 32)] if it has one -> [E, width]; exact in float32."""
     if scale is None:  # F16
         return q.astype(np.float32)
     return q * np.repeat(scale.astype(np.float32), BLOCK, axis=1)[:, : q.shape[1]]
 
 
 def encode_vectors(tensors: Mapping[str, Array], dtype: str) -> dict[str, Array]:
-    """Vectors as a package keeps them: F16, or I8 with ``.scale``.
+    """Vectors in their stored form: F16, or I8 with ``.scale``.
 
     Args:
         tensors: ``<kind>.<module>`` -> float [E, width].
         dtype: ``"i8"`` or ``"f16"``.
 
     Raises:
-        SkillFormatError: Another dtype; shapes or numbers that cannot be stored. Names all.
+        SkillFormatError: Unknown dtype, or shapes or numbers that cannot be stored; names every fault.
     """
     faults = [] if dtype in ("i8", "f16") else [f"dtype is {show(dtype)}; expected 'i8' or 'f16'"]
     stored: dict[str, Array] = {}
@@ -91,7 +91,7 @@ def encode_vectors(tensors: Mapping[str, Array], dtype: str) -> dict[str, Array]
         if values.ndim != 2 or not values.size or values.dtype.kind != "f":
             faults.append(f"{show(name)} is {values.dtype} {list(values.shape)}; expected floats [E, width]")
         elif not np.isfinite(values).all():
-            faults.append(f"{show(name)} holds numbers that are not finite")
+            faults.append(f"{show(name)} contains numbers that are not finite")
         else:
             parts = _stored_parts(name, values, dtype)
             if not all(np.isfinite(part).all() for part in parts.values()):
@@ -113,42 +113,42 @@ def _stored_parts(name: str, values: Array, dtype: str) -> dict[str, Array]:
 
 
 class Restored(NamedTuple):
-    """Vectors dequantised."""
+    """Dequantised vectors."""
 
     values: Mapping[str, Float32]  # ``<kind>.<module>`` -> read-only [E, width]
     peaks: dict[Kind, float]  # max |value| of each kind present
-    sound: bool  # no number breaks a rule; `number_faults` names those that do
+    valid: bool  # whether all numbers are; otherwise `number_faults` names the faults
 
 
 def decode_vectors(stored: Mapping[str, Array]) -> Restored:
-    """Dequantise tensors of sound form, as a package keeps them."""
+    """Dequantise well-formed stored tensors."""
     return restore_batches(in_batches(stored), lambda names: np.concatenate([stored[name] for name in names]))
 
 
 def restore_batches(batches: Sequence[Batch], gather: Callable[[Sequence[str]], Array]) -> Restored:
-    """Dequantise tensors of sound form.
+    """Dequantise well-formed stored tensors, batch by batch.
 
     Args:
         batches: From `in_batches`.
-        gather: Stored tensors of these names, one below the other.
+        gather: Returns the stored tensors of the given names, stacked by rows.
     """
     values: dict[str, Float32] = {}
     peaks: dict[Kind, float] = {}
-    sound = True
+    valid = True
     for kind, names, scales in batches:
-        held = gather(names)  # [n * E, width]
+        numbers = gather(names)  # [n * E, width]
         factors = gather(scales) if scales else None  # [n * E, blocks]
-        sound = sound and sound_numbers(held, factors)
-        with np.errstate(invalid="ignore"):  # what is not finite is reported by name
-            flat = dequantise(held, factors)
+        valid = valid and valid_numbers(numbers, factors)
+        with np.errstate(invalid="ignore"):  # non-finite values are reported by name later
+            flat = dequantise(numbers, factors)
         peaks[kind] = max(peaks.get(kind, 0.0), float(flat.max()), -float(flat.min()))
         flat.setflags(write=False)
         values.update(zip(names, flat.reshape(len(names), -1, flat.shape[1]), strict=True))
-    return Restored(values, peaks, sound)
+    return Restored(values, peaks, valid)
 
 
 class Batch(NamedTuple):
-    """Vectors of one kind that are stored alike, and their scales (none for F16): dequantised in one go."""
+    """Vectors of one kind, shape and type, and their scales (none for F16), dequantised together."""
 
     kind: Kind
     names: tuple[str, ...]
@@ -156,7 +156,7 @@ class Batch(NamedTuple):
 
 
 class Form(Protocol):
-    """An array, or what is known of one."""
+    """Type and shape of a tensor: an array, or its entry in a tensor table."""
 
     @property
     def dtype(self) -> np.dtype[Any]: ...
@@ -165,7 +165,7 @@ class Form(Protocol):
 
 
 def in_batches(forms: Mapping[str, Form]) -> tuple[Batch, ...]:
-    """Batches of at most `_TOGETHER` values (or one tensor) that cover all vectors of sound form."""
+    """Group all vectors into batches of at most `_TOGETHER` values, or of one larger vector."""
     alike: dict[tuple[Kind, tuple[int, ...], bool], list[str]] = {}
     for name, form in forms.items():
         if not name.endswith(SCALE):
@@ -180,12 +180,12 @@ def in_batches(forms: Mapping[str, Form]) -> tuple[Batch, ...]:
 
 
 def stored_dtype(stored: Mapping[str, Form]) -> Literal["F16", "I8"]:
-    """What checked tensors are stored as."""
+    """The type of the vectors in well-formed stored tensors."""
     return "I8" if any(form.dtype == np.int8 for form in stored.values()) else "F16"
 
 
 def tensor_faults(stored: Mapping[str, Array]) -> list[str]:
-    """Every fault of the stored tensors among themselves, one line each.
+    """Every fault of stored tensors that can be found without the manifest, one line each.
 
     Args:
         stored: Tensors [rows, columns] of float16 or int8, by name.
@@ -194,7 +194,7 @@ def tensor_faults(stored: Mapping[str, Array]) -> list[str]:
 
 
 def form_faults(forms: Mapping[str, Form]) -> list[str]:
-    """What is wrong with names, types and shapes."""
+    """Faults of names, types and shapes."""
     good = {name: form for name, form in forms.items() if _is_name(name)}
     kinds = ", ".join(STORED)
     faults = [
@@ -205,14 +205,14 @@ def form_faults(forms: Mapping[str, Form]) -> list[str]:
     values = {name: form for name, form in good.items() if not name.endswith(SCALE)}
     scales = {name: form for name, form in good.items() if name.endswith(SCALE)}
     if not values:
-        faults.append("holds no vectors; expected at least one tensor <kind>.<module>")
+        faults.append("contains no vectors; expected at least one tensor <kind>.<module>")
     faults += _scale_faults(values, scales)
     faults += _family_faults(values)
     return faults
 
 
 def number_faults(stored: Mapping[str, Array]) -> list[str]:
-    """What is wrong with the numbers in tensors of sound name."""
+    """Faults of the numbers in tensors with valid names."""
     good = {name: array for name, array in stored.items() if _is_name(name)}
     return [f"tensor {name} {what}" for name, array in good.items() for what in _number_faults(name, array)]
 
@@ -226,7 +226,7 @@ def _scale_faults(values: Mapping[str, Form], scales: Mapping[str, Form]) -> Ite
         found = scales.get(name + SCALE)
         if array.dtype != np.int8:
             if found is not None:
-                yield f"tensor {name}{SCALE} is not wanted: {name} is F16"
+                yield f"tensor {name}{SCALE} is not allowed: {name} is F16"
         elif found is None:
             yield f"tensor {name}{SCALE} is missing: {name} is I8"
         else:
@@ -235,11 +235,11 @@ def _scale_faults(values: Mapping[str, Form], scales: Mapping[str, Form]) -> Ite
                 yield f"tensor {name}{SCALE} is {found.dtype} {list(found.shape)}; expected float16 {list(wanted)}"
     for name in scales:
         if name.removesuffix(SCALE) not in values:
-            yield f"tensor {name} scales nothing: {name.removesuffix(SCALE)} is missing"
+            yield f"tensor {name} has no vector: {name.removesuffix(SCALE)} is missing"
 
 
 def _family_faults(values: Mapping[str, Form]) -> Iterator[str]:
-    """One dtype in a package, one width for the kinds of a module that act on its output."""
+    """A package has one type; the kinds that act on a module's output have one width."""
     if len({array.dtype for array in values.values()}) > 1:
         yield "some vectors are F16 and some I8; expected one of them throughout"
     widths: dict[str, dict[Kind, int]] = {}
@@ -251,8 +251,8 @@ def _family_faults(values: Mapping[str, Form]) -> Iterator[str]:
             yield f"module {module} has widths {found}; expected one width"
 
 
-def sound_numbers(values: Array, scales: Array | None) -> bool:
-    """Whether a batch has none of `_number_faults`."""
+def valid_numbers(values: Array, scales: Array | None) -> bool:
+    """Whether a batch has no `_number_faults`; faster, because it names none."""
     if scales is None:
         return bool(np.isfinite(values).all())
     return bool(values.min() >= -LEVELS and np.isfinite(scales).all() and scales.min() >= 0)
@@ -261,9 +261,9 @@ def sound_numbers(values: Array, scales: Array | None) -> bool:
 def _number_faults(name: str, array: Array) -> Iterator[str]:
     if array.dtype == np.int8:
         if (array < -LEVELS).any():
-            yield f"holds -128; expected {-LEVELS} to {LEVELS}"
+            yield f"contains -128; expected {-LEVELS} to {LEVELS}"
         return
     if not np.isfinite(array).all():
-        yield "holds numbers that are not finite"
+        yield "contains numbers that are not finite"
     elif name.endswith(SCALE) and (array < 0).any():
-        yield "holds negative scales; expected 0 or more"
+        yield "contains negative scales; expected 0 or more"

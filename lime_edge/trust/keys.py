@@ -1,7 +1,7 @@
-"""Public keys that verify signatures: PEM of one of three curves, named by a fingerprint.
+"""Public keys that verify signatures: elliptic-curve keys in PEM form, identified by a fingerprint.
 
-Only a key that the caller trusts ever comes here; nothing of a signature does but its numbers. Knows nothing of
-bundles, policies or skills. The curves and their hashes are those of OpenSSF Model Signing's key mode.
+Every key comes from the caller, who trusts it; a signature never supplies one. The three curves and their hashes are
+those of OpenSSF Model Signing's key mode.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _MAKE = "openssl ecparam -name prime256v1 -genkey -noout -out KEY; openssl pkey 
 
 @dataclass(frozen=True)
 class PublicKey:
-    """Verifies what one private key signed.
+    """Verifies the signatures of one private key.
 
     Attributes:
-        id: SHA-256, in hex, of the PEM form that `openssl pkey -pubout` writes: `sha256sum PUB` says the same, and so
-            does the hint in a bundle of Model Signing.
-        curve: One of secp256r1 (P-256), secp384r1, secp521r1.
+        id: Fingerprint: SHA-256 (hex) of the PEM form that `openssl pkey -pubout` writes, which `sha256sum PUB` prints
+            and a bundle of Model Signing carries as its hint.
+        curve: secp256r1 (P-256), secp384r1 or secp521r1.
     """
 
     id: str
@@ -40,37 +40,41 @@ class PublicKey:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> PublicKey:
-        """Read a public key.
+        """Parse a public key.
 
         Raises:
-            PolicyError: Not a public key in PEM, or of a kind that is not taken.
+            PolicyError: Not a public key in PEM form, or of an unsupported kind.
             MissingExtraError: `cryptography` is not installed.
         """
         with require_extra("sign"):
             from cryptography.exceptions import UnsupportedAlgorithm
             from cryptography.hazmat.primitives import serialization
         if b"PRIVATE KEY" in pem:
-            raise PolicyError("a private key stands where its public half belongs: openssl pkey -in KEY -pubout")
+            raise PolicyError("this is a private key; expected its public half: openssl pkey -in KEY -pubout")
         try:
             key = serialization.load_pem_public_key(pem)
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise PolicyError(f"not a public key in PEM form ({error}); make a pair: {_MAKE}") from error
+            raise PolicyError(f"not a public key in PEM form ({error}); make a key pair: {_MAKE}") from error
         return cls.of(key)
 
     @classmethod
     def of(cls, key: Any) -> PublicKey:
-        """From a key of `cryptography`; raises PolicyError where it is of a kind that is not taken."""
+        """Wrap a public key of `cryptography`.
+
+        Raises:
+            PolicyError: The key is of an unsupported kind.
+        """
         from cryptography.hazmat.primitives import serialization
 
         curve = getattr(getattr(key, "curve", None), "name", type(key).__name__.lstrip("_"))
         if curve not in _HASHES:
-            raise PolicyError(f"a key of the kind {curve}; expected an elliptic curve of {', '.join(_HASHES)}: {_MAKE}")
+            raise PolicyError(f"the key is of kind {curve}; expected an elliptic curve, {', '.join(_HASHES)}: {_MAKE}")
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         pem = key.public_bytes(serialization.Encoding.PEM, form)
         return cls(hashlib.sha256(pem).hexdigest(), curve, key)
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
-        """Whether the private half signed the message (ECDSA, with the hash that belongs to the curve)."""
+        """Whether the private half of this key signed the message (ECDSA, with the hash of the curve)."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -83,10 +87,10 @@ class PublicKey:
 
 
 def read_key(path: str | os.PathLike[str]) -> PublicKey:
-    """The public key in a PEM file.
+    """Read a public key from a PEM file.
 
     Raises:
-        PolicyError: It cannot be read, or is no such key.
+        PolicyError: The file cannot be read, or contains no supported public key.
     """
     try:
         pem = read_bounded(path, KEY_LIMIT)

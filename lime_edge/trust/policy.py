@@ -1,7 +1,6 @@
-"""Which skills may be used: the trust policy of a runtime or a store, applied to the bytes of one package.
+"""Applies the trust policy of a runtime or a store to the bytes of one package.
 
-The signature is verified on the bytes before anything of them is parsed, and the bytes that are parsed afterwards are
-those same bytes. Without a policy nothing here runs. Knows nothing of what is loaded or installed.
+The signature is verified before any byte of the package is parsed, and the parsed bytes are the verified bytes.
 Normative page: docs/trust.md.
 """
 
@@ -32,7 +31,7 @@ class Signer:
     """Who signed a skill.
 
     Attributes:
-        publisher: As the policy names them.
+        publisher: Name of the publisher in the policy.
         key: Fingerprint of the key.
     """
 
@@ -42,14 +41,14 @@ class Signer:
 
 @dataclass(frozen=True)
 class TrustedSkill:
-    """A sound skill that the policy takes, and who signed it; None where nobody had to."""
+    """A valid skill that the policy accepts, and its signer; None if no signature was required."""
 
     skill: Skill
     signer: Signer | None
 
 
 class TrustPolicy:
-    """What a policy file says, ready to be asked. Safe to use from several threads.
+    """Decides by a policy document which skills are accepted. Thread-safe.
 
     Args:
         terms: From `read_policy_document`.
@@ -66,8 +65,8 @@ class TrustPolicy:
         """Read a policy file.
 
         Raises:
-            PolicyError: Names every fault of it.
-            MissingExtraError: It trusts keys, and `cryptography` is not installed.
+            PolicyError: Names every fault of the file.
+            MissingExtraError: The policy lists keys, and `cryptography` is not installed.
         """
         return cls(read_policy_document(path))
 
@@ -78,18 +77,17 @@ class TrustPolicy:
         path: str | os.PathLike[str] | None = None,
         now: datetime | None = None,
     ) -> TrustedSkill:
-        """Verify the signature, then parse the very bytes that it was verified on, then judge what they say.
+        """Verify the signature, then parse the verified bytes, then check the manifest against the policy.
 
         Args:
-            data: Of the package, unparsed.
+            data: The bytes of the package, not yet parsed.
             signature: The detached signature; None if there is none.
-            path: Where the bytes came from. Its last part is held against the name that was signed; None where the
-                bytes have no name.
-            now: With its zone; None takes the clock.
+            path: The file that the bytes came from. Its name must be the signed name; None if the bytes have no name.
+            now: Time with a zone; None means the current time.
 
         Raises:
-            SkillTrustError: Names everything that the policy has against it.
-            SkillFormatError: The signature holds, but the package is not sound.
+            SkillTrustError: Names every reason why the policy refuses the skill.
+            SkillFormatError: The signature is valid, but the package is not.
         """
         signer = self.vouch(data, signature, path, now)
         skill = decode_skill(data, "a skill" if path is None else path)
@@ -103,11 +101,11 @@ class TrustPolicy:
         path: str | os.PathLike[str] | None = None,
         now: datetime | None = None,
     ) -> Signer | None:
-        """The first half of `admit`: everything that can be said before the package is parsed.
+        """The first half of `admit`: all checks that are made before the package is parsed. Same arguments.
 
         Returns:
-            Who signed the bytes; None where there is no signature and the policy does not ask every skill for one, or
-            where it trusts nobody's.
+            Who signed the bytes. None if there is no signature and the policy does not require one, or if the policy
+            has no keys and requires no signature.
 
         Raises:
             SkillTrustError: Names every fault.
@@ -119,13 +117,13 @@ class TrustPolicy:
         if signature is not None and self._keys:
             signer = self._signer(data, signature, file, now, faults)
         elif self.terms.require_signatures:
-            faults.append(f"there is no signature ({file or 'NAME.lime'}{SIGNATURE_SUFFIX}); the policy asks for one")
+            faults.append(f"there is no signature ({file or 'NAME.lime'}{SIGNATURE_SUFFIX}); the policy requires one")
         if faults:
             raise SkillTrustError(f"{_called(path)} is refused by the trust policy", bounded(faults))
         return signer
 
     def permit(self, manifest: Manifest, signer: Signer | None) -> None:
-        """The second half of `admit`: what the policy has to say of a skill by its name, version and digest.
+        """The second half of `admit`: checks the name, the version and the digest of a skill.
 
         Raises:
             SkillTrustError: Names every fault.
@@ -136,33 +134,33 @@ class TrustPolicy:
     def _signer(
         self, data: bytes, signature: bytes, file: str | None, now: datetime, faults: list[str]
     ) -> Signer | None:
-        """The signer, after adding all that speaks against the signature; None for a stranger."""
+        """The signer; None if the key is unknown. Faults of the signature are added to `faults`."""
         try:
             bundle = Bundle.parse(signature)
         except SkillTrustError as error:
             faults += [f"{error.message}: {fault}" for fault in error.faults]
             return None
         if bundle.key_id in self.terms.revoked_keys:
-            faults.append(f"the key {bundle.key_id[:12]} is revoked: get the skill signed anew, with another key")
+            faults.append(f"the key {bundle.key_id[:12]} is revoked: have the skill signed again with another key")
         if bundle.key_id not in self._keys:
-            faults.append(f"it is signed with the key {bundle.key_id}, which is not trusted; {self._known()}")
+            faults.append(f"it is signed with the key {bundle.key_id}, which is not trusted; {self._trusted_keys()}")
             return None
         publisher, key, window = self._keys[bundle.key_id]
         faults += _outside(f"the key {key.id[:12]} of {publisher.name!r}", window, now)
         faults += bundle.faults(key, data, file)
         return Signer(publisher.name, key.id)
 
-    def _known(self) -> str:
+    def _trusted_keys(self) -> str:
         listed = [f"{key.id[:12]} ({publisher.name})" for publisher, key, _ in self._keys.values()]
-        return f"trusted are {', '.join(bounded(listed))}"
+        return f"trusted keys are {', '.join(bounded(listed))}"
 
     def _name_faults(self, name: str, signer: Signer | None) -> Iterator[str]:
-        """Names that a publisher may ship are theirs alone, so that leaving a signature out gains nothing."""
+        """Names in a publisher's patterns require that publisher's signature, so removing a signature gains nothing."""
         owners = [one for one in self.terms.publishers if any(fnmatchcase(name, pattern) for pattern in one.skills)]
         if signer is None:
             if owners:
                 listed = ", ".join(repr(one.name) for one in owners)
-                yield f"there is no signature; the name {name!r} is kept for what {listed} signs"
+                yield f"there is no signature; the name {name!r} is reserved for skills signed by {listed}"
         elif signer.publisher not in [one.name for one in owners]:
             may = next(", ".join(one.skills) for one in self.terms.publishers if one.name == signer.publisher)
             yield f"it is signed by {signer.publisher!r}, who may not ship {name!r}; only {may}"
@@ -170,17 +168,19 @@ class TrustPolicy:
     def _age_faults(self, manifest: Manifest) -> Iterator[str]:
         least = self.terms.minimum.get(manifest.name)
         if least is not None and precedence(manifest.version) < precedence(least):
-            yield f"version {manifest.version} is older than {least}, the oldest that the policy takes: update it"
+            yield f"version {manifest.version} is older than {least}, the oldest that the policy accepts: update it"
         if manifest.digest in self.terms.revoked_skills:
             yield f"the skill with digest {manifest.digest[:12]} is revoked: update or remove it"
 
 
 def read_trusted_skill(path: str | os.PathLike[str], policy: TrustPolicy | None) -> TrustedSkill:
-    """Read a package and the signature beside it, each once, and admit it; as `read_skill` where there is no policy.
+    """Read a package and the signature file beside it, each once, and apply the policy.
+
+    Without a policy the signature is ignored, as by `read_skill`.
 
     Raises:
-        SkillTrustError: As `TrustPolicy.admit`; or the signature cannot be read.
-        SkillFormatError: Not a sound package.
+        SkillTrustError: The policy refuses the skill, or the signature cannot be read.
+        SkillFormatError: The package is not valid.
     """
     data = read_package(path)
     if policy is None:
@@ -189,13 +189,13 @@ def read_trusted_skill(path: str | os.PathLike[str], policy: TrustPolicy | None)
 
 
 def as_policy(trust: TrustPolicy | str | os.PathLike[str] | None) -> TrustPolicy | None:
-    """A policy, or the file of one."""
+    """The policy itself, or the one in the given file."""
     return trust if trust is None or isinstance(trust, TrustPolicy) else TrustPolicy.read(trust)
 
 
 def _outside(what: str, window: Window, now: datetime) -> Iterator[str]:
     if window.start is not None and now < window.start:
-        yield f"{what} holds from {window.start:%Y-%m-%d %H:%M} UTC on; it is {now:%Y-%m-%d %H:%M}"
+        yield f"{what} is valid only from {window.start:%Y-%m-%d %H:%M} UTC; it is {now:%Y-%m-%d %H:%M}"
     if window.end is not None and now >= window.end:
         yield f"{what} expired at {window.end:%Y-%m-%d %H:%M} UTC; it is {now:%Y-%m-%d %H:%M}"
 

@@ -1,6 +1,6 @@
-"""The trust policy as a file: TOML by an operator's hand, read strictly, every fault at once.
+"""The trust policy file: strict TOML that names trusted publishers, their keys and revocations.
 
-Whom it trusts and until when. What follows from that for one skill is trust.py. Knows nothing of bundles.
+Reading reports every fault at once. policy.py applies the document to a skill.
 Normative page: docs/trust.md.
 """
 
@@ -29,7 +29,7 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Window:
-    """When something holds: from `start` until just before `end`; None is without limit."""
+    """A validity period: `start` is inside, `end` is outside; None means unlimited."""
 
     start: datetime | None = None
     end: datetime | None = None
@@ -37,12 +37,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Publisher:
-    """Somebody who may ship skills.
+    """A publisher whose skills the policy accepts.
 
     Attributes:
-        name: What people call them.
-        skills: Patterns of the names that they may ship: ``*`` stands for any text, ``?`` for one character.
-        keys: Their keys, each with the time in which it is taken.
+        name: Shown to people, and unique in the policy.
+        skills: Patterns of skill names that the publisher may ship: ``*`` matches any text, ``?`` one character.
+        keys: Keys of the publisher, each with its validity period.
     """
 
     name: str
@@ -52,22 +52,22 @@ class Publisher:
 
 @dataclass(frozen=True)
 class PolicyDocument:
-    """What a policy file says."""
+    """The contents of a policy file."""
 
     require_signatures: bool
     validity: Window = Window()
     publishers: tuple[Publisher, ...] = ()
-    minimum: Mapping[str, str] = field(default_factory=dict)  # by name of the skill
+    minimum: Mapping[str, str] = field(default_factory=dict)  # skill name -> oldest accepted version
     revoked_skills: frozenset[str] = frozenset()  # digests
     revoked_keys: frozenset[str] = frozenset()  # fingerprints
 
 
 def read_policy_document(path: str | os.PathLike[str]) -> PolicyDocument:
-    """Read a policy file and the key files that it names, relative to its own folder.
+    """Read a policy file and the key files that it names, relative to the folder of the policy.
 
     Raises:
         PolicyError: Names every fault.
-        MissingExtraError: It trusts keys, and `cryptography` is not installed.
+        MissingExtraError: The policy lists keys, and `cryptography` is not installed.
     """
     try:
         document = tomllib.loads(read_bounded(path, POLICY_LIMIT).decode("utf-8"))
@@ -77,7 +77,9 @@ def read_policy_document(path: str | os.PathLike[str]) -> PolicyDocument:
         raise PolicyError(f"the trust policy {path} is not TOML: {error}") from error
     version = document.get("format", FORMAT)
     if isinstance(version, int) and version != FORMAT:
-        raise PolicyError(f"the trust policy {path} has format {version}; this lime-edge reads {FORMAT}: update it")
+        raise PolicyError(
+            f"the trust policy {path} has format {version}; this lime-edge reads {FORMAT}: update lime-edge"
+        )
     faults = [*_POLICY("policy", document)]
     terms = None if faults else _terms(document, Path(path).parent, faults)
     if terms is None or faults:
@@ -86,12 +88,14 @@ def read_policy_document(path: str | os.PathLike[str]) -> PolicyDocument:
 
 
 def _terms(document: Mapping[str, Any], folder: Path, faults: list[str]) -> PolicyDocument:
-    """A document of the right form; what contradicts itself is added to the faults."""
+    """Build the policy from a well-formed document; contradictions in it are added to `faults`."""
     publishers = tuple(_publisher(entry, folder, faults) for entry in document.get("publishers", ()))
-    faults += _twice("publisher", [one.name for one in publishers])
-    faults += _twice("key", [key.id for one in publishers for key, _ in one.keys])
+    faults += _duplicates("publisher", [one.name for one in publishers])
+    faults += _duplicates("key", [key.id for one in publishers for key, _ in one.keys])
     if document["require_signatures"] and not publishers:
-        faults.append("policy.require_signatures is true, but there is no publisher who could sign")
+        faults.append(
+            "policy.require_signatures is true, but no publisher is listed whose signatures could be accepted"
+        )
     revoked = document.get("revoked", {})
     return PolicyDocument(
         document["require_signatures"],
@@ -120,14 +124,14 @@ def _publisher(entry: Mapping[str, Any], folder: Path, faults: list[str]) -> Pub
     return Publisher(entry["name"], tuple(entry["skills"]), tuple(keys))
 
 
-def _twice(what: str, names: list[str]) -> Iterator[str]:
+def _duplicates(what: str, names: list[str]) -> Iterator[str]:
     for name, count in Counter(names).items():
         if count > 1:
-            yield f"the {what} {show(name)} is there {count} times; expected once"
+            yield f"the {what} {show(name)} occurs {count} times; expected once"
 
 
 def _window(table: Mapping[str, Any], start: str, end: str) -> Window:
-    """Days count from their first moment to their last, in UTC."""
+    """The period between two dates or times; a date means the whole day, in UTC."""
     first, last = _midnight(table.get(start)), _midnight(table.get(end))
     if last is not None and not isinstance(table[end], datetime):
         last = min(last, datetime.max.replace(tzinfo=UTC) - _DAY) + _DAY
@@ -135,7 +139,7 @@ def _window(table: Mapping[str, Any], start: str, end: str) -> Window:
 
 
 def _midnight(value: date | datetime | None) -> datetime | None:
-    """The moment at which a day begins; a moment as it is."""
+    """The time at which a day begins; a time is returned unchanged."""
     return value if value is None or isinstance(value, datetime) else datetime.combine(value, time(), UTC)
 
 
@@ -167,7 +171,7 @@ _POLICY = record(
     {
         "expires": _moment,
         "publishers": sequence(_PUBLISHER, 1000),
-        "minimum": mapping(NAME, VERSION),  # by name of the skill
+        "minimum": mapping(NAME, VERSION),  # by skill name
         "revoked": record({}, {"skills": _DIGESTS, "keys": _DIGESTS}),
     },
 )

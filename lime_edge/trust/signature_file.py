@@ -1,4 +1,4 @@
-"""The detached signature file `NAME.lime.sig` beside a package: where it is and how it is read."""
+"""The detached signature file `NAME.lime.sig` beside a package: its path, and how it is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lime_edge.common.files import read_bounded, reason
 from lime_edge.contract.names import SIGNATURE_SUFFIX
 from lime_edge.errors import SkillTrustError
 
-SIGNATURE_LIMIT = 64 * 2**10  # bytes; a signature takes 1.5 KB
+SIGNATURE_LIMIT = 64 * 2**10  # bytes; a signature has about 1.5 KB
 
 
 def signature_path(path: str | os.PathLike[str]) -> Path:
@@ -24,7 +24,7 @@ def read_signature(path: str | os.PathLike[str]) -> bytes | None:
         Its bytes; None if there is no such file.
 
     Raises:
-        SkillTrustError: It cannot be read, is larger than `SIGNATURE_LIMIT`, or is not a regular file.
+        SkillTrustError: The file cannot be read, is larger than `SIGNATURE_LIMIT`, or is not a regular file.
     """
     try:
         return read_bounded(path, SIGNATURE_LIMIT, follow=False)

@@ -1,7 +1,7 @@
-"""Signing one package: a detached `NAME.lime.sig` by OpenSSF Model Signing, with a private key, offline.
+"""Signs a package with a private key, offline: writes `NAME.lime.sig` in the format of OpenSSF Model Signing.
 
-The library writes the statement and the signature; what it wrote is verified as a user's runtime will before it is
-kept. Knows nothing of policies. Normative page: docs/trust.md.
+The model-signing library makes the signature. It is kept only after our own verifier accepts it.
+Normative page: docs/trust.md.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ def sign_skill(
     password: str | None = None,
     output: str | os.PathLike[str] | None = None,
 ) -> tuple[Path, PublicKey]:
-    """Sign a package as the file that it is now, its name included.
+    """Sign the bytes and the file name of a package.
 
     Args:
         path: The .lime file.
         key: Private key in PEM form: P-256, P-384 or P-521.
-        password: Of the key, where it has one.
-        output: The signature; None takes the package's name with ``.sig`` after it.
+        password: Password of the key; None if it has none.
+        output: Path of the signature file; None means the package's path followed by ``.sig``.
 
     Returns:
-        The signature's file, and the public half of the key.
+        The path of the signature file, and the public half of the key.
 
     Raises:
-        SkillFormatError: Not a sound package: nothing that nobody could load is signed.
+        SkillFormatError: The package is not valid; only valid packages are signed.
+        SkillTrustError: The new signature does not verify; nothing is written.
         PolicyError: The key cannot be used.
         SkillError: The signature cannot be written.
         MissingExtraError: `model-signing` is not installed.
@@ -48,7 +49,7 @@ def sign_skill(
     public = _public_half(key, password)
     signature = _sign(data, Path(path).name, Path(key), password)
     if faults := Bundle.parse(signature).faults(public, data, Path(path).name):
-        raise SkillTrustError("what model-signing wrote does not verify: nothing was kept", faults)
+        raise SkillTrustError("the signature made by model-signing does not verify: nothing was written", faults)
     try:
         write_file(target, signature)
     except OSError as error:
@@ -57,11 +58,11 @@ def sign_skill(
 
 
 def _sign(data: bytes, name: str, key: Path, password: str | None) -> bytes:
-    """The bundle over a copy that nobody else can change: what was read is what is signed."""
+    """Sign a private copy of `data`, so that the bytes that were validated are the bytes that are signed."""
     with require_extra("sign"):
         from model_signing import hashing, signing
     config = signing.Config().set_hashing_config(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False))
-    # Annotated as a text, the password is handed to cryptography, which takes bytes.
+    # The parameter is annotated as str, but cryptography, which receives it, expects bytes.
     config.use_elliptic_key_signer(private_key=key, password=_secret(password))  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         copy, signature = Path(folder) / "model" / name, Path(folder) / "signature"
@@ -78,9 +79,14 @@ def _public_half(path: str | os.PathLike[str], password: str | None) -> PublicKe
     try:
         key = serialization.load_pem_private_key(read_bounded(path, KEY_LIMIT), _secret(password))
         return PublicKey.of(key.public_key())
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: a password too many, or few
-        said = getattr(error, "strerror", None) or getattr(error, "message", error)
-        raise PolicyError(f"the private key {path} cannot be used: {said}") from error
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        UnsupportedAlgorithm,
+    ) as error:  # TypeError: a superfluous or missing password
+        message = getattr(error, "strerror", None) or getattr(error, "message", error)
+        raise PolicyError(f"the private key {path} cannot be used: {message}") from error
 
 
 def _secret(password: str | None) -> bytes | None:

@@ -1,10 +1,10 @@
-"""What lies in a detached signature: a Sigstore bundle around one signed statement, as OpenSSF Model Signing writes it.
+"""The content of a signature file: a Sigstore bundle with one signed statement, in the format of OpenSSF Model Signing.
 
-The bundle comes from a stranger. It names the key that made it by a fingerprint, which only chooses among the keys
-that the caller trusts; it never brings one. The statement is parsed after its signature was verified, in the strictest
-reading: one subject, one resource, SHA-256, one file. What else Model Signing can express (directories, shards, other
-hashes, links, paths left out, its forms before 1.0) is refused by name, so that nothing of it can pass for a file.
-Knows nothing of policies or skills. Normative page: docs/trust.md.
+The bundle is untrusted. Its key fingerprint only selects one of the keys that the caller trusts; a bundle never
+supplies a key. The statement is parsed only after its signature is verified, and strictly: one subject, one resource,
+SHA-256, one file. Everything else that Model Signing can express (directories, shards, other hashes, links, ignored
+paths, formats before 1.0) is refused by name, so that none of it can be mistaken for a signature over one file.
+Normative page: docs/trust.md.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-_WHOLE = "."  # what Model Signing calls the one file of a model that is a file
+_WHOLE = "."  # Model Signing's resource name when the model is a single file
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A signature and what it was made over; none of it is believed yet.
+    """A signature and its statement, both unverified.
 
     Attributes:
-        key_id: Fingerprint of the key that is said to have made it.
-        payload: The statement, unparsed.
-        signature: Of the payload, DER.
+        key_id: Fingerprint of the key that the bundle names.
+        payload: The statement, not yet parsed.
+        signature: Signature of the payload, DER.
     """
 
     key_id: str
@@ -46,19 +46,19 @@ class Bundle:
 
     @classmethod
     def parse(cls, data: bytes) -> Bundle:
-        """Take a signature file apart.
+        """Parse a signature file without verifying it.
 
         Raises:
-            SkillTrustError: Names everything that is wrong with it.
+            SkillTrustError: Names every fault of the bundle.
         """
         try:
             if len(data) > SIGNATURE_LIMIT:
-                raise ValueError(f"it has {len(data)} bytes, at most {SIGNATURE_LIMIT} are read")
+                raise ValueError(f"it has {len(data)} bytes; expected at most {SIGNATURE_LIMIT}")
             document = load_json(data)
         except ValueError as error:
-            raise SkillTrustError("the signature is not one of Model Signing", [f"not a bundle: {error}"]) from error
+            raise SkillTrustError("not a signature of Model Signing", [f"not a bundle: {error}"]) from error
         if faults := [*_bundle_faults(document)]:
-            raise SkillTrustError("the signature is not one of Model Signing in key mode", bounded(faults))
+            raise SkillTrustError("not a signature of Model Signing in key mode", bounded(faults))
         envelope = document["dsseEnvelope"]
         return cls(
             document["verificationMaterial"]["publicKey"]["hint"],
@@ -67,17 +67,17 @@ class Bundle:
         )
 
     def faults(self, key: PublicKey, data: bytes, file: str | None) -> list[str]:
-        """Why this signature does not hold for a file; empty if it does.
+        """The reasons why this signature is not valid for a file; empty if it is valid.
 
         Args:
             key: A key that the caller trusts.
-            data: The file's bytes.
-            file: What the file is called, to be held against the name that was signed; None where it has no name.
+            data: The bytes of the file.
+            file: The file name, which must be the signed name; None if the bytes have no name.
         """
         if self.key_id != key.id:
             return [f"the signature names the key {self.key_id[:12]}, not {key.id[:12]}"]
         if not key.verifies(self.signature, _signed_bytes(self.payload)):
-            return [f"the signature was not made by the key {key.id[:12]} that it names, or was changed since"]
+            return [f"the signature was not made by the key {key.id[:12]} that it names, or was changed afterwards"]
         try:
             statement = load_json(self.payload)
         except ValueError as error:
@@ -86,7 +86,7 @@ class Bundle:
 
 
 def _bundle_faults(document: Any) -> Iterator[str]:
-    """Other kinds of bundles by their own name, before the keys that they lack."""
+    """Faults of a bundle; other kinds of bundles are named as such, instead of listing the keys that they lack."""
     if isinstance(document, dict):
         if "messageSignature" in document:
             yield "it signs a message (cosign sign-blob), not a model: sign with `lime-edge sign`"
@@ -94,7 +94,7 @@ def _bundle_faults(document: Any) -> Iterator[str]:
         material = document.get("verificationMaterial")
         for kind in ("certificate", "x509CertificateChain"):
             if isinstance(material, dict) and kind in material:
-                yield f"it is signed with a certificate ({kind}); only keys are taken: sign with `lime-edge sign`"
+                yield f"it is signed with a certificate ({kind}); only keys are supported: sign with `lime-edge sign`"
                 return
     yield from _BUNDLE("bundle", document)
 
@@ -105,20 +105,20 @@ def _signed_bytes(payload: bytes) -> bytes:
 
 
 def _file_faults(statement: Any, data: bytes, file: str | None) -> Iterator[str]:
-    """A statement of the right form, held against the file."""
+    """Compare a well-formed statement with the file."""
     (subject,), (resource,) = statement["subject"], statement["predicate"]["resources"]
-    # The subject's digest is over the digests of all resources, one after another.
+    # The subject's digest is the SHA-256 of the concatenated digests of all resources.
     if hashlib.sha256(bytes.fromhex(resource["digest"])).hexdigest() != subject["digest"]["sha256"]:
-        yield "the signed statement contradicts itself: its digest is not that of its resources"
+        yield "the signed statement contradicts itself: its digest does not match its resources"
     found = hashlib.sha256(data).hexdigest()
     if found != resource["digest"]:
         yield (
             f"the signature is over a file with SHA-256 {resource['digest'][:12]}, this one has {found[:12]}: it was "
-            "changed or packed anew after it was signed, or the signature belongs to another file"
+            "changed or written again after it was signed, or the signature belongs to another file"
         )
-    # A file that is called by its own content, as in a store, says nothing by its name.
+    # A file named by its own SHA-256, as in the store, makes no claim by its name.
     if file not in (None, subject["name"], f"{found}{SKILL_SUFFIX}"):
-        yield f"it was signed as {show(subject['name'])}, the file is called {show(file)}: give it its name back"
+        yield f"it was signed as {show(subject['name'])}, the file is called {show(file)}: restore its name"
 
 
 def _base64(limit: int) -> Check:
@@ -133,10 +133,10 @@ def _base64(limit: int) -> Check:
 
 
 def _ignored(where: str, value: Any) -> Iterator[str]:
-    """Paths left out mean nothing for one file, and must not mean that file."""
+    """Ignored paths have no effect on a single file, but must not exclude the file itself."""
     yield from _PATHS(where, value)
     if isinstance(value, list) and any(isinstance(path, str) and path.strip("./\\") == "" for path in value):
-        yield f"{where} leaves out the signed file itself"
+        yield f"{where} excludes the signed file itself"
 
 
 _PATHS = sequence(text(200), 64)

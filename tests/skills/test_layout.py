@@ -136,7 +136,7 @@ def test_vectors_restored_together_are_those_restored_alone(
     }
     stored = encode_vectors(made, dtype)
     found = decode_vectors(stored)
-    assert found.sound
+    assert found.valid
     assert found.values.keys() == made.keys()
     assert len(in_batches(stored)) == {1: 10, 128: 8, 2**18: 6}[together]
     for name, value in found.values.items():
@@ -156,5 +156,5 @@ def test_numbers_that_break_a_rule_are_seen_in_any_batch(monkeypatch: pytest.Mon
             name = f"gain.m{number}{kept}"
             broken = stored[name].copy()
             broken[1, 0] = bad
-            assert decode_vectors(stored).sound
-            assert not decode_vectors(stored | {name: broken}).sound
+            assert decode_vectors(stored).valid
+            assert not decode_vectors(stored | {name: broken}).valid

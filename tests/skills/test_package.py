@@ -245,7 +245,7 @@ def test_reading_a_large_package_takes_its_file_twice_at_most(
 def test_a_large_package_is_read_as_a_small_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Dtype) -> None:
     monkeypatch.setattr(lazy_vectors, "_PIECE", 32)  # rows of 40 are two pieces
     small = write_skill(tmp_path / "a.lime", manifest(), vectors(KINDS), dtype)
-    monkeypatch.setattr(lazy_vectors, "KEPT", 0)
+    monkeypatch.setattr(lazy_vectors, "EAGER_LIMIT", 0)
     read = read_skill(small.path)
     assert (read.manifest, read.shapes, list(read.tensors)) == (small.manifest, small.shapes, list(small.tensors))
     assert describe(read) == describe(small)
@@ -261,7 +261,7 @@ def test_a_large_package_is_read_as_a_small_one(tmp_path: Path, monkeypatch: pyt
 def test_large_packages_are_refused_with_the_same_reasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Case
 ) -> None:
-    monkeypatch.setattr(lazy_vectors, "KEPT", 0)
+    monkeypatch.setattr(lazy_vectors, "EAGER_LIMIT", 0)
     test_malformed_packages_are_refused_with_the_reason(tmp_path, case)
 
 
@@ -283,8 +283,8 @@ _ONES = np.ones((EXPERTS, 40), np.float32)
 @pytest.mark.parametrize(
     ("change", "tensors", "dtype", "faults"),
     [
-        ({}, {}, "i8", ["holds no vectors"]),
-        ({}, {"gain.m": _ONES * np.nan}, "i8", ["'gain.m' holds numbers that are not finite"]),
+        ({}, {}, "i8", ["contains no vectors"]),
+        ({}, {"gain.m": _ONES * np.nan}, "i8", ["'gain.m' contains numbers that are not finite"]),
         ({}, {"gain.m": _ONES * 1e7}, "i8", ["'gain.m' reaches 1e+07, too large for i8"]),
         ({}, {"gain.m": _ONES * 1e5}, "f16", ["'gain.m' reaches 100000, too large for f16"]),
         ({}, {"gain.m": _ONES[0]}, "f16", ["'gain.m' is float32 [40]; expected floats [E, width]"]),

@@ -86,7 +86,7 @@ def flip(scene: Scene, at: int) -> None:
     scene.path.write_bytes(data)
 
 
-@attack("over a file with SHA-256 .* it was changed or packed anew")
+@attack("over a file with SHA-256 .* it was changed or written again")
 def byte_of_a_tensor_changed(scene: Scene) -> None:
     flip(scene, -1)
 
@@ -127,12 +127,12 @@ def signature_of_another_skill(scene: Scene) -> None:
     shutil.copy(signature_path(other), scene.signature)
 
 
-@attack("which is not trusted; trusted are [0-9a-f]{12} .acme., [0-9a-f]{12} .others.")
+@attack("which is not trusted; trusted keys are [0-9a-f]{12} .acme., [0-9a-f]{12} .others.")
 def another_key(scene: Scene) -> None:
     scene.forge(STRANGER)
 
 
-@attack("was not made by the key .* that it names, or was changed since")
+@attack("was not made by the key .* that it names, or was changed afterwards")
 def another_key_under_a_trusted_name(scene: Scene) -> None:
     scene.forge(STRANGER)
     scene.rebundle(lambda b: b["verificationMaterial"]["publicKey"].update(hint=ACME.id))
@@ -149,7 +149,7 @@ def key_not_named(scene: Scene) -> None:
     scene.rebundle(lambda b: b["verificationMaterial"]["publicKey"].clear())
 
 
-@attack("the key .* of 'acme' holds from")
+@attack("the key .* of 'acme' is valid only from")
 def key_not_yet_valid(scene: Scene) -> str:
     return usual(from_=day(1))
 
@@ -159,7 +159,7 @@ def key_no_longer_valid(scene: Scene) -> str:
     return usual(until=day(-1))
 
 
-@attack("the key .* is revoked: get the skill signed anew")
+@attack("the key .* is revoked: have the skill signed again")
 def key_revoked(scene: Scene) -> str:
     return usual(f'[revoked]\nkeys = ["{ACME.id}"]')
 
@@ -174,17 +174,17 @@ def skill_revoked(scene: Scene) -> str:
     return usual(f'[revoked]\nskills = ["{read_skill(scene.path).digest}"]')
 
 
-@attack("version 1.0.0 is older than 1.0.1, the oldest that the policy takes")
+@attack("version 1.0.0 is older than 1.0.1, the oldest that the policy accepts")
 def version_below_the_least(scene: Scene) -> str:
     return usual('[minimum]\nlegal = "1.0.1"')
 
 
-@attack("there is no signature .legal.lime.sig.; the policy asks for one")
+@attack("there is no signature .legal.lime.sig.; the policy requires one")
 def signature_stripped(scene: Scene) -> None:
     scene.signature.unlink()
 
 
-@attack("there is no signature; the name 'legal' is kept for what 'acme' signs")
+@attack("there is no signature; the name 'legal' is reserved for skills signed by 'acme'")
 def signature_stripped_where_none_is_asked_for(scene: Scene) -> str:
     scene.signature.unlink()
     return usual().replace("require_signatures = true", "require_signatures = false")
@@ -200,7 +200,7 @@ def empty_object(scene: Scene) -> None:
     scene.signature.write_bytes(b"{}")
 
 
-@attack("signed with a certificate .certificate.; only keys are taken")
+@attack("signed with a certificate .certificate.; only keys are supported")
 def sigstore_bundle_without_a_key(scene: Scene) -> None:
     scene.rebundle(lambda b: b.update(verificationMaterial={"certificate": {"rawBytes": "AA=="}, "tlogEntries": []}))
 
@@ -347,12 +347,12 @@ def statement_of_a_folder(scene: Scene) -> None:
     scene.forge(predicate__resources__0__name="legal.lime")
 
 
-@attack("its digest is not that of its resources")
+@attack("its digest does not match its resources")
 def subject_of_other_resources(scene: Scene) -> None:
     scene.forge(subject__0__digest={"sha256": "0" * 64})
 
 
-@attack("ignore_paths leaves out the signed file itself")
+@attack("ignore_paths excludes the signed file itself")
 def signed_file_left_out(scene: Scene) -> None:
     scene.forge(predicate__serialization__ignore_paths=[".git", "./"])
 

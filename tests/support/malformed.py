@@ -186,11 +186,11 @@ CONTAINER = [
     Case("deep header", lambda: framed(b"[" * 60_000), ("nested too deeply",)),
     Case("key twice", lambda: framed(b'{"a": 1, "a": 2}'), ("key 'a' appears twice",)),
     Case("NaN in the header", lambda: framed(b'{"a": NaN}'), ("NaN is not a JSON number",)),
-    Case("empty header", lambda: framed(b"{}"), ("not a skill package", "holds no vectors")),
+    Case("empty header", lambda: framed(b"{}"), ("not a skill package", "contains no vectors")),
     Case(
         "too many tensors",
         lambda: with_header(lambda h: h.update({f"t{i}": 0 for i in range(2**14)})),
-        ("holds 16396 tensors; expected at most 16384",),
+        ("contains 16396 tensors; expected at most 16384",),
     ),
     Case("trailing bytes", lambda: sound() + b"\0", ("1 bytes follow the last tensor",)),
     Case("cut short", lambda: sound()[:-5], ("the file is cut short",)),
@@ -286,26 +286,26 @@ TENSORS = [
         "kind unknown",
         lambda t: _move(t, Q, "bias.m"),
         "'bias.m': expected a name",
-        "scales nothing",
+        "has no vector",
         "but the tensors are ['bias', ",
     ),
     stored("no module", lambda t: t.update({"expert.": t[Q]}), "tensor 'expert.': expected a name"),
     stored("module with a space", lambda t: t.update({"expert.a b": t[Q]}), "tensor 'expert.a b': expected a name"),
     header(
-        "surrogate in a name", lambda h: h.update({"expert.\ud800": h.pop(Q)}), r"'expert.\ud800'", "scales nothing"
+        "surrogate in a name", lambda h: h.update({"expert.\ud800": h.pop(Q)}), r"'expert.\ud800'", "has no vector"
     ),
     stored("scale missing", lambda t: t.pop(Q + ".scale"), f"tensor {Q}.scale is missing"),
-    stored("scale alone", lambda t: t.pop(Q), f"tensor {Q}.scale scales nothing"),
-    stored("scale not wanted", lambda t: t.update({Q + ".scale": abs(t[Q])}), "is not wanted", dtype="f16"),
+    stored("scale alone", lambda t: t.pop(Q), f"tensor {Q}.scale has no vector"),
+    stored("scale not wanted", lambda t: t.update({Q + ".scale": abs(t[Q])}), "is not allowed", dtype="f16"),
     stored("scale too narrow", lambda t: t.update({Q + ".scale": t[Q + ".scale"][:, :1]}), "expected float16 [2, 2]"),
     stored("scale of int8", lambda t: t.update({Q + ".scale": t[Q][:, :2]}), "is int8 [2, 2]; expected float16 [2, 2]"),
     stored("both types", lambda t: t.update({"gain.m": t[Q + ".scale"]}), "some vectors are F16 and some I8"),
     stored("one row", lambda t: t.update({Q: t[Q][:1]}), "has 1 rows; expected E = 2", "is float16 [2, 2]; expected"),
     stored("widths differ", lambda t: t.update({Q: t[Q][:, :39]}), "module layers.0.q_proj has widths {'expert': 39"),
-    stored("infinite scale", lambda t: _poke(t, Q + ".scale", np.inf), f"tensor {Q}.scale holds numbers that are not"),
-    stored("NaN", lambda t: _poke(t, Q, np.nan), f"tensor {Q} holds numbers that are not finite", dtype="f16"),
-    stored("negative scale", lambda t: _poke(t, Q + ".scale", -1), "holds negative scales"),
-    stored("-128", lambda t: _poke(t, Q, -128), f"tensor {Q} holds -128"),
+    stored("infinite scale", lambda t: _poke(t, Q + ".scale", np.inf), f"tensor {Q}.scale contains numbers that are not"),
+    stored("NaN", lambda t: _poke(t, Q, np.nan), f"tensor {Q} contains numbers that are not finite", dtype="f16"),
+    stored("negative scale", lambda t: _poke(t, Q + ".scale", -1), "contains negative scales"),
+    stored("-128", lambda t: _poke(t, Q, -128), f"tensor {Q} contains -128"),
     stored("over the bounds", lambda t: _poke(t, Q + ".scale", 100), "promises at most"),
 ]
 
@@ -358,40 +358,40 @@ MISMATCHED = [
         "module renamed",
         (
             _DIGEST,
-            *[f"holds {k}.layers.1.q_proj, which" for k in ("expert", "gain", "shift")],
+            *[f"contains {k}.layers.1.q_proj, which" for k in ("expert", "gain", "shift")],
         ),
         model=_table(_Q0, replace(_Q1, name="layers.9.q_proj")),
     ),
     Mismatch(
         "a module too many",
-        (_DIGEST, *[f"holds {k}.layers.1.q_proj, which" for k in ("expert", "gain", "shift")]),
+        (_DIGEST, *[f"contains {k}.layers.1.q_proj, which" for k in ("expert", "gain", "shift")]),
         model=_table(_Q0),
     ),
     Mismatch(
         "module wider",
-        (_DIGEST, *[f"{k}.layers.1.q_proj is [2, 40], the model takes [2, 48]" for k in ("expert", "gain", "shift")]),
+        (_DIGEST, *[f"{k}.layers.1.q_proj is [2, 40], the model expects [2, 48]" for k in ("expert", "gain", "shift")]),
         model=_table(_Q0, replace(_Q1, out_features=48)),
     ),
     Mismatch(
         "rank differs",
-        (_DIGEST, "rank.layers.1.q_proj is [2, 3], the model takes [2, 5]"),
+        (_DIGEST, "rank.layers.1.q_proj is [2, 3], the model expects [2, 5]"),
         skill=_with_rank,
         model=_table(_Q0, replace(_Q1, rank=5)),
     ),
     Mismatch(
         "no rank gate",
-        ("holds rank vectors, the graph has only expert, gain, shift: export with --rank-gate",),
+        ("contains rank vectors, the graph has only expert, gain, shift: export with --rank-gate",),
         skill=_with_rank,
         model=_table(kinds=("expert", "gain", "shift")),
     ),
     Mismatch(
-        "no shift", ("holds shift vectors, the graph has only expert, gain",), model=_table(kinds=("expert", "gain"))
+        "no shift", ("contains shift vectors, the graph has only expert, gain",), model=_table(kinds=("expert", "gain"))
     ),
     Mismatch(
         "the gain alone",
-        tuple(f"holds {kind}.layers.1.q_proj, of which the model takes the gain alone" for kind in ("expert", "shift")),
+        tuple(f"contains {kind}.layers.1.q_proj, where the model accepts only the gain" for kind in ("expert", "shift")),
         model=replace(CONTRACT, table=replace(TABLE, gain_only=frozenset({"layers.1.q_proj"}))),
     ),
-    Mismatch("limit", ("declares gain up to 1.001, this runtime takes at most 0.5",), limit={"gain": 0.5}),
+    Mismatch("limit", ("declares gain up to 1.001, this runtime accepts at most 0.5",), limit={"gain": 0.5}),
     Mismatch("two limits", ("declares expert up to 1", "declares shift up to 1"), limit={"expert": 0, "shift": 0.25}),
 ]

@@ -63,7 +63,7 @@ BOMBS = [
     Case(
         "bomb of keys",
         lambda: framed(("{" + ",".join(f'"{n}":0' for n in range(2**18 - 8)) + "}").encode()),
-        ("holds 262136 tensors; expected at most 16384", "no key 'lime'"),
+        ("contains 262136 tensors; expected at most 16384", "no key 'lime'"),
     ),
     Case(
         "bomb of metadata",
@@ -141,8 +141,8 @@ FORMS = [
     Case(
         "overlong slash", lambda: _raw_header(lambda h: h.replace(b"brief", b"\xc0\xaf")), ("not strict JSON: 'utf-8'",)
     ),
-    Case("space before", lambda: _raw_header(lambda h: b" " + h), ("white space stands before it",)),
-    Case("line feed behind", lambda: _raw_header(lambda h: h.rstrip() + b"\n"), ("other than spaces after it",)),
+    Case("space before", lambda: _raw_header(lambda h: b" " + h), ("white space before it",)),
+    Case("line feed behind", lambda: _raw_header(lambda h: h.rstrip() + b"\n"), ("other white space than spaces",)),
     Case("zeros behind", lambda: _raw_header(lambda h: h.rstrip() + b"\0\0"), ("not strict JSON",)),
     Case("two headers", lambda: _raw_header(lambda h: h.rstrip() * 2), ("not strict JSON",)),
     Case("comment", lambda: _raw_header(lambda h: h.replace(b"{", b"{/**/", 1)), ("not strict JSON",)),
@@ -168,10 +168,10 @@ FORMS = [
     header(
         "type and shape of the same bytes",
         lambda h: h[Q].update(dtype="F16", shape=[2, 20]),
-        "expert.layers.0.q_proj.scale is not wanted",
+        "expert.layers.0.q_proj.scale is not allowed",
         "some vectors are F16 and some I8",
         "has widths",
-        "holds numbers that are not finite",
+        "contains numbers that are not finite",
         "the file was changed or damaged",
     ),
     said("format 0", "format version 0; this lime-edge reads version 1", format=0),

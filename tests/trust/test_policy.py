@@ -111,7 +111,7 @@ def test_the_bytes_that_were_verified_are_the_bytes_that_are_loaded(
 def test_a_signed_skill_still_has_to_be_sound(made: Runtime, scene: Scene) -> None:
     scene.path.write_bytes(scene.data[:-2])
     scene.forge()
-    with pytest.raises(SkillFormatError, match=r"not a sound skill package|not a skill package"):
+    with pytest.raises(SkillFormatError, match=r"not a valid skill package|not a skill package"):
         under(made, usual(), scene.folder).load_skill(scene.path)
 
 

@@ -66,7 +66,7 @@ def test_we_verify_the_signature_of_their_command(package: Path, tmp_path: Path,
     package.write_bytes(changed)
     code, said = ours("verify", package, "--key", public)
     assert code == 1
-    assert "changed or packed anew" in said
+    assert "changed or written again" in said
 
 
 def test_a_signature_is_over_the_file_and_its_name(package: Path, tmp_path: Path) -> None:
