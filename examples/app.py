@@ -1,6 +1,6 @@
-"""The app in twenty lines: one model, a skill switched on where it is needed.
+"""A minimal app: one model, and a skill that is switched on when it is needed.
 
-lime-edge demo --dir smollm2-135m-int4     # makes the model, once
+lime-edge demo --dir smollm2-135m-int4     # once, to make the model
 python examples/app.py [MODEL_DIR] [LEGAL.lime]
 """
 
@@ -17,7 +17,7 @@ def main(model: str = "smollm2-135m-int4", skill: str = "smollm2-135m-int4/skill
     runtime = Runtime.load(model)
     runtime.load_skill(skill, name="legal")
     for name in (None, "legal"):
-        runtime.use_skill(name)  # microseconds: nothing is loaded again; None is the base, bit for bit
+        runtime.use_skill(name)  # microseconds: nothing is loaded; None is the exact base model
         choice = runtime.choose(PROMPT, KINDS)
         print(
             f"{name or 'base'}: {choice.label}, {choice.probabilities[choice.label]:.0%} sure; in its own words: ",

@@ -1,8 +1,8 @@
-"""Learn a skill from a JSONL file and look at what came out. Needs `pip install 'lime-edge[train]'`.
+"""Learn a skill from a JSONL file, then print its size and its scores. Needs `pip install 'lime-edge[train]'`.
 
     python examples/learn_a_skill.py [EXAMPLES.jsonl] [CHECKPOINT] [OUTPUT.lime] [STEPS]
 
-The examples are lines of {"prompt": ..., "answer": ...}, some 200 to 2,000 of them.
+Each line of the file is {"prompt": ..., "answer": ...}; 200 to 2,000 lines are a good number.
 """
 
 import sys

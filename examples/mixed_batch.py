@@ -1,6 +1,6 @@
-"""One batch, a different prompt and a different skill in each row; None is the base.
+"""One batch with a different prompt and a different skill in each row; None is the base.
 
-lime-edge demo --dir smollm2-135m-int4     # makes the model, once
+lime-edge demo --dir smollm2-135m-int4     # once, to make the model
 python examples/mixed_batch.py [MODEL_DIR] [SKILL.lime ...]
 """
 
@@ -17,8 +17,8 @@ PROMPTS = {
 
 def main(model: str = "smollm2-135m-int4", *packages: str) -> None:
     runtime = Runtime.load(model)
-    found = packages or [str(path) for path in Path(model).glob("skills/*.lime") if path.stem in PROMPTS]
-    skills = [None, *(runtime.load_skill(path).name for path in found)]
+    paths = packages or [str(path) for path in Path(model).glob("skills/*.lime") if path.stem in PROMPTS]
+    skills = [None, *(runtime.load_skill(path).name for path in paths)]
     prompts = [PROMPTS.get(skill or "", "What is the capital of France?") for skill in skills]
     for skill, answer in zip(skills, runtime.generate(prompts, skills, max_new_tokens=32), strict=True):
         print(f"{skill or 'base'}: {answer.text!r}")

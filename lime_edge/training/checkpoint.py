@@ -94,7 +94,7 @@ def _key_faults(adapted: Any, weights: Path) -> list[str]:
     with safe_open(weights, framework="np") as file:
         found = set(file.keys())
     faults = [f"missing {name}" for name in sorted(wanted - found)]
-    hint = "; a checkpoint holds no backbone weights: use save_pretrained(..., save_embedding_layers=False)"
+    hint = "; a checkpoint must not hold backbone weights: use save_pretrained(..., save_embedding_layers=False)"
     faults += [f"unknown {name}{hint if '.base_layer.' in name else ''}" for name in sorted(found - wanted)]
     return bounded(faults)
 

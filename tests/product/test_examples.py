@@ -1,4 +1,4 @@
-"""The examples run, on a tiny model and with what the commands make."""
+"""The examples run on a tiny model and on files made by the commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.paths import EXAMPLES
 
 
 class Example:
-    """Runs an example as its command line would, and gives what it printed."""
+    """Runs an example as a script and returns the lines that it printed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
@@ -40,7 +40,9 @@ def test_app(example: Example) -> None:
 def test_mixed_batch(example: Example) -> None:
     lines = example("mixed_batch.py", exported()[0], learned()[0])
     assert [line.partition(":")[0] for line in lines] == ["base", "odd"]
-    assert len(example("mixed_batch.py", exported()[0])) == 1  # it holds none of the skills with a prompt
+    assert (
+        len(example("mixed_batch.py", exported()[0])) == 1
+    )  # the model has none of the skills that the example has prompts for
 
 
 def test_learn_a_skill(example: Example, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Twenty skills learned one after another: the first one's file, its logits and its answers stay what they were."""
+"""Twenty skills learned one after another do not change the first one's file, logits and answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNT = 20
 
 
 def answers(checkpoint_dir: Path, package: Path) -> torch.Tensor:
-    """Logits in torch of a skill read from its file."""
+    """Torch logits with a skill read from its file."""
     model, _, _ = prepare(checkpoint_dir, Recipe("any"), torch.float32)
     checkpoint.set_vectors(model, read_skill(package).tensors)
     return logits(model.eval(), ids(2, 12))
@@ -49,7 +49,7 @@ def test_twenty_skills_leave_the_first_as_it_was(tmp_path: Path, monkeypatch: py
         return [one.token_ids for one in found], list(choice.probabilities.values())
 
     runtime.load_skill(packages[0], prove=True)
-    said = run()
+    expected = run()
     for number in range(1, COUNT):
         learned(number)
         runtime.load_skill(packages[number])
@@ -57,5 +57,5 @@ def test_twenty_skills_leave_the_first_as_it_was(tmp_path: Path, monkeypatch: py
     assert packages[0].read_bytes() == package
     assert torch.equal(answers(shared, packages[0]), before)
     assert len(runtime.skills()) == COUNT
-    assert run() == said
+    assert run() == expected
     assert not torch.equal(answers(shared, packages[-1]), before)

@@ -1,4 +1,4 @@
-"""The whole way on toy models: train, learn, export, load, switch, answer; torch and runtime say the same."""
+"""The whole path on toy models: train, learn, export, load, switch, answer. Torch and runtime agree."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUESTIONS = ("which 7", "Hello, é中😀 is this another question?", "first 3")
 
 
 def torch_answers(directory: Path, file: Path | None) -> list[list[int]]:
-    """Greedy tokens of the torch model with a skill, or None for the base."""
+    """Greedy tokens of the torch model with the skill in `file`; None means the base."""
     if file is None:
         predictor = Predictor(backbone().eval(), tokenizer())
     else:
@@ -48,7 +48,7 @@ def prompt(predictor: Predictor, text: str) -> Prompt:
 
 
 def runtime_answers(runtime: Runtime, skill: str | None) -> list[list[int]]:
-    """The same of the runtime, without the end of turn."""
+    """Greedy tokens of the runtime, without the end-of-turn token."""
     runtime.use_skill(skill)
     assert runtime.active_skill == skill
     made = [list(one.token_ids) for one in runtime.generate(list(QUESTIONS), max_new_tokens=10)]
@@ -73,17 +73,17 @@ def test_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime.load(model_dir, threads=1)
     for file in (*files, made / "general.lime"):
         runtime.load_skill(file, prove=True)
-    said = {}
+    answers = {}
     for skill in (None, "plain", "brief"):
-        said[skill] = runtime_answers(runtime, skill)
-        assert said[skill] == torch_answers(made, None if skill is None else tmp_path / f"{skill}.lime"), skill
-    assert len({str(answers) for answers in said.values()}) == 3  # they differ
-    assert runtime_answers(runtime, None) == said[None]
+        answers[skill] = runtime_answers(runtime, skill)
+        assert answers[skill] == torch_answers(made, None if skill is None else tmp_path / f"{skill}.lime"), skill
+    assert len({str(tokens) for tokens in answers.values()}) == 3  # base and skills all differ
+    assert runtime_answers(runtime, None) == answers[None]
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def adapted(request: pytest.FixtureRequest) -> tuple[str, Any, Path, Path]:
-    """An architecture with a shared adapter after one training step, its checkpoint, its skill."""
+    """An architecture, a wrapped model after one training step, its checkpoint, and its general skill."""
     model = wrapped(request.param, jitter=0.0).train()
     tokens = ids(2, 9)
     optimizer = torch.optim.AdamW(parameter_groups(model, TrainingPlan(shared_rate=1e-2, vector_rate=1e-2)))
@@ -91,7 +91,7 @@ def adapted(request: pytest.FixtureRequest) -> tuple[str, Any, Path, Path]:
     optimizer.step()
     directory = save(model.eval(), scratch() / f"adapted-{request.param}", request.param)
     skill = general_skill(directory)
-    checkpoint.set_vectors(model, read_skill(skill).tensors)  # the values that ship
+    checkpoint.set_vectors(model, read_skill(skill).tensors)  # the rounded values of the package
     return request.param, model, directory, skill
 
 

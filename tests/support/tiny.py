@@ -1,7 +1,7 @@
-"""Tiny random decoder models on disk, for tests: made in a second, never downloaded, always the same.
+"""Tiny random decoder models on disk, for tests: made in a second, never downloaded, identical in every run.
 
-They have two layers, a hidden size of 64 and a byte-level tokenizer of 300 tokens that can encode
-any text. What they say means nothing. Knows nothing of LiME.
+They have two layers, a hidden size of 64 and a byte-level tokenizer of 300 tokens that can encode any text. Their
+answers are meaningless, and they have no LiME layers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SHAPE: dict[str, Any] = {
     "pad_token_id": 2,
 }
 
-# What each architecture needs or shows beside _SHAPE: tied or untied head, biases, its own rope keys.
+# Settings of each architecture in addition to _SHAPE: tied or untied head, sliding windows, keys of its own.
 _OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {"head_dim": 16, "tie_word_embeddings": True}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": False}),
@@ -72,8 +72,8 @@ def tiny_model(architecture: str, directory: Path, seed: int = 0) -> Path:
 
     Args:
         architecture: One of `ARCHITECTURES`.
-        directory: Where to put it; made if missing.
-        seed: The weights; the same seed gives the same bytes.
+        directory: Where to save it; created if missing.
+        seed: Seed of the weights; the same seed gives the same bytes.
 
     Returns:
         `directory`, which AutoModelForCausalLM and AutoTokenizer load.
@@ -87,15 +87,15 @@ def tiny_model(architecture: str, directory: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = getattr(transformers, family + "ForCausalLM")(config).eval()
-        _randomise_what_starts_flat(model)
+        _randomise_biases_and_norms(model)
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     tiny_tokenizer(directory)
     return directory
 
 
-def _randomise_what_starts_flat(model: torch.nn.Module) -> None:
-    """Biases and norm weights start at 0 or 1, which would hide a graph that forgets them."""
+def _randomise_biases_and_norms(model: torch.nn.Module) -> None:
+    """Left at their initial 0 or 1, biases and norm weights would hide a graph that omits them."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:

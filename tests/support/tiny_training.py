@@ -1,4 +1,4 @@
-"""Tiny wrapped models and JSONL tasks for the tests of the training side."""
+"""Tiny wrapped models and JSONL tasks for the tests of method and training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lime_edge.training import checkpoint
 from tests.support.tiny import tiny_model
 
 EXPERTS = Routing(experts=3)
-TARGETS = {"phi3": ["qkv_proj", "o_proj"]}  # where they are not the four of the paper
+TARGETS = {"phi3": ["qkv_proj", "o_proj"]}  # architectures without the four projections of the paper
 
 
 @cache
 def scratch() -> Path:
-    """A folder that goes away with the process."""
+    """A temporary folder that is removed when the process exits."""
     path = Path(tempfile.mkdtemp(prefix="lime-training-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
@@ -34,7 +34,7 @@ def scratch() -> Path:
 
 @cache
 def backbone_dir(architecture: str = "llama") -> Path:
-    torch.set_num_threads(1)  # its matrices are so small that a second thread only waits
+    torch.set_num_threads(1)  # the matrices are too small for a second thread
     return tiny_model(architecture, scratch() / architecture)
 
 
@@ -49,7 +49,7 @@ def backbone(architecture: str = "llama", dtype: torch.dtype = torch.float32) ->
 
 
 def wrapped(architecture: str = "llama", seed: int = 1, **config: Any) -> Any:
-    """The tiny backbone with LiME on it, every parameter random, ready to answer."""
+    """The tiny backbone with LiME layers, every adapter parameter random, in evaluation mode."""
     settings: dict[str, Any] = {"r": 4, "routing": EXPERTS, **config}
     settings.setdefault("target_modules", TARGETS.get(architecture, list(ATTENTION)))
     torch.manual_seed(seed)
@@ -59,7 +59,7 @@ def wrapped(architecture: str = "llama", seed: int = 1, **config: Any) -> Any:
 
 
 def randomise(model: Any, seed: int, size: float = 0.5) -> None:
-    """Random values in every adapter parameter, shared or vector, of every adapter."""
+    """Fill every adapter parameter, shared or vector, of every adapter with random values."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -68,7 +68,7 @@ def randomise(model: Any, seed: int, size: float = 0.5) -> None:
 
 
 def save(model: Any, directory: Path, architecture: str = "llama") -> Path:
-    """A wrapped model as a checkpoint, as `train` leaves it."""
+    """Save a wrapped model as a checkpoint, as `train` does."""
     config = checkpoint.tuner(model).lime_config
     config.base_model_name_or_path = str(backbone_dir(architecture))
     config.backbone_digest = backbones.digest(backbone_dir(architecture))
@@ -83,7 +83,7 @@ def ids(rows: int, tokens: int, seed: int = 0) -> torch.Tensor:
 
 @torch.no_grad()
 def logits(model: Any, tokens: torch.Tensor, **others: Any) -> torch.Tensor:
-    """[B, S, V]."""
+    """Logits [B, S, V]."""
     found: torch.Tensor = model(input_ids=tokens, **others).logits
     return found
 
@@ -96,7 +96,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 @cache
 def tasks() -> Path:
-    """Two tasks that a tiny model learns in a few steps, in ``tasks``, and one with choices for skills, ``skill``."""
+    """Data that a tiny model learns in a few steps: two tasks in ``tasks``, and one with choices in ``skill``."""
     folder = scratch() / "data"
     for split, count in (("train", 10), ("valid", 3)):
         for task, answer in (("first", "yes"), ("second", "no")):

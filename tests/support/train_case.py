@@ -1,4 +1,4 @@
-"""Runs of a few steps on a tiny model, for the tests of training and of learning."""
+"""Training runs of a few steps on a tiny model, for the tests of `train` and `learn`."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ def exported(rank_gate: bool) -> tuple[Path, ModelContract]:
 
 
 def dies_after(batches: int) -> type[Collator]:
+    """A collator that interrupts the run after this many training batches."""
+
     class Dies(Collator):
         made = 0
 

@@ -1,4 +1,4 @@
-"""A training of the tiny model that writes down its gradients: alone, or by the processes of `accelerate launch`.
+"""Trains the tiny model and records its gradients, in one process or in those that `accelerate launch` starts.
 
 python -m tests.tools.two_processes OUTPUT MODEL DATA CHECKPOINTING
 """
@@ -28,7 +28,7 @@ STEPS = 4
 
 
 class _Gradients(TrainerCallback):
-    """Keeps what the optimiser is given, unclipped."""
+    """Records the gradients that the optimiser gets, without clipping."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.found = path, dict[str, torch.Tensor]()
@@ -48,13 +48,13 @@ class _Gradients(TrainerCallback):
 
 @contextmanager
 def _watched(path: Path) -> Iterator[None]:
-    """`train` with random adapters, whose gradients are nowhere near zero, in float32, and watched."""
+    """Make `train` record its gradients, run in float32, and start from random adapters with large gradients."""
     patched: Any = training
     places: Any = checkpoint
-    held = patched.fit, places.wrap, backbone.training_dtype
+    originals = patched.fit, places.wrap, backbone.training_dtype
 
     def wrap(model: Any, config: LimeConfig) -> Any:
-        made = held[1](model, config)
+        made = originals[1](model, config)
         randomise(made, seed=0, size=0.3)
         return made
 
@@ -63,19 +63,18 @@ def _watched(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        patched.fit, places.wrap, backbone.training_dtype = held
+        patched.fit, places.wrap, backbone.training_dtype = originals
 
 
 def run(output: Path, model: Path, data: Path, checkpointing: bool = False) -> dict[str, float]:
-    """Train; leaves OUTPUT.safetensors, the gradients, and OUTPUT, the checkpoint."""
+    """Train; writes the gradients to OUTPUT.safetensors and the checkpoint to OUTPUT."""
     torch.set_num_threads(1)
     config = LimeConfig(
         r=4, routing=Routing(experts=3, window=2), jitter=0.0, balance=(0.5, 0.2), balance_every=2, shared_vector=True
     )
     rates: dict[str, Any] = {"vector_rate": 1e-3, "shared_rate": 1e-3}
-    plan = TrainingPlan(
-        STEPS, minutes=60, batch=4, gradient_checkpointing=checkpointing, **rates
-    )  # a limit is agreed on
+    # the time limit makes the processes agree after every step on whether to stop
+    plan = TrainingPlan(STEPS, minutes=60, batch=4, gradient_checkpointing=checkpointing, **rates)
     with _watched(output.with_suffix(".safetensors")):
         return training.train([str(data)], str(model), output, config, plan)
 

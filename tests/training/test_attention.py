@@ -1,4 +1,4 @@
-"""Plain attention in short training steps on a CPU: the same numbers, and everything as before afterwards."""
+"""Plain attention in short training steps on a CPU: the same gradients, and the setting is restored."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ def gradient(length: int, plain: bool) -> Tensor:
     mask = torch.ones_like(ids)
     mask[0, :3] = 0
     labels = ids.clone()
-    labels[0, :4] = -100  # the padding is asked for nothing
+    labels[0, :4] = -100  # padding has no label
     context = plain_if_short(net, ids) if plain else torch.enable_grad()
     with context:
         net(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
-    found = net.model.layers[0].self_attn.q_proj.weight.grad
-    return cast(Tensor, found)
+    return cast(Tensor, net.model.layers[0].self_attn.q_proj.weight.grad)
 
 
 def test_plain_and_fused_attention_have_the_same_gradient() -> None:

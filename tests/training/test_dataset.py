@@ -1,4 +1,4 @@
-"""From JSONL files to batches: what is read, what is refused, where the loss falls."""
+"""Tokenised rows and batches: where answers start, how rows are padded, which tokens have a loss."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ def test_a_system_text_goes_in_front_unless_there_is_one() -> None:
     assert with_system(ROW.messages, "s")[0] == {"role": "system", "content": "s"}
     own = [{"role": "system", "content": "mine"}, *ROW.messages]
     assert with_system(own, "s") == own
-
-
-# -- tokens ----------------------------------------------------------------------------------------
 
 
 def test_an_example_is_the_template_the_answer_and_the_end() -> None:
@@ -55,8 +52,8 @@ def test_long_rows_are_dropped_and_counted() -> None:
 
 
 def batch(response_only: bool = False) -> tuple[list[Any], dict[str, Any]]:
-    said = {"a": "yes", "a much longer question": "no", "mid": "one more"}
-    rows = [Row(({"role": "user", "content": text},), answer) for text, answer in said.items()]
+    answers = {"a": "yes", "a much longer question": "no", "mid": "one more"}
+    rows = [Row(({"role": "user", "content": text},), answer) for text, answer in answers.items()]
     examples = Examples(tokenizer(), rows, 100)
     return examples.examples, Collator(2, response_only)([examples[i] for i in range(3)])
 
@@ -74,7 +71,7 @@ def test_the_loss_falls_on_answers_alone() -> None:
         answer = begin + example.answer_start
         assert labels[i, answer:].tolist() == list(example.input_ids[example.answer_start :])
         assert bool((labels[i, :answer] == -100).all())
-        assert answer - 1 in made["logits_to_keep"]  # what predicts its first token
+        assert answer - 1 in made["logits_to_keep"]  # the position that predicts its first token
     assert "skill_active" not in made
 
 

@@ -1,4 +1,4 @@
-"""Weights as an int4 export rounds them, and learning on them, on tiny models."""
+"""The rounded weights of an int4 export, and learning on them, on tiny models."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def exported(architecture: str, precision: Any = "int4", seed: int = 1) -> tuple
 
 
 def multiplied(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> Any:
-    """The weight [H, D] that onnxruntime multiplies by: the node alone, on the rows of the identity."""
+    """The weight [H, D] that ONNX Runtime multiplies by, found by running the node alone on an identity matrix."""
     sizes = {attribute.name: attribute.i for attribute in node.attribute}
     kept = [attribute for attribute in node.attribute if attribute.name != "accuracy_level"]  # activations stay fp32
     alone = helper.make_node("MatMulNBits", ["x", *list(node.input)[1:]], ["y"], domain="com.microsoft")
@@ -101,7 +101,7 @@ def test_a_skill_learned_on_rounded_weights_is_another_one_and_fits_like_any(
     plain, rounded = learned(tmp_path, "plain", None), learned(tmp_path, "rounded", output)
     assert any((plain.tensors[name] != rounded.tensors[name]).any() for name in plain.tensors)
     runtime = Runtime.load(exported("llama", "fp32")[1])
-    runtime.load_skill(tmp_path / "rounded.lime", prove=True)  # golden prompts are asked of the exact weights
+    runtime.load_skill(tmp_path / "rounded.lime", prove=True)  # golden prompts are answered with the exact weights
 
 
 def test_an_export_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Learning skills on a checkpoint, from files to packages, on a tiny model."""
+"""Learning skills on a checkpoint, from JSONL files to packages, on a tiny model."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_skill_fits_its_export_and_proves_itself(recipe: dict[str, Any], tmp_p
     )
     assert not list(tmp_path.glob(".*"))
     again = write_skill(tmp_path / "again.lime", manifest, skill.tensors, skill.dtype.lower())  # type: ignore[arg-type]
-    assert again.digest == skill.digest  # what was measured is what ships
+    assert again.digest == skill.digest  # the measured vectors are those of the package
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -94,7 +94,7 @@ def test_the_plan_says_how_steps_are_taken(tmp_path: Path) -> None:
     plans = {name: dataclasses.replace(PLAN, optimizer=name) for name in OPTIMIZERS}
     digests = {learned(tmp_path / name, plan, metric_rows=0).digest for name, plan in plans.items()}
     assert len(digests) == len(plans)
-    assert learning.SKILL_PLAN.optimizer == "signal"  # what the rates beside it were found with
+    assert learning.SKILL_PLAN.optimizer == "signal"  # the default rates were tuned with this optimiser
 
 
 def test_a_skill_is_better_than_the_base_at_what_it_learned(tmp_path: Path) -> None:
@@ -179,14 +179,16 @@ def test_of_some_projections_a_skill_has_the_gain_alone(tmp_path: Path) -> None:
     assert some.tensors.keys() == whole.tensors.keys() - less
     assert some.size < whole.size
     runtime = Runtime.load(exported(False)[0])
-    runtime.load_skill(some.path, prove=True)  # its golden prompts come out
+    runtime.load_skill(some.path, prove=True)  # reproduces its golden prompts
 
     recipe = Recipe("a", expert=True, gain_only=("q_proj", "k_proj"))
     model, _, _ = prepare(trained()[0], recipe, torch.float32)
     assert not any(checkpoint.get_vectors(model)[name].any() for name in less)  # neutral
     free = [name for name, p in model.named_parameters() if p.requires_grad]
     assert sum("lime_expert" in name for name in free) * 2 == sum("lime_gain" in name for name in free) > 0
-    with pytest.raises(ConfigError, match="gain_only has up_proj; expected adapted projections: k_proj, o_proj, q_proj, v_proj"):
+    with pytest.raises(
+        ConfigError, match="gain_only has up_proj; expected adapted projections: k_proj, o_proj, q_proj, v_proj"
+    ):
         prepare(trained()[0], Recipe("a", gain_only=("up_proj", "q_proj")), torch.float32)
 
 

@@ -1,4 +1,4 @@
-"""Answers of a model in torch: those of plain forward passes, and of transformers, whatever the batch."""
+"""Answers of a torch model equal those of plain forward passes and of transformers, in any batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def predictor(request: pytest.FixtureRequest) -> Iterator[Predictor]:
 
 
 def brute_force(predictor: Predictor, row: Row) -> dict[str, float]:
-    """Log-probability of every choice and its end, each from one plain forward pass."""
+    """Log-probability of every choice and its end-of-turn token, each from one plain forward pass."""
     prompt = predictor.prompt(row)
     scores = {}
     for choice in row.choices:

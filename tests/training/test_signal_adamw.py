@@ -1,4 +1,4 @@
-"""SignalAdamW: the formula, what it shares with AdamW, and what it is for."""
+"""SignalAdamW: its formula, and how it compares with AdamW on consistent and on noisy gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lime_edge.training.signal_adamw import SignalAdamW
 
 
 def run(kind: Optimizer, grads: torch.Tensor, **options: float) -> torch.Tensor:
-    """Where a parameter at 1 is after steps with these gradients."""
+    """The value of a parameter that starts at 1, after steps with these gradients."""
     parameter = torch.nn.Parameter(torch.ones_like(grads[0]))
     optimizer = OPTIMIZERS[kind]([parameter], **options)
     for grad in grads:

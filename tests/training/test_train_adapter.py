@@ -1,4 +1,4 @@
-"""Training a checkpoint, from files to what skills are learned on, on a tiny model."""
+"""Training a checkpoint, from JSONL files to the shared adapter, on a tiny model."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_training_learns_and_says_what_it_did(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = dataclasses.replace(PLAN, steps=8, save_every=6)  # five steps are an epoch
+    plan = dataclasses.replace(PLAN, steps=8, save_every=6)  # an epoch has five steps
     run(tmp_path / "whole", plan, balance_every=4)
     with monkeypatch.context() as patch:
         patch.setattr(training, "Collator", dies_after(7))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "cut", plan, balance_every=4)
     assert not (tmp_path / "cut" / "adapter_model.safetensors").exists()
-    for step, text in (("7", ""), ("8", '{"global_step": ')):  # as if it had been cut off while saving
+    for step, text in (("7", ""), ("8", '{"global_step": ')):  # as if it had been killed while saving
         (tmp_path / "cut" / "run" / f"checkpoint-{step}").mkdir()
         (tmp_path / "cut" / "run" / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
     figures = run(tmp_path / "cut", plan, resume=True, balance_every=4)

@@ -1,4 +1,4 @@
-"""Two processes train what one trains; a killed run goes on as if it had not been; checkpointing changes nothing."""
+"""Two processes, a resumed run after SIGKILL, and gradient checkpointing give the results of a plain run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "f
 
 @cache
 def data() -> Path:
-    """Answers of many lengths, so that processes have unequal shares of the tokens; not a whole number of batches."""
+    """Answers of many lengths, so that processes get unequal numbers of tokens; the last batch is incomplete."""
     rows = [{"prompt": f"say {'x' * (i % 4)}", "answer": "lime" * (1 + i * i % 7)} for i in range(10)]
     return write_rows(scratch() / "unequal.jsonl", rows)
 
@@ -46,7 +46,11 @@ def alone() -> Path:
 
 
 def close(found: Path, wanted: Path, within: float) -> None:
-    """Tensors of two files, to `within` of the largest number of each, or of 0.05: some are sums that nearly cancel."""
+    """Compare the tensors of two files.
+
+    The tolerance is `within` times the largest number of a tensor, which counts as at least 0.05: some tensors are sums
+    that nearly cancel.
+    """
     ours, theirs = load_file(found), load_file(wanted)
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
@@ -68,7 +72,7 @@ def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
     close(output.with_suffix(".safetensors"), alone().with_suffix(".safetensors"), 1e-4)
     close(output / "adapter_model.safetensors", alone() / "adapter_model.safetensors", 1e-5)
     assert (output / "general.lime").is_file()
-    assert done.stderr.count(f"step {two_processes.STEPS}/{two_processes.STEPS}") == 1  # one of them speaks
+    assert done.stderr.count(f"step {two_processes.STEPS}/{two_processes.STEPS}") == 1  # only one of them prints
 
 
 def test_gradient_checkpointing_gives_the_gradients_of_a_whole_run(tmp_path: Path) -> None:
@@ -90,7 +94,7 @@ def test_rows_that_processes_cannot_share_and_skills_of_two_are_refused(
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """SIGKILL at a step of chance; order of rows, routing noise, optimiser and schedule are all taken up again."""
+    """SIGKILL at a random step: order of rows, routing noise, optimiser and schedule are all resumed."""
     steps, chance = 60, random.Random()
     options = ["--steps", str(steps), "--save-every", "7", "--batch", "4", "--rank", "4", "--experts", "3"]
     command = ["train", str(tasks() / "tasks"), "-m", str(backbone_dir()), *options]
@@ -110,8 +114,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
 
 
 def _wait_for(folder: Path, step: int) -> None:
-    """Until a checkpoint of this step or a later one is begun."""
-    patience = time.monotonic() + 300
+    """Wait until a checkpoint of this step or a later one is begun."""
+    deadline = time.monotonic() + 300
     while not any(int(path.name.split("-")[-1]) >= step for path in folder.glob("checkpoint-*")):
-        assert time.monotonic() < patience, "the run made no checkpoints"
+        assert time.monotonic() < deadline, "the run made no checkpoints"
         time.sleep(0.002)
