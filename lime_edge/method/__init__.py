@@ -9,6 +9,7 @@ from __future__ import annotations
 from lime_edge.common.extras import require_extra
 
 with require_extra("train"):
+    import torch  # noqa: F401  # before peft: without torch, transformers prints a warning of its own
     from peft import PeftType
     from peft.utils import register_peft_method
 
