@@ -1,8 +1,7 @@
-"""The builder's untouched graph and ours, one run at a time, as plainly as onnxruntime runs them.
+"""Runs decoder graphs directly in onnxruntime: the model builder's unmodified graph, and ours with skills.
 
-The keys and values are one buffer, past and present alike, bound by address as the runtime binds
-them. A `Run` has everything bound beforehand: calling it is the session's run and nothing else. Knows
-nothing of rounds or rivals.
+Past and present keys and values share one buffer, bound by address as the runtime binds them. A `Run` binds everything
+in advance, so that calling it times the session's run and nothing else.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 
 CHUNK = 256  # prompt tokens in one run, as in the runtime
-_ROUND = 64  # capacities are multiples of it, as in the runtime
+_ROUND = 64  # cache capacities are multiples of this, as in the runtime
 _PAST, _PRESENT = "past_key_values", "present"
 _DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class Graph:
-    """A session of any decoder graph that the builder made, adapted or not.
+    """A session of a decoder graph from the model builder, adapted or not.
 
     Args:
-        directory: With model.onnx and genai_config.json.
-        settings: How the runtime would run it.
+        directory: Folder with model.onnx and genai_config.json.
+        settings: Session settings as the runtime uses them.
     """
 
     def __init__(self, directory: Path, settings: SessionSettings) -> None:
@@ -50,7 +49,7 @@ class Graph:
         logits = next(value for value in self.session.get_outputs() if value.name == "logits")
         self.vocabulary, self.logits_dtype = int(logits.shape[-1]), _DTYPES[logits.type]
         optional = {value.name: value.type for value in self.session.get_overridable_initializers()}
-        self.bank_dtype = _DTYPES[optional[BANK]] if BANK in optional else None  # None: not one of ours
+        self.bank_dtype = _DTYPES[optional[BANK]] if BANK in optional else None  # None: a graph without skills
 
     def buffers(self, rows: int, positions: int) -> dict[str, Array]:
         """Empty keys and values by input name, each [rows, heads, capacity, size]."""
@@ -64,11 +63,11 @@ class Run:
     """One run over some tokens of the first rows of a cache.
 
     Args:
-        graph: What to run.
+        graph: The graph to run.
         buffers: From `Graph.buffers`.
-        ids: [b, S] tokens of the rows 0 .. b - 1.
-        past: How many positions every row holds already.
-        feeds: More inputs: bank and skill ids; -1 as the first position of logits.
+        ids: [b, S] tokens of rows 0 .. b - 1.
+        past: Number of positions that every row already holds.
+        feeds: Further inputs: bank and skill ids, and -1 as `LOGITS_FROM` for the last position's logits only.
     """
 
     def __init__(self, graph: Graph, buffers: Feeds, ids: Array, past: int, feeds: Feeds) -> None:
@@ -89,34 +88,34 @@ class Run:
             _bind(self._io.bind_input, name, array[:rows])
             _bind(self._io.bind_output, name.replace(_PAST, _PRESENT), array[:rows])
         _bind(self._io.bind_output, "logits", self.logits)
-        self._alive = (inputs, buffers)  # bound by address
+        self._alive = (inputs, buffers)  # bound by address, so they must outlive the binding
 
     def __call__(self) -> float:
-        """Run; the seconds it took. Running it again writes the same positions again."""
+        """Run the graph and return the seconds it took. Repeated calls write the same positions."""
         began = time.perf_counter()
         self._session.run_with_iobinding(self._io)
         return time.perf_counter() - began
 
 
 def prefill(graph: Graph, buffers: Feeds, ids: Sequence[int], feeds: Feeds) -> list[Run]:
-    """The runs of one prompt in the first row of a cache, in pieces as the runtime makes them."""
+    """The runs of one prompt in the first row of a cache, in chunks as the runtime makes them."""
     prompt = np.array([ids], np.int64)
     pieces = np.array_split(np.arange(len(ids)), -(-len(ids) // CHUNK))
     return [Run(graph, buffers, prompt[:, piece], int(piece[0]), feeds) for piece in pieces]
 
 
 def decode(graph: Graph, ids: Sequence[int], rows: int, feeds: Feeds, tokens: int = 1) -> list[Run]:
-    """Runs of one token for every row, each at the position after the one before.
+    """Runs of one token for every row, at consecutive positions.
 
-    The prompt is run first, in one row, and its keys and values copied to the others: the time of a
-    step does not depend on what they are.
+    The prompt runs first in one row, and its keys and values are copied to the other rows: the time of a step does
+    not depend on their values.
 
     Args:
-        graph: What to run.
+        graph: The graph to run.
         ids: The prompt of all rows.
-        rows: B.
+        rows: Number of rows, B.
         feeds: Bank and skill ids [B or 1, 1], or nothing.
-        tokens: How many runs.
+        tokens: Number of runs.
     """
     buffers = graph.buffers(rows, len(ids) + tokens)
     first = {name: array[:1] if name == SKILL_IDS else array for name, array in feeds.items()}
@@ -129,7 +128,7 @@ def decode(graph: Graph, ids: Sequence[int], rows: int, feeds: Feeds, tokens: in
 
 
 def greedy(graph: Graph, ids: Sequence[int], feeds: Feeds, count: int) -> list[int]:
-    """The likeliest tokens after a prompt, one row."""
+    """Greedy continuation of a prompt by `count` tokens, in one row."""
     buffers, tokens = graph.buffers(1, len(ids) + count), []
     runs = prefill(graph, buffers, ids, feeds)
     while True:
@@ -142,7 +141,7 @@ def greedy(graph: Graph, ids: Sequence[int], feeds: Feeds, count: int) -> list[i
 
 
 def fed(rows: Array, ids: Array) -> dict[str, Array]:
-    """Feeds of a bank with one skill id for every row of the batch (or one for all)."""
+    """Inputs for a bank and skill ids: one id for every row of the batch, or one for all."""
     return {BANK: rows, SKILL_IDS: ids[:, None].copy()}
 
 

@@ -1,7 +1,7 @@
-"""What the rivals run: one random LoRA r = 8 on q, k, v and o, in the form that each of them takes.
+"""Makes the files that other engines load: one random LoRA (r = 8 on q, k, v and o) in each engine's format.
 
-The weights are the same in all forms, so that the rivals compute the same function. Speed does not
-depend on what they are. Knows nothing of processes or of time.
+The weights are the same in all formats, so that the engines compute the same function. Speed does not depend on the
+weights' values.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy.typing as npt
 from lime_edge.exporters.genai_builder import Precision, build_backbone
 
 RANK, ALPHA, TARGETS = 8, 16, ("q_proj", "k_proj", "v_proj", "o_proj")
-_DEFAULTS = ("algo_config=default", "matmul_mixed_precision=")  # plain rounding to 4 bits, the LoRA's matrices too
+_DEFAULTS = ("algo_config=default", "matmul_mixed_precision=")  # plain rounding to 4 bits, LoRA matrices included
 SWITCHED = "LoRA, switchable"
 _ADAPTER = "lora.onnx_adapter"
-_SPREAD = 0.1  # standard deviation of B: enough to tell the LoRA from what rounding does
+_SPREAD = 0.1  # standard deviation of B: large enough to tell the LoRA's effect from rounding errors
 _LORA = re.compile(r"\.layers\.(\d+)\.self_attn\.(\w+)\.lora_([AB])\.")
 _ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 _GGUF = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
@@ -35,13 +35,13 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Files:
-    """Makes what is missing below `work` when a rival is about to need it.
+    """Makes the files a rival needs, and keeps them in `work` for later runs.
 
     Args:
-        work: A folder of our own; what is there already is taken.
+        work: Folder for the files; existing ones are reused.
         model: The backbone in the Hugging Face layout.
         untouched: The builder's graph of it.
-        precision: Of that graph, and of the one with a LoRA.
+        precision: Precision of that graph and of the graphs with a LoRA.
         gguf: The backbone for llama.cpp.
     """
 
@@ -52,7 +52,7 @@ class Files:
     gguf: Path | None
 
     def settings(self, rival: str) -> dict[str, Any]:
-        """What the rival's worker is to load."""
+        """Make a rival's files and return the settings with which its worker loads them."""
         if rival == "genai":
             graphs = {"no adapter": self.untouched, "LoRA, baked in": self._graph("same"), SWITCHED: self._switchable()}
             if self.precision == "int4":
@@ -72,7 +72,7 @@ class Files:
         return target
 
     def _graph(self, recipe: str) -> Path:
-        """The builder's graph with that LoRA in it, by the "same" recipe as `untouched` or by its "own" defaults."""
+        """The builder's graph with the LoRA in it, by the "same" recipe as `untouched` or by the builder's "own"."""
         target = self.work / f"genai-lora-{self.precision}-{recipe}"
         if not (target / "genai_config.json").is_file():
             with whole(target) as made:
@@ -82,7 +82,7 @@ class Files:
         return target
 
     def _switchable(self) -> Path:
-        """The "same" graph with the LoRA as inputs, zero by default, and the LoRA as its ``Adapters`` take it."""
+        """The "same" graph with LoRA matrices as inputs, zero by default, and the .onnx_adapter that fills them."""
         target = self.work / f"genai-lora-{self.precision}-switchable"
         if not (target / _ADAPTER).is_file():
             with whole(target) as made:
@@ -91,7 +91,7 @@ class Files:
         return target
 
     def _gguf_adapter(self) -> Path:
-        """That LoRA for llama.cpp."""
+        """The LoRA as a GGUF file for llama.cpp."""
         target = self.work / "lora.gguf"
         if not target.is_file():
             unfinished = target.with_suffix(".part")
@@ -102,7 +102,7 @@ class Files:
 
 @contextlib.contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name only once it is complete."""
+    """A temporary folder to fill; it is renamed to `target` once it is complete."""
     made = target.with_name(f"{target.name}.part")
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
@@ -122,13 +122,16 @@ def _write_adapter(model: Path, target: Path) -> None:
     with silence_libraries():
         wrapped: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), config)
     for name, parameter in wrapped.named_parameters():
-        if "lora_B" in name:  # zeros otherwise: a LoRA that does nothing
+        if "lora_B" in name:  # PEFT starts it at zero, and the LoRA would do nothing
             parameter.data.normal_(0, _SPREAD)
     wrapped.save_pretrained(target)
 
 
 def _unquantized(model: Path) -> list[str]:
-    """An option that leaves the LoRA in float32: the searched recipe crashes on matrices that are not blocks of 64."""
+    """A builder option that keeps the LoRA in float32.
+
+    The searched int4 recipe crashes on matrices whose width is not a multiple of 64.
+    """
     layers = json.loads((model / "config.json").read_text("utf-8"))["num_hidden_layers"]
     nodes = [
         f"/model/layers.{layer}/attn/{projection}/lora_{side}/MatMul"
@@ -140,7 +143,7 @@ def _unquantized(model: Path) -> list[str]:
 
 
 def _open_inputs(folder: Path) -> None:
-    """Turn a graph's LoRA matrices into optional inputs, and write what they were into an .onnx_adapter."""
+    """Turn a graph's LoRA matrices into optional inputs, and write their values to an .onnx_adapter file."""
     import onnx_ir as ir
     import onnxruntime as ort
 
@@ -151,7 +154,7 @@ def _open_inputs(folder: Path) -> None:
             matrices[name] = np.ascontiguousarray(value.const_value.numpy())
             value.const_value = ir.tensor(np.zeros_like(matrices[name]), name=name)
             model.graph.inputs.append(value)
-    with tempfile.TemporaryDirectory(dir=folder) as beside:  # its weights are read while the new ones are written
+    with tempfile.TemporaryDirectory(dir=folder) as beside:  # saving reads the old weights while it writes the new ones
         ir.save(model, Path(beside) / "model.onnx", external_data="model.onnx.data")
         for path in Path(beside).iterdir():
             path.replace(folder / path.name)
@@ -163,7 +166,7 @@ def _open_inputs(folder: Path) -> None:
 
 
 def _write_gguf(adapter: Path, model: Path, target: Path) -> None:
-    """llama.cpp's LoRA: tensors ``NAME.lora_a`` [r, D] and ``NAME.lora_b`` [H, r], and alpha."""
+    """Write a LoRA for llama.cpp: tensors ``NAME.lora_a`` [r, D] and ``NAME.lora_b`` [H, r], and alpha."""
     import gguf
     from safetensors.numpy import load_file
 
@@ -175,7 +178,7 @@ def _write_gguf(adapter: Path, model: Path, target: Path) -> None:
     for name, array in load_file(adapter / "adapter_model.safetensors").items():
         found = _LORA.search(name)
         if found is None:
-            raise ValueError(f"{name} is no LoRA of an attention's projection")
+            raise ValueError(f"{name} is not a LoRA matrix of an attention projection")
         layer, projection, side = found.groups()
         if side == "B" and projection in _ROTATED:
             array = _interleaved(array, heads[_ROTATED[projection]])
@@ -187,6 +190,6 @@ def _write_gguf(adapter: Path, model: Path, target: Path) -> None:
 
 
 def _interleaved(array: Array, heads: int) -> Array:
-    """Rows of q or k in the order of llama.cpp's rotary embedding: halves of a head become pairs."""
+    """Reorder rows of q or k for llama.cpp's rotary embedding: the two halves of a head become interleaved pairs."""
     halves = array.reshape(heads, 2, -1, array.shape[1])
     return halves.swapaxes(1, 2).reshape(array.shape)

@@ -1,7 +1,6 @@
-"""Other engines on the same backbone, each in a process of its own that runs a step when it is told to.
+"""Runs other engines on the same backbone, each in a worker process that runs one step per request.
 
-So their turns can stand between ours in one round. Every rival is started, asked what it is, and held to
-doing what it is measured for: its LoRA must change the logits. Knows nothing of rounds.
+So their turns can be interleaved with ours in one round. `check` verifies that a rival's LoRA changes its logits.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ import click
 from . import rival_files
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PAUSE = 0.005  # seconds for another process's waiting threads to fall asleep
+_PAUSE = 0.005  # seconds after which another process's idle threads have stopped spinning
 _INSTALL = {
     "genai": "pip install 'lime-edge[export]'",
-    "llama": "pip install llama-cpp-python, which compiles it, here or elsewhere with --llama-python",
+    "llama": "pip install llama-cpp-python (compiles it), here or for another interpreter named by --llama-python",
     "peft": "pip install 'lime-edge[train]'",
 }
 TITLES = {"genai": "ORT-GenAI", "llama": "llama.cpp", "peft": "PEFT"}
 NAMES = tuple(_INSTALL)
-PLAIN = "no adapter"  # how the variants without one begin
+PLAIN = "no adapter"  # prefix of the variants without an adapter
 
 
 class Rival:
@@ -37,38 +36,42 @@ class Rival:
 
     Args:
         name: One of `NAMES`.
-        python: Interpreter that has the engine.
-        settings: For the worker.
-        log: File for what it prints.
+        python: Interpreter in which the engine is installed.
+        settings: Settings of the worker.
+        log: File for its standard error.
 
     Raises:
-        click.ClickException: It does not start; says what to install.
+        click.ClickException: The worker does not start; the message says what to install.
     """
 
     def __init__(self, name: str, python: str, settings: Mapping[str, Any], log: Path) -> None:
         self.name, self._log = name, log
-        with log.open("w", encoding="utf-8") as said:
+        with log.open("w", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
                 [python, "-m", f"benchmarks.engines.worker_{name}"],
                 env={**os.environ, "PYTHONPATH": str(_ROOT)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=said,
+                stderr=errors,
                 text=True,
                 encoding="utf-8",
             )
         self.variants: dict[str, str] = self._exchange(dict(settings))["variants"]
 
     def titled(self, variant: str) -> str:
-        """What tables call one of its variants."""
+        """Name of a variant in the tables."""
         return f"{TITLES[self.name]}, {variant}"
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        """One request of those in `worker.py`."""
+        """Send a request that worker.py defines, and return the answer.
+
+        Raises:
+            click.ClickException: The worker has ended.
+        """
         return self._exchange({"do": do, **request})
 
     def steps(self, variant: str, token: int, count: int) -> Callable[[], float]:
-        """A turn of `count` steps after the prompt that it holds; one more before does not count."""
+        """A turn of one uncounted step and `count` timed steps after the worker's current prompt."""
 
         def turn() -> float:
             time.sleep(_PAUSE)
@@ -90,8 +93,8 @@ class Rival:
         return turn
 
     def close(self) -> None:
-        """End the process: its input is over."""
-        with contextlib.suppress(OSError), self._process:  # it may be gone already
+        """Close the worker's input, which ends it, and wait for it."""
+        with contextlib.suppress(OSError), self._process:  # it may have ended already
             pass
 
     def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +102,7 @@ class Rival:
         assert process.stdin is not None  # both are pipes
         assert process.stdout is not None
         line = ""
-        with contextlib.suppress(OSError):  # it may be gone already
+        with contextlib.suppress(OSError):  # it may have ended already
             process.stdin.write(json.dumps(message) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
@@ -120,33 +123,33 @@ class Rival:
 def running(
     names: Sequence[str], files: rival_files.Files, python: Mapping[str, str], **settings: Any
 ) -> Iterator[list[Rival]]:
-    """Workers of these rivals, ended with the block.
+    """Start the workers of some rivals; they end with the block.
 
     Args:
         names: Some of `NAMES`.
-        files: What they run.
-        python: Interpreters by name of rival; this one for the others.
+        files: Makes the files they load.
+        python: Interpreters by rival; the current one for the others.
         **settings: ``threads`` and ``positions``.
 
     Raises:
-        click.ClickException: One does not run, or its LoRA changes nothing.
+        click.ClickException: A worker does not start.
     """
     with contextlib.ExitStack() as stack:
         made = []
         for name in names:
             click.echo(f"rival {name}: preparing")
-            given = settings | files.settings(name)
-            rival = Rival(name, python.get(name, sys.executable), given, files.work / f"{name}.log")
+            whole = settings | files.settings(name)
+            rival = Rival(name, python.get(name, sys.executable), whole, files.work / f"{name}.log")
             stack.callback(rival.close)
             made.append(rival)
         yield made
 
 
 def check(rival: Rival, ids: Sequence[int], tokens: int) -> dict[str, list[int]]:
-    """What each variant answers to a prompt, greedily.
+    """Greedy answers of every variant to a prompt.
 
     Raises:
-        click.ClickException: A LoRA gives the logits of the model without it.
+        click.ClickException: A LoRA does not change the logits.
     """
     found = {name: rival.ask("greedy", variant=name, ids=list(ids), count=tokens) for name in rival.variants}
     plain = [answer["logits"] for name, answer in found.items() if name.startswith(PLAIN)]

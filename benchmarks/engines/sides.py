@@ -1,7 +1,6 @@
-"""What our benchmarks of speed compare: the builder's untouched graph, ours with the library and without, the Runtime.
+"""What the speed benchmarks compare: the builder's untouched graph, our graph with and without library, the Runtime.
 
-Opens them, makes sure that they compute what they should before anything is timed, and gives turns for
-`rounds.measure`. Knows nothing of rivals.
+Opens them, verifies before any timing that they compute the right logits, and makes turns for `rounds.measure`.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ from .graphs import Array, Feeds, Graph
 from .rival_files import whole
 
 UNTOUCHED, NATIVE, FUNCTION = "untouched", "native", "function"
-_CHECKED = 24  # tokens of the prompt that every side answers before it is timed
-_NEAR = 0.2  # largest difference between library and function, of what the skill changes: int4 rounds activations, too
+_CHECKED = 24  # tokens of the prompt that every graph must answer before it is timed
+_NEAR = 0.2  # allowed difference of library and function, relative to the skill's effect: int4 rounds activations, too
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is compared, from the command line."""
+    """What to compare, from the command line."""
 
     exported: Path
     skills: tuple[Path, ...]
@@ -47,29 +46,30 @@ class Asked:
     spin: int | None
     operators: str  # "auto", "none" or a path
     work: Path
-    opening: int = 0  # sessions are made in an order of its own in each
+    opening: int = 0  # number of this opening; it seeds the order in which sessions are created
 
     @property
     def library(self) -> Path | None:
-        """The native library; "auto" without one is None."""
+        """The native library; None for "none", and for "auto" where no library is installed."""
         if self.operators == "none":
             return None
         return choose("auto" if self.operators == "auto" else Path(self.operators), "cpu").library
 
     def settings(self, library: Path | None = None) -> SessionSettings:
+        """Settings of a session with this library."""
         return SessionSettings("cpu", self.threads, self.spin, library)
 
 
 class Sides:
-    """The graphs, open.
+    """The opened and verified graphs.
 
     Args:
-        asked: What is compared.
+        asked: What to compare.
 
     Raises:
-        click.ClickException: The base of a graph of ours differs from the untouched graph, its skill does
+        click.ClickException: The base of one of our graphs differs from the untouched graph, a skill changes
             nothing, or library and function disagree.
-        LimeError: A skill is not for this model.
+        LimeError: A skill does not fit this model.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -88,29 +88,33 @@ class Sides:
 
     @property
     def precision(self) -> Precision:
+        """Precision of the exported model."""
         found: Any = self.contract.precision
         return cast(Precision, found)
 
     @property
     def best(self) -> str:
-        """The library where there is one."""
+        """The fastest implementation of the operators: the library if it is installed."""
         return next(iter(self.ours))
 
     def bank(self, count: int) -> tuple[Array, Array]:
-        """The base and so many skills, the same ones over and over in memory of their own: rows [N, P] and ids [N]."""
+        """A bank of the base and `count` skills: rows [N, P] and ids [N].
+
+        The given skills repeat, but each repetition has memory of its own.
+        """
         dtype = self.ours[self.best].bank_dtype
-        assert dtype is not None  # it is one of ours
+        assert dtype is not None  # our graphs have a bank
         again = itertools.islice(itertools.cycle(skill.tensors for skill in self.skills), count)
         return self.contract.table.bank(again, dtype)
 
     def runtime(self, directory: Path, name: str) -> Runtime:
-        """A Runtime of that implementation of the operators, set up as the sessions are."""
+        """A Runtime with one implementation of the operators and the sessions' settings."""
         asked = self.asked
         library = asked.library if name == NATIVE else None
         return Runtime.load(directory, "cpu", asked.threads, spin=asked.spin, operators=library)
 
     def prompt(self, count: int) -> list[int]:
-        """A prompt of so many tokens, the same in every run, that its text gives again."""
+        """A prompt of `count` tokens, the same in every run; see `prompt` below."""
         return prompt(self.tokenizer, count)
 
     def _opened(self) -> dict[str, Graph]:
@@ -122,7 +126,7 @@ class Sides:
         return {str(name): Graph(*wanted[name]) for name in order}
 
     def _untouched(self) -> Path:
-        """The builder's graph by the recipe of the export, made if `work` does not hold it."""
+        """The builder's graph by the recipe of the export, built unless `work` already holds it."""
         target = self.asked.work / f"untouched-{self.precision}"
         if not (target / "genai_config.json").is_file():
             click.echo("building the untouched graph")
@@ -137,23 +141,24 @@ class Sides:
         for name, graph in self.ours.items():
             if self.contract.precision != "fp16" and not np.array_equal(_logits(graph, ids, {}), plain):
                 raise click.ClickException(
-                    f"the base ({name}) is not the untouched graph bit for bit: export again, or empty --work"
+                    f"the base ({name}) differs from the untouched graph; expected the same bits: "
+                    "export again, or empty the --work folder"
                 )
             found[name] = _logits(graph, ids, graphs.fed(bank, skills[1:]))
             if np.array_equal(found[name], plain):
-                raise click.ClickException(f"{self.skills[0].manifest.name} ({name}) changes no logit")
+                raise click.ClickException(f"skill {self.skills[0].manifest.name} ({name}) changes no logit")
         first, *others = found.values()
         if any(_size(first - other) > _NEAR * _size(first - plain) for other in others):
-            raise click.ClickException("library and function do not compute the same")
+            raise click.ClickException("the native library and the graph's functions compute different logits")
 
 
 def _size(array: Array) -> float:
-    """Root of the mean square."""
+    """Root mean square."""
     return float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
 
 
 def _logits(graph: Graph, ids: Sequence[int], feeds: Feeds) -> Array:
-    """After a prompt and one more token, [V]."""
+    """Logits after a prompt and one more token, [V]."""
     (step,) = graphs.decode(graph, ids, 1, feeds)
     step()
     logits: Array = step.logits[0, -1]
@@ -161,15 +166,15 @@ def _logits(graph: Graph, ids: Sequence[int], feeds: Feeds) -> Array:
 
 
 def prompt(tokenizer: Tokenizer, count: int, seed: int = 0) -> list[int]:
-    """Tokens of a text of common words that the tokenizer gives back as they are.
+    """Random whole-word tokens whose text the tokenizer encodes to the same tokens.
 
     Args:
-        tokenizer: Of the model.
-        count: How many.
-        seed: Which.
+        tokenizer: The model's tokenizer.
+        count: Number of tokens.
+        seed: Seed of the choice.
 
     Raises:
-        click.ClickException: The tokenizer has no such words.
+        click.ClickException: The tokenizer is not byte-level BPE.
     """
     words = sorted(number for token, number in tokenizer.get_vocab().items() if _is_word(token))
     rng = np.random.default_rng(seed)
@@ -180,12 +185,15 @@ def prompt(tokenizer: Tokenizer, count: int, seed: int = 0) -> list[int]:
 
 
 def _is_word(token: str) -> bool:
-    """Whether a byte-level token is a space and letters."""
+    """Whether a byte-level token is a space followed by letters."""
     return token[:1] == "Ġ" and token[1:].isascii() and token[1:].isalpha()
 
 
 def turn(run: Callable[[], float], steps: int, settle: int = 1) -> Callable[[], float]:
-    """Mean seconds of some steps in a row; those before do not count: another variant's weights are in the caches."""
+    """A turn: the mean seconds of `steps` consecutive runs.
+
+    `settle` uncounted runs come first, because another variant's weights are in the processor's caches.
+    """
 
     def taken() -> float:
         for _ in range(settle):
@@ -197,7 +205,7 @@ def turn(run: Callable[[], float], steps: int, settle: int = 1) -> Callable[[], 
 
 @contextlib.contextmanager
 def endless(exported: Path) -> Iterator[Path]:
-    """The exported directory with another token as its end, so that answers are as long as they are asked to be."""
+    """A view of an exported directory with another end token, so that answers always have the requested length."""
     with tempfile.TemporaryDirectory() as scratch:
         for path in exported.iterdir():
             (Path(scratch) / path.name).symlink_to(path.absolute())
@@ -210,7 +218,7 @@ def endless(exported: Path) -> Iterator[Path]:
 
 
 def _rewrite(link: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Put a changed copy of a JSON file in the place of a link to it."""
+    """Replace a link to a JSON file by a changed copy."""
     document = json.loads(link.read_text("utf-8"))
     change(document)
     link.unlink()

@@ -1,8 +1,8 @@
-"""The other end of `engines.py`: one engine in a process of its own, which runs a step when it is told to.
+"""The worker's side of rival_process.py: serves one engine in a process of its own.
 
-Speaks JSON lines: a request on standard input, an answer on standard output. Times are taken here,
-around the engine's own call, so that the pipe costs nothing. Imports nothing but the standard library,
-so that it runs wherever the engine is installed.
+The protocol is JSON lines: a request on standard input, an answer on standard output. Times are measured here, around
+the engine's own calls, so that they exclude the pipe. This module imports only the standard library, so that it runs
+under any interpreter in which the engine is installed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-_SHOWN = 64  # logits in an answer: enough to tell two models apart
+_SHOWN = 64  # number of logits in an answer: enough to tell two models apart
 
 
 class Engine(ABC):
-    """One engine with one model, which it runs with and without an adapter.
+    """One engine with one model, run with and without an adapter.
 
     Args:
-        settings: As the parent gives them: ``threads``, ``positions`` (room in the cache) and paths.
+        settings: Settings from the parent process: ``threads``, ``positions`` (capacity of the cache) and paths.
     """
 
     name: ClassVar[str]
@@ -32,7 +32,7 @@ class Engine(ABC):
 
     @abstractmethod
     def variants(self) -> dict[str, str]:
-        """What can be run: name -> what it is, versions included."""
+        """The variants this engine can run: name -> description with versions."""
 
     @abstractmethod
     def forget(self, variant: str) -> None:
@@ -40,22 +40,22 @@ class Engine(ABC):
 
     @abstractmethod
     def prompt(self, variant: str, ids: Sequence[int]) -> None:
-        """Run a prompt on the empty cache, as the engine's own generation would."""
+        """Run a prompt on the empty cache, as the engine's own generation does."""
 
     @abstractmethod
     def step(self, variant: str, token: int) -> None:
-        """Run one more token: this one, or the likeliest where the engine picks tokens itself."""
+        """Run one more token: this one, or the likeliest if the engine chooses tokens itself."""
 
     @abstractmethod
     def back(self, variant: str, length: int) -> None:
-        """Forget the positions from `length` on."""
+        """Truncate the cache to its first `length` positions."""
 
     @abstractmethod
     def logits(self, variant: str) -> Sequence[float]:
-        """After the last token that was run, [V]."""
+        """Logits after the last token that was run, [V]."""
 
     def greedy(self, variant: str, count: int) -> list[int]:
-        """The likeliest tokens after the prompt that was run last."""
+        """Greedy continuation of the last prompt by `count` tokens."""
         tokens = [_likeliest(self.logits(variant))]
         while len(tokens) < count:
             self.step(variant, tokens[-1])
@@ -64,9 +64,9 @@ class Engine(ABC):
 
 
 def serve(make: Callable[[dict[str, Any]], Engine]) -> None:
-    """Answer requests until the input ends. The first line of input holds the settings."""
+    """Answer requests until the input ends. The first line of the input holds the settings."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever libraries print goes to standard error
+    os.dup2(2, 1)  # redirect the libraries' own output to standard error
     engine = make(json.loads(sys.stdin.readline()))
     _say(answers, {"variants": engine.variants()})
     worker = _Worker(engine)
@@ -81,14 +81,14 @@ def _say(answers: Any, answer: dict[str, Any]) -> None:
 
 
 class _Worker:
-    """What a request may ask for."""
+    """The requests: each public method answers the request of its name."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lengths: dict[str, int] = {}  # of the prompt that each variant holds
+        self._lengths: dict[str, int] = {}  # prompt length of each variant
 
     def prompt(self, variant: str, ids: Sequence[int]) -> dict[str, Any]:
-        """Run a prompt -> seconds."""
+        """Run a prompt on an empty cache; returns its seconds."""
         self._engine.forget(variant)
         began = time.perf_counter()
         self._engine.prompt(variant, ids)
@@ -97,7 +97,7 @@ class _Worker:
         return {"seconds": seconds}
 
     def steps(self, variant: str, token: int, count: int, uncounted: int) -> dict[str, Any]:
-        """Run steps after the prompt, then forget them -> mean seconds of the last `count`."""
+        """Run steps after the prompt, then truncate the cache; returns the mean seconds of the last `count`."""
         for _ in range(uncounted):
             self._engine.step(variant, token)
         began = time.perf_counter()
@@ -108,7 +108,7 @@ class _Worker:
         return {"seconds": seconds}
 
     def greedy(self, variant: str, ids: Sequence[int], count: int) -> dict[str, Any]:
-        """Likeliest tokens after a prompt, and the first few logits after it."""
+        """Run a prompt; returns its greedy continuation and the first few logits after it."""
         self.prompt(variant, ids)
         shown = [float(value) for value in self._engine.logits(variant)[:_SHOWN]]
         return {"tokens": self._engine.greedy(variant, count), "logits": shown}

@@ -1,6 +1,6 @@
-"""ONNX Runtime GenAI as a worker: the plain graph, and the same backbone with a LoRA, baked in or as an adapter.
+"""Worker for ONNX Runtime GenAI: the plain graph, and the same backbone with a LoRA, baked in or switchable.
 
-A step is one `generate_next_token` of its greedy search, a prompt one `append_tokens`.
+A step is one `generate_next_token` with greedy search; a prompt is one `append_tokens`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .worker import Engine, serve
 
 
 class GenAI(Engine):
-    """Settings beside the usual ones: ``graphs``, directories, and ``adapters``, files, by name of variant."""
+    """Further settings: ``graphs`` (directories) and ``adapters`` (files), both by variant."""
 
     name = "ORT-GenAI"
 

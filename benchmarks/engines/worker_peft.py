@@ -1,7 +1,7 @@
-"""PEFT on transformers as a worker: LoRA, and the plain model, each in float32 and bfloat16.
+"""Worker for PEFT on transformers: the plain model and a LoRA, each in float32 and bfloat16.
 
-A step is one forward pass with its DynamicCache under inference_mode, without sampling; a prompt
-computes the logits of its last position only, as `generate` does.
+A step is one forward pass with a DynamicCache under inference_mode, without sampling; a prompt computes the logits of
+its last position only, as `generate` does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .worker import Engine, serve
 
 
 class Peft(Engine):
-    """Settings beside the usual ones: ``model`` and ``adapter``, directories, and ``dtypes``."""
+    """Further settings: ``model`` and ``adapter`` (directories) and ``dtypes``."""
 
     name = "PEFT"
 
@@ -60,7 +60,7 @@ class Peft(Engine):
 
     def back(self, variant: str, length: int) -> None:
         cache = self._caches[variant]
-        cache.crop(length - cache.get_seq_length())  # it takes how many to drop, negative
+        cache.crop(length - cache.get_seq_length())  # a negative argument is the number of positions to drop
 
     def logits(self, variant: str) -> Sequence[float]:
         found: list[float] = self._logits[variant].float().tolist()

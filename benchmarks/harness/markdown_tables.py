@@ -1,4 +1,4 @@
-"""Markdown tables: a general one, and those of the benchmarks without paired rounds (roofline, size, switch, memory)."""
+"""Markdown tables, in general and for the benchmarks without paired rounds: roofline, size, switch and memory."""
 
 from __future__ import annotations
 
