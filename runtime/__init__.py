@@ -1,6 +1,6 @@
 """Runs an exported model and its skills, with ONNX Runtime and without torch.
 
-Imported as `lime_edge.runtime`. It does not know training, the store or the command line.
+Imported as `lime_edge.runtime`. It does not know about training, the store or the command line.
 """
 
 from lime_edge.runtime.decoding.stream import Stream

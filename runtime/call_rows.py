@@ -1,4 +1,4 @@
-"""What a call asks for, row by row: one prompt or many, one skill or one for every row."""
+"""Splits the arguments of a call into rows: one prompt or several, one skill for all or one for each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .types import Active, Prompt, SkillSpec
 
 
 class Rows(NamedTuple):
-    """Prompts and skills of the same length."""
+    """One prompt and one skill per row."""
 
     prompts: list[Prompt]
     skills: list[SkillSpec | Active]
@@ -19,15 +19,15 @@ class Rows(NamedTuple):
 
 
 def split_rows(prompt: Any, skill: Any) -> Rows:
-    """Sort out what a call was given.
+    """Pair prompts with skills.
 
     Args:
         prompt: Text, a list of messages, or a list of either.
-        skill: One for all, or a list with one for every prompt; one prompt with a list of skills is
-            asked once with each.
+        skill: One for all, or a list with one for each prompt; one prompt with a list of skills is answered once
+            with each.
 
     Raises:
-        ConfigError: There is no prompt, or there are more or fewer skills than prompts.
+        ConfigError: There is no prompt, or the numbers of prompts and skills differ.
     """
     many = isinstance(prompt, list | tuple) and not (prompt and isinstance(prompt[0], Mapping))
     each = isinstance(skill, list | tuple)
@@ -39,5 +39,5 @@ def split_rows(prompt: Any, skill: Any) -> Rows:
     if not each:
         skills *= len(prompts)
     if len(prompts) != len(skills) or not skills:
-        raise ConfigError(f"{len(skills)} skills for {len(prompts)} prompts; expected one for each, or one for all")
+        raise ConfigError(f"{len(skills)} skills for {len(prompts)} prompts; expected one for each or one for all")
     return Rows(prompts, skills, not many and not each)

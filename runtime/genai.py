@@ -1,8 +1,8 @@
-"""A skill as ONNX Runtime GenAI takes it: an .onnx_adapter that feeds the bank and the skill's number.
+"""Converts a skill for ONNX Runtime GenAI: an .onnx_adapter file that feeds the bank and the skill's number.
 
-`Adapters` is the only way there: `Generator.set_model_input` ignores optional inputs in silence
-(0.18). GenAI knows neither skills' prompts nor where in a text they apply, and checks nothing; what
-has to be checked is checked here. Knows nothing of the native operators.
+`Adapters` is the only interface that works: `Generator.set_model_input` silently ignores optional inputs (0.18).
+GenAI knows neither the prompt of a skill nor where in a text it applies, and validates nothing, so this module does
+all checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lime_edge.skills.package import read_skill
 
 
 def write_adapter(model: Path, skill: Path, output: Path) -> Path:
-    """Write a skill for `onnxruntime_genai.Adapters`; with no adapter active, the base runs.
+    """Write a skill for `onnxruntime_genai.Adapters`; without an active adapter the base runs.
 
     Args:
         model: An exported model directory.
@@ -31,23 +31,25 @@ def write_adapter(model: Path, skill: Path, output: Path) -> Path:
         `output`.
 
     Raises:
-        ModelError: The model cannot be used.
-        SkillFormatError, SkillMismatchError: The skill is not sound, or made for another model.
-        ConfigError: The skill or the model does what GenAI cannot.
+        ModelError: The model directory is invalid.
+        SkillFormatError, SkillMismatchError: The skill is invalid, or made for another model.
+        ConfigError: The skill or the model needs something that GenAI lacks.
     """
     graph = Graph(read_directory(model, verify=False), SessionSettings(device="cpu", operators=None))
-    contract, found = graph.directory.contract, read_skill(skill)
-    check_skill(found, contract)
+    contract, package = graph.directory.contract, read_skill(skill)
+    check_skill(package, contract)
     faults = []
-    if found.manifest.activation != "always":
-        faults.append(f"its activation is {found.manifest.activation!r}; GenAI applies a skill to all tokens, 'always'")
+    if (activation := package.manifest.activation) != "always":
+        faults.append(f"its activation is {activation!r}; expected 'always': GenAI applies a skill to all tokens")
     if graph.virtual_tokens:
-        faults.append("it is a soft prefix, and GenAI puts no virtual tokens before a prompt")
+        faults.append("it is a soft prefix; GenAI cannot put virtual tokens before a prompt")
     if graph.window > 1:
-        faults.append(f"the model routes by windows of {graph.window} tokens; GenAI keeps no evidence between steps")
+        faults.append(
+            f"the model routes by windows of {graph.window} tokens; GenAI does not keep routing evidence between steps"
+        )
     if faults:
-        raise ConfigError(f"skill {found.name!r} cannot run in ONNX Runtime GenAI", faults)
-    bank, ids = contract.table.bank([found.tensors], graph.bank_dtype)  # [2, P], [2]
+        raise ConfigError(f"skill {package.name!r} cannot run in ONNX Runtime GenAI", faults)
+    bank, ids = contract.table.bank([package.tensors], graph.bank_dtype)  # [2, P], [2]
     adapter = ort.AdapterFormat()
     adapter.set_adapter_version(1)
     adapter.set_model_version(1)

@@ -1,7 +1,6 @@
-"""Looking at a skill from inside: distributions of the next token after many prompts that begin alike.
+"""Next-token distributions of one skill after many prompts, for `lime-edge audit`.
 
-What `lime-edge audit` asks its questions with. Prompts are token ids; what two of them begin with is run once.
-Knows nothing of what is looked for.
+Prompts are token ids. The common beginning of consecutive prompts runs once.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 class Probe:
-    """One skill, or the base, on one row of a cache. Made by `probing`."""
+    """One skill, or the base, on a cache of one row. Create it with `probing`."""
 
     def __init__(self, graph: Graph, bank: Array, text: Text, applied: AppliedSkill, capacity: int) -> None:
         self._cache = Cache(graph, bank, 1, capacity + prefix_of(applied, graph))
@@ -39,7 +38,7 @@ class Probe:
         return ids
 
     def after(self, ids: Sequence[int], said: Sequence[int] = ()) -> list[Float64]:
-        """Log-probabilities [V] of the first token of the answer, and of the next one after it began with `said`."""
+        """Log-probabilities [V] of the answer's first token and, if `said` is given, of the token that follows it."""
         found = [log_softmax(self._prefill(ids))]
         if said:
             logits = self._cache.extend(0, np.array(said), np.full(len(said), self._applied.skill_id))
@@ -47,15 +46,15 @@ class Probe:
         return found
 
     def along(self, ids: Sequence[int], said: Sequence[int]) -> Float64:
-        """Log-probabilities [len(said), V] of every token of an answer, given those before it."""
+        """Log-probabilities [len(said), V] of each token of the answer `said`, given the tokens before it."""
         found = [log_softmax(self._prefill(ids))]
         if len(said) > 1:
             logits = self._cache.extend(0, np.array(said[:-1]), np.full(len(said) - 1, self._applied.skill_id))
-            found += [log_softmax(one) for one in logits]
+            found += [log_softmax(row) for row in logits]
         return np.stack(found)
 
     def greedy(self, ids: Sequence[int], count: int) -> tuple[tuple[int, ...], float]:
-        """The likeliest answer of at most `count` tokens, the end of turn included, and its mean log-probability."""
+        """The greedy answer of at most `count` tokens, including the end of turn, and its mean log-probability."""
         scores = log_softmax(self._prefill(ids))
         answer, total = [int(scores.argmax())], float(scores.max())
         while len(answer) < count and answer[-1] not in self.text.eos_ids:
@@ -72,11 +71,11 @@ class Probe:
 
 @contextmanager
 def probing(runtime: Runtime, skill: SkillSpec, capacity: int) -> Iterator[Probe]:
-    """A probe of a loaded skill; None is the base. Its row stays pinned for as long as the context is open.
+    """A probe of a loaded skill; None is the base. The skill's bank row stays pinned while the context is open.
 
     Raises:
-        UnknownSkillError: Not loaded.
-        ConfigError: `capacity` positions are more than the model has.
+        UnknownSkillError: The skill is not loaded.
+        ConfigError: `capacity` exceeds the model's context length.
     """
     with runtime._registry.lease([skill]) as lease:
         yield Probe(runtime._graph, lease.array, runtime._text, lease.applied[0], capacity)

@@ -1,4 +1,4 @@
-"""What the runtime hands back: answers, choices and what is known of a loaded skill. Plain data."""
+"""Plain data types that the runtime returns: answers, choices and facts about loaded skills."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lime_edge.trust.policy import Signer
 
 
 class Active(Enum):
-    """Stands for "no skill was named": the active one is used. (None is the base.)"""
+    """Stands for "no skill was given": the active skill is used. (None is the base.)"""
 
     ACTIVE = "active"
 
 
 ACTIVE = Active.ACTIVE
 
-#: What may be asked for as a skill: None is the base, a name, or weights by name for a blend.
+#: How a caller names a skill: None for the base, a name, or weights by name for a blend.
 SkillSpec = str | Mapping[str, float] | None
-SkillSpecs = list[SkillSpec] | list[str] | list[str | None]  # one for every row
+SkillSpecs = list[SkillSpec] | list[str] | list[str | None]  # one for each row
 
 Message = Mapping[str, Any]  # role and content
 Prompt = str | Sequence[Message]  # text is a user message
@@ -33,7 +33,7 @@ class SkillInfo:
     """One loaded skill."""
 
     name: str  # the name it was loaded under
-    generation: int  # grows with every load into this runtime and is never used again
+    generation: int  # unique within this runtime; grows with every load
     version: str
     digest: str  # SHA-256 of the package
     activation: str  # "always" or "response"
@@ -42,22 +42,22 @@ class SkillInfo:
     author: str
     size: int  # bytes of the package
     path: Path
-    proved: bool  # its golden prompts were reproduced on this graph
-    signer: Signer | None = None  # whose signature the trust policy took
+    proved: bool  # its golden prompts reproduced on this graph
+    signer: Signer | None = None  # the signer that the trust policy accepted
 
     @classmethod
     def of(cls, skill: Skill, name: str, proved: bool, signer: Signer | None = None) -> SkillInfo:
-        """What a package says; its generation is 0 until it is loaded."""
-        said = skill.manifest
+        """The facts that a package holds; the generation is 0 until it is loaded."""
+        manifest = skill.manifest
         return cls(
             name=name,
             generation=0,
-            version=said.version,
-            digest=said.digest,
-            activation=said.activation,
-            description=said.description,
-            license=said.license,
-            author=said.author,
+            version=manifest.version,
+            digest=manifest.digest,
+            activation=manifest.activation,
+            description=manifest.description,
+            license=manifest.license,
+            author=manifest.author,
             size=skill.size,
             path=skill.path,
             proved=proved,
@@ -67,17 +67,17 @@ class SkillInfo:
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the time of one answer went. In a batch, rows share the machine and so the clock."""
+    """Time spent on one answer. The rows of a batch run together, so their times overlap."""
 
-    prefill_seconds: float  # until the first token of the row
+    prefill_seconds: float  # until the row's first token
     decode_seconds: float  # from the first token to the last
     prompt_tokens: int
-    reused_tokens: int  # of the prompt, taken exactly from another row or an earlier prompt
+    reused_tokens: int  # prompt tokens copied from another row or an earlier prompt
     new_tokens: int
 
     @property
     def tokens_per_second(self) -> float:
-        """Decoding speed; 0 where there was only the first token."""
+        """Decoding speed; 0 if only one token was produced."""
         return (self.new_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else 0.0
 
 
@@ -86,12 +86,11 @@ class Generation:
     """One answer.
 
     Attributes:
-        text: Without end-of-turn tokens, cut before the stop string; bytes of an unfinished last
-            character are left out.
-        token_ids: Every token that was produced, the end-of-turn token included.
+        text: Without end-of-turn tokens, cut before the stop string; an incomplete last character is left out.
+        token_ids: All tokens produced, including the end-of-turn token.
         finish_reason: ``"stop"`` (end of turn or a stop string) or ``"length"``.
         timings: Seconds and tokens.
-        receipt: Which skill, backbone, adapter and graph made it, by digest.
+        receipt: Which skills, backbone, adapter and graph produced it, by digest.
     """
 
     text: str
@@ -103,11 +102,11 @@ class Generation:
 
 @dataclass(frozen=True)
 class Choice:
-    """The likeliest of a few answers.
+    """The likeliest of several given answers.
 
     Attributes:
         label: The choice with the highest score.
-        probabilities: Over the choices, summing to 1; empty with ``best_only``.
+        probabilities: Sum to 1 over the choices; empty with ``best_only``.
         scores: log P(choice + end of turn | prompt) of every choice that was scored.
         receipt: As in `Generation`.
     """

@@ -1,4 +1,4 @@
-"""Settings of one answer: their ranges, their defaults, and who wins (call > skill > default)."""
+"""Generation settings of one answer: their ranges, defaults and precedence (call > skill > default)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, TypedDict
 
 from lime_edge.errors import ConfigError
 
-DEFAULT_NEW_TOKENS = 256  # at most; fewer where the context ends before
+DEFAULT_NEW_TOKENS = 256  # at most; fewer if the context ends earlier
 
-# name -> whole number?, lowest, highest. The same ranges as in a skill's manifest.
+# name -> (is a whole number, minimum, maximum). A skill's manifest has the same ranges.
 _RANGES: dict[str, tuple[bool, float, float]] = {
     "max_new_tokens": (True, 1, 2**20),
     "temperature": (False, 0, 10),
@@ -24,7 +24,7 @@ _MAX_STOPS = 16
 
 
 class Settings(TypedDict, total=False):
-    """What a call may say; None and what is left out are the skill's or the default."""
+    """Settings of a call; the skill's value or the default replaces None and missing ones."""
 
     max_new_tokens: int | None
     temperature: float | None
@@ -37,23 +37,23 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Options:
-    """How one answer is produced, all settled."""
+    """The final settings of one answer."""
 
-    max_new_tokens: int | None = None  # None: DEFAULT_NEW_TOKENS, or up to the end of the context
+    max_new_tokens: int | None = None  # None: DEFAULT_NEW_TOKENS, or fewer if the context ends earlier
     temperature: float = 0.0  # 0 is greedy
     top_k: int = 0  # 0 is off
     top_p: float = 1.0
-    repetition_penalty: float = 1.0  # 1 is off; on prompt and answer
+    repetition_penalty: float = 1.0  # 1 is off; counts tokens of prompt and answer
     seed: int | None = None  # None: different every time
     stop: tuple[str, ...] = ()
 
     @classmethod
     def settle(cls, call: Mapping[str, Any], skill: Mapping[str, Any] | None = None) -> Options:
-        """Merge what a call says over what the skill was made for.
+        """Merge the settings of a call with those of the skill; the call wins.
 
         Args:
             call: Settings by name; None means not given.
-            skill: Checked settings of the manifest, ``stop`` included.
+            skill: Validated settings from the manifest, including ``stop``.
 
         Raises:
             ConfigError: Names every setting that is unknown or out of range.
@@ -62,14 +62,14 @@ class Options:
         if isinstance(given.get("stop"), str):
             given["stop"] = (given["stop"],)
         if faults := _faults(given):
-            raise ConfigError("the generation settings cannot be used", faults)
+            raise ConfigError("the generation settings are invalid", faults)
         merged = {**(skill or {}), **given}
         return cls(**{**merged, "stop": tuple(merged.get("stop", ()))})
 
 
 def _faults(given: Mapping[str, Any]) -> list[str]:
     known = {f.name for f in fields(Options)}
-    faults = [f"unknown setting {name!r}; known are {', '.join(sorted(known))}" for name in set(given) - known]
+    faults = [f"unknown setting {name!r}; expected one of {', '.join(sorted(known))}" for name in set(given) - known]
     for name, (whole, low, high) in _RANGES.items():
         if name in given and not _within(given[name], whole, low, high):
             what = "a whole number" if whole else "a number"

@@ -1,8 +1,8 @@
-"""The load-time proof: a skill's golden prompts on this very graph.
+"""Proves a skill when it is loaded: runs its golden prompts on this graph.
 
-A package may be sound and carry the right digests and still do nothing here: a damaged graph, an
-adapter that was left out, vectors that never reach it. So the golden prompts are run as the base
-and with the skill, and held against what the author's machine said.
+A valid package with matching digests can still have no effect, for instance because the graph is damaged or lacks the
+adapter. The golden prompts therefore run with the base and with the skill, and the results are compared with the
+author's.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from .loop import skill_rows, with_prefix
 
 Float64 = npt.NDArray[np.float64]
 
-#: fp32: the largest difference of a logit from the author's. Other kernels sum in another order (1e-4);
-#: another backbone or adapter is off by whole logits.
+#: fp32: maximum difference of a logit from the author's. Kernels that sum in another order differ by 1e-4; another
+#: backbone or adapter differs by whole logits.
 LOGIT_TOLERANCE = 2e-2
-#: Other precisions move the base's logits by more than a skill may, so the change that the skill makes
-#: is compared: its direction over the golden tokens, and its size.
+#: Other precisions may change the base's logits by more than a skill does. So only the change made by the skill is
+#: compared: its direction over the golden tokens, and its size.
 LEAST_COSINE = 0.8
 SIZE_RANGE = (0.5, 2.0)
-#: A skill that moves no golden logit by more than this does nothing.
+#: A skill that changes no golden logit by more than this has no effect.
 LEAST_CHANGE = 1e-3
 
 
 def prove(
     graph: Graph, bank: Array, text: Text, name: str, golden: Sequence[Mapping[str, Any]], applied: AppliedSkill
 ) -> None:
-    """Run the golden prompts.
+    """Run the golden prompts and compare the results with the author's.
 
     Args:
-        graph, bank, text: What to run them on.
-        name: Of the skill, for the message.
-        golden: From the manifest.
-        applied: The skill's row.
+        graph, bank, text: The model and the vectors to run.
+        name: The skill's name, for messages.
+        golden: The golden prompts of the manifest.
+        applied: The skill in its bank row.
 
     Raises:
-        SkillProofError: There are none, or names each that does not reproduce and why.
+        SkillProofError: There are no golden prompts, or names each one that does not reproduce, and why.
     """
     if not golden:
-        raise SkillProofError(f"skill {name!r} has no golden prompts to prove it by: learn it again, or prove=False")
+        raise SkillProofError(f"skill {name!r} has no golden prompts: learn it again, or pass prove=False")
     faults = [
         f"golden prompt {number}: {fault}"
         for number, entry in enumerate(golden)
         for fault in _faults(graph, bank, text, entry, applied)
     ]
     if faults:
-        raise SkillProofError(f"skill {name!r} does not do here what its author measured: not loaded", faults)
+        raise SkillProofError(f"skill {name!r} does not reproduce what its author measured: it was not loaded", faults)
 
 
 def _faults(graph: Graph, bank: Array, text: Text, entry: Mapping[str, Any], applied: AppliedSkill) -> Iterator[str]:
@@ -67,7 +67,8 @@ def _faults(graph: Graph, bank: Array, text: Text, entry: Mapping[str, Any], app
     size = len(tokens.ids) + len(answer)
     highest = max(int(plain.ids.max()), int(top.max()), max(answer))
     if size > graph.directory.context_length or highest >= graph.vocabulary:
-        yield f"{size} tokens up to id {highest}; the model has {graph.directory.context_length} and {graph.vocabulary}"
+        context = graph.directory.context_length
+        yield f"{size} tokens with ids up to {highest}; the model has room for {context} and {graph.vocabulary} ids"
         return
     cache = Cache(graph, bank, 1, size)
     base = cache.prefill(0, plain.ids, np.zeros(len(plain.ids), np.int64))[0][top].astype(np.float64)
@@ -75,7 +76,7 @@ def _faults(graph: Graph, bank: Array, text: Text, entry: Mapping[str, Any], app
     skill = logits[top].astype(np.float64)
     wanted_base, wanted_skill = np.array(entry["base_logits"]), np.array(entry["skill_logits"])
     if np.abs(skill - base).max() <= LEAST_CHANGE:
-        yield f"the skill changes no logit by more than {LEAST_CHANGE:g} here"
+        yield f"the skill changes no logit by more than {LEAST_CHANGE:g} on this graph"
     elif graph.directory.contract.precision == "fp32":
         yield from _exact("base", base, wanted_base)
         yield from _exact("skill", skill, wanted_skill)
@@ -88,24 +89,24 @@ def _faults(graph: Graph, bank: Array, text: Text, entry: Mapping[str, Any], app
 def _exact(what: str, found: Float64, wanted: Float64) -> Iterator[str]:
     off = float(np.abs(found - wanted).max())
     if not off <= LOGIT_TOLERANCE:
-        yield f"the {what}'s logits are off by {off:.3g}; at most {LOGIT_TOLERANCE:g} is expected in fp32"
+        yield f"the {what}'s logits differ by {off:.3g}; expected at most {LOGIT_TOLERANCE:g} in fp32"
 
 
 def _alike(found: Float64, wanted: Float64) -> Iterator[str]:
-    """Whether the skill moves the logits here as it did there."""
+    """Compare the change of the logits by the skill with the author's."""
     size, expected = float(np.linalg.norm(found)), float(np.linalg.norm(wanted))
     if not expected > 0:
-        yield "its author's measurement shows no change by the skill"
+        yield "in its author's measurement the skill changes nothing"
         return
     cosine = float(found @ wanted) / (size * expected)
     if not cosine >= LEAST_COSINE:
-        yield f"the change points elsewhere: cosine {cosine:.2f}; at least {LEAST_COSINE:g} is expected"
+        yield f"the change has another direction: cosine {cosine:.2f}; expected at least {LEAST_COSINE:g}"
     if not SIZE_RANGE[0] <= size / expected <= SIZE_RANGE[1]:
         yield f"the change is {size / expected:.2f} times its author's; expected {SIZE_RANGE[0]:g} to {SIZE_RANGE[1]:g}"
 
 
 def _greedy(cache: Cache, logits: Array, count: int, row: int) -> list[int]:
-    """The likeliest tokens one after another, after `logits` [V]."""
+    """Decode `count` tokens greedily, beginning with `logits` [V]."""
     found = [int(logits.argmax())]
     while len(found) < count:
         ids: Ids = np.array(found[-1:])

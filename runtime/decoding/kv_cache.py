@@ -1,9 +1,8 @@
-"""The KV cache of one request batch, and the graph run on it.
+"""The KV cache of one batch of requests, and how the graph runs on it.
 
-Rows have their own lengths. Prompts run row by row (GroupQueryAttention takes several tokens after a
-past only for one row; and a row then computes exactly what it would alone), single tokens for all
-rows at once. Every cached position knows the token and the bank row that made it, so a prefix is
-reused only where the new prompt would have made the same. Knows nothing of text, sampling or skill names.
+Each row has its own length. Prompts run row by row: GroupQueryAttention accepts several tokens after a past for one
+row only, and a row then computes exactly what it would alone. Single tokens run for all rows at once. The cache stores
+the token and the skill of every position, so a prefix is reused only if the new prompt would have produced the same.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ from lime_edge.runtime.model.session import Graph
 Ids = npt.NDArray[np.int64]
 Array = npt.NDArray[np.floating]
 
-CHUNK = 256  # prompt tokens in one run, fewer where the vocabulary is large
-_LOGITS = 2**24  # floats of logits in one run at most, [1, CHUNK, V], where the graph computes all of them
-_LAST = np.array([-2])  # two positions: the product of a single row is another kernel's
+CHUNK = 256  # prompt tokens in one run; fewer if the vocabulary is large
+_LOGITS = 2**24  # maximum logits in one run, [1, CHUNK, V], if the graph computes all of them
+_LAST = np.array([-2])  # two positions: for a single one ONNX Runtime uses another kernel
 _ALL = np.array([0])
-_ROUND = 64  # capacities are multiples of it
+_ROUND = 64  # capacities are multiples of this
 
 
 class Cache:
     """Keys, values and routing evidence of B rows.
 
-    A prompt is cut into runs of at least two tokens wherever it can be: those give the same bits
-    however they are cut, while a run of one token takes another kernel (equal to about 1e-5).
+    A prompt is cut into runs of at least two tokens where possible. Their results are the same bit for bit wherever
+    they are cut; a run of one token uses another kernel and differs by about 1e-5.
 
     Args:
-        graph: What to run.
-        bank: [N, P], pinned for as long as this cache lives.
+        graph: The graph to run.
+        bank: [N, P], pinned by the caller while this cache exists.
         rows: B.
-        capacity: Positions needed in the longest row.
+        capacity: Number of positions that the longest row needs.
 
     Raises:
-        ConfigError: The capacity is over the model's context length, or there is no memory for it.
+        ConfigError: The capacity exceeds the model's context length, or there is not enough memory.
     """
 
     def __init__(self, graph: Graph, bank: Array, rows: int, capacity: int) -> None:
@@ -53,54 +52,54 @@ class Cache:
         self.lengths = [0] * rows
         self._state = State(graph, rows, self.capacity)
         self._ids: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap]
-        self._skills: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap] bank row of every position
+        self._skills: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap] skill of every position
         width = graph.evidence_width if graph.window > 1 else 0
         self._evidence: Array = np.zeros((rows, self.capacity, width), np.float32)  # [B, cap, R]
         self._positions: Ids = np.arange(self.capacity)
         self._bound: tuple[int, int, Binding] | None = None
 
     def prefill(self, row: int, ids: Ids, skills: Ids) -> tuple[Array, int]:
-        """Bring a row to hold exactly this prompt.
+        """Make a row hold exactly this prompt; reuses what it can.
 
         Args:
-            row: Which row.
-            ids, skills: [S], S >= 1: tokens and the bank row that each uses.
+            row: Number of the row.
+            ids, skills: [S], S >= 1: the tokens and the skill of each.
 
         Returns:
-            The logits after the last token [V] (valid until the next run), and how many positions
-            were taken over from what this or another row held.
+            The logits after the last token [V] (valid until the next run), and the number of positions reused from
+            this or another row.
         """
-        sources = range(self.rows) if self._graph.on_host else [row]  # rows are copied on the host only
+        sources = range(self.rows) if self._graph.on_host else [row]  # rows can be copied on the CPU only
         reused, _, source = max((self._common(other, ids, skills), other == row, other) for other in sources)
         if source != row:
             self._copy(source, row, reused)
         self.lengths[row] = reused
         most = CHUNK if self._graph.chooses_logits else max(32, min(CHUNK, _LOGITS // self._graph.vocabulary))
         pieces = -(-(len(ids) - reused) // most)
-        for chunk in np.array_split(np.arange(reused, len(ids)), pieces):  # sizes differ by one at most
+        for chunk in np.array_split(np.arange(reused, len(ids)), pieces):  # sizes differ by at most one
             logits = self._run(row, row + 1, ids[None, chunk], skills[None, chunk], _LAST)
         last: Array = logits[0, -1]
         return last, reused
 
     def extend(self, row: int, ids: Ids, skills: Ids) -> Array:
-        """Append a few tokens [S] to one row; the logits after each, [S, V], valid until the next run."""
+        """Append tokens [S] to one row; returns the logits after each, [S, V], valid until the next run."""
         logits: Array = self._run(row, row + 1, ids[None], skills[None])[0]
         return logits
 
     def step(self, ids: Ids, skills: Ids) -> Array:
-        """Append one token to every row: [B], [B] -> logits [B, V], valid until the next run."""
+        """Append one token [B] to every row; returns logits [B, V], valid until the next run."""
         logits: Array = self._run(0, self.rows, ids[:, None], skills[:, None])[:, 0]
         return logits
 
     def rewind(self, row: int, length: int) -> None:
-        """Forget the positions of a row from `length` on."""
+        """Shorten a row to its first `length` positions."""
         self.lengths[row] = length
 
     def keep(self, rows: list[int]) -> bool:
-        """Drop all rows but these (in rising order), so that finished rows cost nothing.
+        """Drop all rows except these (in ascending order), so that finished rows cost nothing.
 
         Returns:
-            False where the device's memory cannot be moved from here: all rows are still there.
+            False if rows cannot be moved on this device: all rows are kept.
         """
         if not self._graph.on_host:
             return False
@@ -112,7 +111,7 @@ class Cache:
         return True
 
     def _common(self, row: int, ids: Ids, skills: Ids) -> int:
-        """Positions of a row that this prompt would have made itself, leaving two tokens to run."""
+        """Length of the prefix that a row shares with a prompt; leaves at least two tokens to run."""
         most = max(0, min(self.lengths[row], len(ids) - 2))
         same = (self._ids[row, :most] == ids[:most]) & (self._skills[row, :most] == skills[:most])
         return most if same.all() else int(same.argmin())
@@ -123,18 +122,18 @@ class Cache:
             array[target, :length] = array[source, :length]
 
     def _run(self, start: int, stop: int, ids: Ids, skills: Ids, wanted: Ids = _ALL) -> Array:
-        """Run rows start..stop on [b, S] more tokens -> logits [b, S, V], or of the last two positions at least."""
+        """Append [b, S] tokens to rows start to stop; returns logits [b, S, V], or only of the last two positions."""
         graph, (rows, count) = self._graph, ids.shape
         past = self.lengths[start:stop]
         if max(past) + count > self.capacity:
             raise ConfigError(f"the KV cache of {self.capacity} positions is full: ask for fewer tokens")
         binding = self._binding(start, stop)
         self._feed(binding, past, ids, skills)
-        given = count
+        returned = count  # positions with logits
         if graph.chooses_logits:
             binding.feed(LOGITS_FROM, wanted)
-            given = count if wanted is _ALL else min(2, count)
-        logits = binding.output(graph.directory.names.logits, (rows, given, graph.vocabulary), graph.logits_dtype)
+            returned = count if wanted is _ALL else min(2, count)
+        logits = binding.output(graph.directory.names.logits, (rows, returned, graph.vocabulary), graph.logits_dtype)
         evidence = None
         if graph.window > 1:
             binding.feed(PAST_EVIDENCE, self._past_evidence(start, past))
@@ -149,13 +148,13 @@ class Cache:
         return logits
 
     def _feed(self, binding: Binding, past: list[int], ids: Ids, skills: Ids) -> None:
-        """Tokens [b, S] that follow what the rows hold, their skills, the mask and positions."""
+        """Set the inputs of a run: tokens [b, S], their skills, the attention mask and positions."""
         names, (rows, count) = self._graph.directory.names, ids.shape
         binding.feed(names.input_ids, ids)
         binding.feed(SKILL_IDS, skills)
         before = np.array(past)[:, None]  # [b, 1]
         longest = max(past) + count
-        if count == 1 and min(past) > 0:  # as if a longer row were in the batch: then the mask is bound once in a while
+        if count == 1 and min(past) > 0:  # a padded mask keeps its shape for many steps, so it is rarely bound again
             longest = min(-(-longest // _ROUND) * _ROUND, self.capacity)
         mask = binding.input(names.attention_mask, (rows, longest), np.int64)
         np.less(self._positions[:longest], before + count, out=mask)
@@ -163,7 +162,7 @@ class Cache:
             binding.feed(names.position_ids, before + self._positions[:count])  # [b, S]
 
     def _past_evidence(self, start: int, past: list[int]) -> Array:
-        """Routing evidence of the last n - 1 tokens of each row, [b, n - 1, R + 1]; all 0 where there was none."""
+        """Routing evidence of each row's last n - 1 tokens, [b, n - 1, R + 1]; 0 before the first token."""
         before = np.array(past)[:, None] + np.arange(1 - self._graph.window, 0)  # [b, n - 1] positions
         exists = (before >= 0)[..., None]
         rows = np.arange(start, start + len(past))[:, None]
@@ -171,7 +170,7 @@ class Cache:
         return np.concatenate([known, exists], axis=-1, dtype=self._graph.dtype(PAST_EVIDENCE))
 
     def _binding(self, start: int, stop: int) -> Binding:
-        """The binding of these rows, kept while the rows stay the same."""
+        """The binding of these rows, cached while the rows stay the same."""
         if self._bound is None or self._bound[:2] != (start, stop):
             self._bound = start, stop, Binding(self._graph, self._bank, self._state, start, stop)
         return self._bound[2]

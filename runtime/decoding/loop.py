@@ -1,7 +1,6 @@
-"""The decoding loop: a batch of prompts in, tokens and text out, one step at a time.
+"""The decoding loop: runs a batch of requests step by step and collects tokens and text.
 
-A row's answer depends on its own prompt, skill and settings, never on its neighbours. Knows nothing
-of names of skills or of what is loaded.
+A row's answer depends only on its own prompt, skill and settings, never on other rows.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .sampling import Sampler
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One row to be answered, all settled."""
+    """One row to be answered: prompt, skill and final settings."""
 
     tokens: Tokens
     applied: AppliedSkill
@@ -35,19 +34,19 @@ class Request:
 
     @property
     def skills(self) -> Ids:
-        """The bank row that each prompt token uses, [S]: row 0 before the skill begins."""
+        """The skill of each prompt token, [S]: 0, the base, before the skill begins."""
         return skill_rows(self.tokens, self.applied)
 
     def limit(self, context_length: int) -> int:
-        """New tokens at most; what was not asked for ends with the context."""
+        """Maximum number of new tokens; the default is cut at the end of the context."""
         room = context_length - len(self.tokens.ids)
         return self.options.max_new_tokens or min(DEFAULT_NEW_TOKENS, room)
 
 
 def with_prefix(tokens: Tokens, applied: AppliedSkill, graph: Graph) -> Tokens:
-    """The prompt behind the virtual tokens of its skill's soft prefix: ids that follow the vocabulary's.
+    """Put the virtual tokens of a skill's soft prefix before the prompt; their ids follow those of the vocabulary.
 
-    In a graph without them, and for the base, the prompt as it is.
+    For the base, and in a graph without virtual tokens, the prompt is returned unchanged.
     """
     count = prefix_of(applied, graph)
     if not count:
@@ -57,12 +56,12 @@ def with_prefix(tokens: Tokens, applied: AppliedSkill, graph: Graph) -> Tokens:
 
 
 def prefix_of(applied: AppliedSkill, graph: Graph) -> int:
-    """How many virtual tokens stand before a prompt."""
+    """Number of virtual tokens before the prompt."""
     return graph.virtual_tokens if applied.row else 0
 
 
 def skill_rows(tokens: Tokens, applied: AppliedSkill) -> Ids:
-    """The bank row that each prompt token uses, [S]."""
+    """The skill of each prompt token, [S]."""
     start = tokens.boundary if applied.activation == "response" else 0
     return np.where(np.arange(len(tokens.ids)) >= start, applied.skill_id, 0)
 
@@ -74,10 +73,10 @@ class Answer:
     request: Request
     text: Text
     limit: int
-    prefix: int = 0  # virtual tokens of the prompt, the first ones
+    prefix: int = 0  # virtual tokens at the beginning of the prompt
     ids: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
-    reason: str = ""  # why it ended; empty while it goes on
+    reason: str = ""  # finish reason; empty while the answer is not finished
     reused: int = 0
     started: float = 0.0
     first: float = 0.0
@@ -89,7 +88,7 @@ class Answer:
         self._stream = TextStream(self.text.tokenizer, options.stop)
 
     def take(self, logits: Array) -> str:
-        """Pick the next token from [V]; the text that is certain now."""
+        """Sample the next token from logits [V]; returns the text that is now final."""
         token = self._sample(logits)
         self.ids.append(token)
         self.last = time.perf_counter()
@@ -117,10 +116,10 @@ class Answer:
 
 
 def open_answers(graph: Graph, text: Text, requests: Sequence[Request]) -> list[Answer]:
-    """Answers that fit into the context.
+    """Check that requests fit into the context, and create their answers.
 
     Raises:
-        ConfigError: Names every row whose prompt and new tokens do not.
+        ConfigError: Names every row whose prompt and new tokens do not fit.
     """
     context = graph.directory.context_length
     answers = [Answer(request, text, request.limit(context), prefix_of(request.applied, graph)) for request in requests]
@@ -135,7 +134,7 @@ def open_answers(graph: Graph, text: Text, requests: Sequence[Request]) -> list[
             )
         largest = answer.request.tokens.ids[answer.prefix :].max()
         if largest >= graph.vocabulary:
-            faults.append(f"row {number}: token {largest} of {graph.vocabulary}")
+            faults.append(f"row {number}: token id {largest}; the vocabulary has {graph.vocabulary}")
     if faults:
         raise ConfigError("the prompts do not fit into the model's context", faults)
     return answers
@@ -145,12 +144,12 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
     """Answer a batch.
 
     Args:
-        graph: What to run.
+        graph: The graph to run.
         bank: [N, P], pinned by the caller until the iterator ends.
-        answers: From `open_answers`; filled in here.
+        answers: From `open_answers`; this function fills them.
 
     Yields:
-        Row number and a piece of its text (may be empty), after every token.
+        Row number and the next piece of its text (may be empty), after every token.
     """
     started = time.perf_counter()
     for answer in answers:
@@ -160,7 +159,7 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
     for row, answer in enumerate(answers):
         logits, answer.reused = cache.prefill(row, answer.request.tokens.ids, answer.request.skills)
         yield row, answer.take(logits)
-    live = list(range(len(answers)))  # answer of every row of the cache
+    live = list(range(len(answers)))  # number of the answer in each row of the cache
     skills = np.array([answer.request.applied.skill_id for answer in answers])
     while going := [at for at, number in enumerate(live) if not answers[number].reason]:
         if len(going) < len(live) and cache.keep(going):
@@ -168,7 +167,7 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
         tokens = np.array([answers[number].ids[-1] for number in live])
         logits = cache.step(tokens, skills)  # [b, V]
         for at, number in enumerate(live):
-            if answers[number].reason:  # still there because rows cannot be moved on this device
+            if answers[number].reason:  # finished, but rows cannot be moved on this device
                 cache.rewind(at, cache.lengths[at] - 1)
             else:
                 yield number, answers[number].take(logits[at])

@@ -1,9 +1,8 @@
-"""From logits to a token: repetition penalty, temperature, top-k, top-p, and a seeded draw.
+"""Samples a token from logits: repetition penalty, temperature, top-k, top-p and a seeded draw.
 
-Every row has its own sampler and its own random numbers, so that a row draws the same alone and in
-any batch. For the same reason rows of one call that share prompt, skill and seed draw the same
-answer. A vocabulary is large and a step is short: logits are copied, converted and sorted only where
-they can matter. Knows nothing of models or text.
+Each row has its own sampler and random numbers, so it draws the same tokens alone and in any batch. For the same
+reason, rows of one call with the same prompt, skill and seed get the same answer. Vocabularies are large and steps are
+short, so only the logits that can matter are copied, converted and sorted.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ Float64 = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.floating]
 
-_BLOCK = 256  # weights that are summed first when a token is drawn
-_GROUPS = 16  # maxima to look at for every token that top-k keeps
+_BLOCK = 256  # weights per block; a draw first searches the sums of blocks
+_GROUPS = 16  # groups per token that top-k keeps
 
 
 class Sampler:
-    """Picks the tokens of one row.
+    """Samples the tokens of one row.
 
     Args:
         options: temperature, top_k, top_p, repetition_penalty and seed.
-        prompt_ids: What the repetition penalty counts as said before.
+        prompt_ids: Tokens that the repetition penalty counts as already used.
     """
 
     def __init__(self, options: Options, prompt_ids: Sequence[int] | Ids) -> None:
@@ -43,40 +42,45 @@ class Sampler:
         """Pick one token.
 
         Args:
-            logits: [V], writable; as before when this returns.
+            logits: [V], writable; restored before this returns.
 
         Raises:
-            ModelError: The logits are not numbers.
+            ModelError: The logits are not finite.
         """
         seen = self._seen
         if seen is None:
             return self._pick(logits)
-        said = logits[seen]
-        logits[seen] = penalised(said, self._options.repetition_penalty)
+        original = logits[seen]
+        logits[seen] = penalised(original, self._options.repetition_penalty)
         try:
             token = self._pick(logits)
         finally:
-            logits[seen] = said
+            logits[seen] = original
         if token not in seen:
             self._seen = np.append(seen, token)
         return token
 
     def _pick(self, logits: Logits) -> int:
         token = int(logits.argmax())
-        if not math.isfinite(logits[token]):  # argmax finds NaN and +inf first, -inf only if all are
+        if not math.isfinite(logits[token]):  # argmax prefers NaN, then +inf; -inf only if all are
             raise ModelError("the graph's logits are not finite: try fp32, or export again")
         return token if self._random is None else draw(logits, self._options, self._random.random())
 
 
-def penalised(said: Logits, penalty: float) -> Logits:
-    """Logits of tokens said before, less likely (CTRL, arXiv 1909.05858): the positive / penalty, others * penalty."""
-    return np.where(said > 0, said / penalty, said * penalty)
+def penalised(logits: Logits, penalty: float) -> Logits:
+    """Repetition penalty (CTRL, arXiv 1909.05858): positive logits are divided by it, others multiplied."""
+    return np.where(logits > 0, logits / penalty, logits * penalty)
 
 
 def draw(logits: Logits, options: Options, uniform: float) -> int:
-    """The token at `uniform`, in [0, 1), of the distribution that is left after top-k, then top-p.
+    """Draw a token after top-k, then top-p: the one where the cumulative distribution, by id, exceeds `uniform`.
 
-    Tokens tied with the last one kept are kept too. The order of the distribution is that of the ids.
+    Tokens tied with the last one kept are kept, too.
+
+    Args:
+        logits: [V].
+        options: temperature, top_k and top_p.
+        uniform: A random number in [0, 1).
     """
     ids = likeliest(logits, options.top_k) if 0 < options.top_k < len(logits) else None
     weights = (logits if ids is None else logits[ids]).astype(np.float64)  # [n]
@@ -91,16 +95,16 @@ def draw(logits: Logits, options: Options, uniform: float) -> int:
 
 
 def likeliest(logits: Logits, count: int) -> Ids:
-    """Ids of the `count` highest logits and of those tied with the lowest of them, rising.
+    """Ids, ascending, of the `count` highest logits and of those tied with the lowest of them.
 
-    The highest of `count` groups are so many logits, so that the lowest of these is a bound: only what
-    is above it is sorted out. Finding it is one pass; sorting the whole vocabulary is many.
+    At least `count` logits reach the `count`-th highest maximum of disjoint groups. One pass finds this lower bound;
+    only logits that reach it are partitioned, not the whole vocabulary.
     """
     groups = min(_GROUPS * count, 2**10)
     if groups <= count or groups * 2 > len(logits):
         return np.flatnonzero(logits >= np.partition(logits, -count)[-count])
     whole = len(logits) // groups * groups
-    maxima = logits[:whole].reshape(-1, groups).max(axis=0)  # [groups]; what is left over is not needed for a bound
+    maxima = logits[:whole].reshape(-1, groups).max(axis=0)  # [groups]; the bound does not need the remainder
     some = np.flatnonzero(logits >= np.partition(maxima, -count)[-count])
     found = logits[some]
     ids: Ids = some[found >= np.partition(found, -count)[-count]]
@@ -108,9 +112,9 @@ def likeliest(logits: Logits, count: int) -> Ids:
 
 
 def nucleus(weights: Float64, share: float) -> Ids:
-    """Indices of the fewest weights that make up `share` of all, and of those tied with the lowest, rising.
+    """Indices, ascending, of the fewest weights that sum to `share` of the total, and of those tied with the lowest.
 
-    What is below (1 - share) / n of the sum is not among them: all of that together is too little to be missed.
+    Weights below (1 - share) / n of the total are never among them, because together they sum to less than 1 - share.
     """
     total = weights.sum()
     some = np.flatnonzero(weights >= (1 - share) / len(weights) * total)
@@ -121,13 +125,13 @@ def nucleus(weights: Float64, share: float) -> Ids:
 
 
 def _index(weights: Float64, uniform: float) -> int:
-    """Where the running sum first exceeds `uniform` of the sum: by blocks, then inside of one."""
+    """Index where the cumulative sum first exceeds `uniform` of the total: find the block, then the index in it."""
     blocks = np.add.reduceat(weights, np.arange(0, len(weights), _BLOCK)).cumsum()
     target = uniform * blocks[-1]
     block = min(int(np.searchsorted(blocks, target, side="right")), len(blocks) - 1)
     inside = weights[block * _BLOCK : (block + 1) * _BLOCK]
     before = blocks[block - 1] if block else 0.0
     at = int(np.searchsorted(inside.cumsum(), target - before, side="right"))
-    if at == len(inside):  # rounding
+    if at == len(inside):  # because of rounding
         at = int(np.flatnonzero(inside)[-1])
     return block * _BLOCK + at

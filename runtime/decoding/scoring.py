@@ -1,9 +1,8 @@
-"""Choosing among a few answers by their probability, with the prompt run once.
+"""Scores given answers by their probability; the prompt runs once for all of them.
 
-The score of a choice is log P(its tokens, then the end-of-turn token | prompt): what training on
-that answer maximises. Prompts that begin alike (same tokens, same skill at each) share the run of
-that beginning. All runs have at least two tokens, so every score is bit for bit that of a full
-forward pass over prompt and choice.
+The score of a choice is log P(its tokens, then the end-of-turn token | prompt), which training on that answer
+maximises. Consecutive prompts share the run of their common beginning (same tokens with the same skills). All runs have
+at least two tokens, so every score equals that of a full forward pass over prompt and choice, bit for bit.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ Float64 = npt.NDArray[np.float64]
 
 
 def encode_choices(choices: Any, text: Text) -> dict[str, Ids]:
-    """Tokens of every choice, with the end-of-turn token.
+    """Tokens of every choice, including the end-of-turn token.
 
     Raises:
-        ConfigError: Names every choice that is not one.
+        ConfigError: Names every invalid choice.
     """
     if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
         raise ConfigError(f"choices is {choices!r:.80}; expected a list of texts")
     faults = [f"{choice!r:.60}; expected text" for choice in choices if not isinstance(choice, str) or not choice]
     if not faults and len(set(choices)) < len(choices):
-        faults.append(f"{list(choices)!r:.200}; expected every choice once")
+        faults.append(f"{list(choices)!r:.200}; expected each choice only once")
     if faults:
-        raise ConfigError("the choices cannot be used", faults)
+        raise ConfigError("the choices are invalid", faults)
     return {choice: np.array([*text.encode(choice), text.end_id], np.int64) for choice in choices}
 
 
@@ -52,11 +51,11 @@ def score_prompts(
     """Score every choice after every prompt.
 
     Args:
-        graph: What to run.
+        graph: The graph to run.
         bank: [N, P], pinned by the caller.
-        prompts: Tokens and what applies to them.
+        prompts: The tokens and the skill of each prompt.
         choices: From `encode_choices`.
-        best_only: Leave out choices that cannot win any more.
+        best_only: Skip choices that can no longer win.
 
     Yields:
         Per prompt: choice -> log-probability.
@@ -77,8 +76,8 @@ def _score(
     logits, _ = cache.prefill(0, tokens.ids, skill_rows(tokens, applied))
     first = log_softmax(logits)  # [V]
     scores: dict[str, float] = {}
-    # The likeliest first token first: later tokens only lower a score, so a choice whose first token
-    # is below the best complete score cannot win.
+    # In descending order of the first token: further tokens only lower a score, so a choice whose first token scores
+    # below the best complete score cannot win.
     for label, ids in sorted(choices.items(), key=lambda item: -first[item[1][0]]):
         if best_only and scores and first[ids[0]] <= max(scores.values()):
             continue
@@ -87,15 +86,15 @@ def _score(
 
 
 def _rest(cache: Cache, tokens: Tokens, applied: AppliedSkill, ids: Ids) -> float:
-    """Log-probability of all tokens of a choice but the first. The prompt stays in the cache."""
+    """Log-probability of all tokens of a choice except the first. The cache still holds the prompt afterwards."""
     if len(ids) == 1:
         return 0.0
-    said, size = ids[:-1], len(tokens.ids)
-    if len(said) == 1 and size > 1:  # never a run of one token: it would take another kernel
-        said = np.concatenate([tokens.ids[-1:], said])
-    start = size - (len(said) - len(ids) + 1)
+    inputs, size = ids[:-1], len(tokens.ids)
+    if len(inputs) == 1 and size > 1:  # a run of one token would use another kernel
+        inputs = np.concatenate([tokens.ids[-1:], inputs])
+    start = size - (len(inputs) - len(ids) + 1)
     cache.rewind(0, start)
-    logits = cache.extend(0, said, np.full(len(said), applied.skill_id))[1 - len(ids) :]  # [n - 1, V]
+    logits = cache.extend(0, inputs, np.full(len(inputs), applied.skill_id))[1 - len(ids) :]  # [n - 1, V]
     cache.rewind(0, size)
     return float(sum(log_softmax(row)[token] for row, token in zip(logits, ids[1:], strict=True)))
 
@@ -108,7 +107,7 @@ def log_softmax(logits: Array) -> Float64:
 
 
 def probabilities(scores: Mapping[str, float]) -> dict[str, float]:
-    """Softmax over scores: the probability of each choice if it must be one of them."""
+    """Softmax over scores: the probability of each choice, given that the answer is one of them."""
     top = max(scores.values())
     weights = {label: float(np.exp(score - top)) for label, score in scores.items()}
     total = sum(weights.values())

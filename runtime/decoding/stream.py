@@ -1,4 +1,4 @@
-"""An answer in pieces, as they become certain."""
+"""Streams an answer in pieces of text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from .loop import Answer
 
 
 class Stream(Iterator[str]):
-    """Iterate over the text of one answer; the pieces together are `generate`'s text.
+    """Iterates over the text of one answer; the pieces add up to the text of `generate`.
 
-    Leaving early is fine: `close` (or dropping the stream) frees what it holds. Not to be shared
-    between threads.
+    A stream may be abandoned early: `close`, or deleting it, frees its resources. Do not share it between threads.
     """
 
     def __init__(
@@ -41,13 +40,13 @@ class Stream(Iterator[str]):
 
     @property
     def generation(self) -> Generation:
-        """The whole answer with reason, timings and receipt, once the last piece is out.
+        """The complete answer with finish reason, timings and receipt, available after the last piece.
 
         Raises:
             ConfigError: The stream was not read to its end.
         """
         if not self._answer.reason:
-            raise ConfigError("the stream is not at its end: read all pieces first")
+            raise ConfigError("the stream has not ended: read all pieces first")
         return self._finish(self._answer)
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""Zeros for far more rows than will be used: memory is taken where rows are written, and given back row by row.
+"""Reserves address space for an array with far more rows than are used; only written rows take memory.
 
-One large piece of address space where the system backs it page by page (64-bit Linux and macOS), so that an array can
-fill up without ever being moved. Where address space or commitments are rationed (Windows, `ulimit -v`, Linux that
-forbids overcommitting) it is a small array instead, and its owner has to make a larger one. Knows nothing of skills.
+On 64-bit Linux and macOS, the system backs address space page by page, so the array can grow in place. If address space
+or commitments are limited (Windows, `ulimit -v`, Linux without overcommit), the array is small instead, and its owner
+must replace it with a larger one when it is full.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating]
 
 _SPACE = 2**36  # bytes of address space
-_ROWS = 2**16  # rows in it at most
-_GENERIC = ("x86_64", "aarch64", "riscv64")  # machines on which Linux's MAP_NORESERVE is 0x4000
+_ROWS = 2**16  # maximum number of rows
+_GENERIC = ("x86_64", "aarch64", "riscv64")  # architectures on which Linux defines MAP_NORESERVE as 0x4000
 
 
 class Reserve:
-    """Rows of zeros.
+    """An array of rows, initially zeros.
 
     Args:
         row_size: Numbers in a row.
-        dtype: Their type.
-        least: Rows wanted, whatever the system.
+        dtype: Type of the numbers.
+        least: Minimum number of rows, on any system.
 
     Attributes:
         array: [capacity, row_size], writable; capacity is at least `least`.
@@ -45,28 +45,28 @@ class Reserve:
             self.array = np.frombuffer(self._space, dtype).reshape(rows, row_size)
 
     def give_back(self, row: int) -> None:
-        """Return the memory of a row that nobody reads any more; its whole pages are zeros again, on Linux."""
+        """Free the memory of an unused row, on Linux; pages that lie completely in it become zeros."""
         if self._space is None or sys.platform != "linux":
             return
         start = -(-row * self._row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         stop = (row + 1) * self._row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
         if start < stop:
-            with suppress(OSError):  # it is only thrift
+            with suppress(OSError):  # failing to free memory is harmless
                 self._space.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 def address_space(size: int, promised: bool = True) -> mmap.mmap | None:
-    """Zeros that take memory page by page as they are written; None where they cannot be had.
+    """Anonymous memory, initially zeros, allocated page by page on write; None if the system refuses.
 
     Args:
         size: In bytes.
-        promised: All of it will be used: the system may refuse what it could not back.
+        promised: All of it will be used, so the system may refuse more than it can back.
     """
     if sys.platform == "win32":
         return None
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     if not promised and sys.platform == "linux" and platform.machine() in _GENERIC:
-        flags |= 0x4000  # MAP_NORESERVE, which Python names from 3.13 on
+        flags |= 0x4000  # MAP_NORESERVE; mmap.MAP_NORESERVE needs Python 3.13
     try:
         return mmap.mmap(-1, size, flags=flags)
     except (OSError, OverflowError, ValueError):
@@ -74,10 +74,10 @@ def address_space(size: int, promised: bool = True) -> mmap.mmap | None:
 
 
 def _rationed() -> bool:
-    """Whether unused address space would be taken from somebody."""
+    """Whether reserved address space counts against a limit."""
     if sys.platform == "win32" or sys.maxsize < 2**32:
         return True
-    import resource  # not on Windows
+    import resource  # does not exist on Windows
 
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         return True

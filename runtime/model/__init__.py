@@ -1,4 +1,4 @@
 """An exported model directory, its ONNX Runtime session, and the buffers of one run.
 
-It does not know prompts, sampling or which skill is which.
+It does not know about prompts, sampling or individual skills.
 """

@@ -1,7 +1,7 @@
-"""How many cores this process may keep busy: what it is bound to and what its container is allowed, not what there is.
+"""How many cores this process may use, given its CPU affinity and its container's quota.
 
-ONNX Runtime's own default counts the whole machine and pins a thread to each core, which on a shared one, or in a
-container with part of it, is slower by far.
+ONNX Runtime's own default counts all cores of the machine and pins a thread to each. On a shared machine, or in a
+container with a CPU quota, that is much slower.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _ROOT = Path("/")
 
 
 def usable_cores(root: Path = _ROOT) -> int | None:
-    """Physical cores that this process may use, at least 1; None where the system does not tell (outside Linux).
+    """Physical cores that this process may use, at least 1; None if the system does not report it (outside Linux).
 
     Args:
-        root: Where ``proc`` and ``sys`` are.
+        root: The folder that contains ``proc`` and ``sys``.
     """
     if not hasattr(os, "sched_getaffinity"):
         return None
@@ -27,39 +27,40 @@ def usable_cores(root: Path = _ROOT) -> int | None:
 
 
 def _core(root: Path, logical: int) -> str:
-    """What the logical cores of one physical core have in common."""
+    """An identifier that the logical cores of one physical core share."""
     with suppress(OSError):
         return (root / f"sys/devices/system/cpu/cpu{logical}/topology/thread_siblings_list").read_text().strip()
     return str(logical)
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores' worth of time that each control group of this process is allowed, where it is limited."""
+    """CPU quotas, in cores, of the control groups of this process that have one."""
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:
-                yield from _found(root / "sys/fs/cgroup", path, _quota)
+                yield from _limits(root / "sys/fs/cgroup", path, _quota)
             elif "cpu" in controllers.split(","):
-                yield from _found(root / "sys/fs/cgroup/cpu", path, _first_quota)
+                yield from _limits(root / "sys/fs/cgroup/cpu", path, _quota_v1)
 
 
-def _found(mount: Path, path: str, quota: Callable[[Path], float | None]) -> Iterator[float]:
-    """Of a group and all above it; what a container calls the top may lie elsewhere in the whole tree."""
+def _limits(mount: Path, path: str, quota: Callable[[Path], float | None]) -> Iterator[float]:
+    """Quotas of a group and its parents. In a container `path` may not exist below `mount`; its parents still count."""
     group = mount / path.lstrip("/")
     for folder in (group, *group.parents):
         if folder.is_relative_to(mount):
             with suppress(OSError, ValueError, ZeroDivisionError):
-                if (found := quota(folder)) is not None:
-                    yield found
+                if (cores := quota(folder)) is not None:
+                    yield cores
 
 
 def _quota(folder: Path) -> float | None:
+    """In control groups version 2."""
     limit, period = (folder / "cpu.max").read_text().split()
     return None if limit == "max" else int(limit) / int(period)
 
 
-def _first_quota(folder: Path) -> float | None:
-    """As in the first version of control groups."""
+def _quota_v1(folder: Path) -> float | None:
+    """In control groups version 1."""
     limit = int((folder / "cpu.cfs_quota_us").read_text())
     return None if limit < 0 else limit / int((folder / "cpu.cfs_period_us").read_text())

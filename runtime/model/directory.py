@@ -1,6 +1,6 @@
-"""An exported model directory: read and held against its own promises before anything runs.
+"""Reads an exported model directory and validates it before anything runs.
 
-Collects every fault of the directory and raises once. Knows nothing of ONNX Runtime.
+All faults of the directory are collected and raised at once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from lime_edge.errors import ModelError
 
 @dataclass(frozen=True)
 class Names:
-    """What the graph calls its inputs and outputs; KV names hold %d for the layer."""
+    """Names of the graph's inputs and outputs; %d in the KV names stands for the layer."""
 
     input_ids: str
     attention_mask: str
-    position_ids: str  # the graph may lack it
+    position_ids: str  # not every graph has this input
     past_key: str
     past_value: str
     logits: str
@@ -32,7 +32,7 @@ class Names:
 
 @dataclass(frozen=True)
 class ModelDirectory:
-    """A sound model directory."""
+    """A validated model directory."""
 
     path: Path
     contract: ModelContract
@@ -43,18 +43,18 @@ class ModelDirectory:
     head_size: int
     context_length: int
     eos_ids: tuple[int, ...]
-    shared_buffer: bool  # past and present may be one buffer
+    shared_buffer: bool  # past and present share one buffer
 
 
 def read_directory(path: Path, verify: bool) -> ModelDirectory:
-    """Read lime.json and genai_config.json and check the files they name.
+    """Read lime.json and genai_config.json and check the files that they name.
 
     Args:
         path: The model directory.
-        verify: Hash the weights too, not only the graph.
+        verify: Hash the weights as well as the graph.
 
     Raises:
-        ModelError: Names every file that is missing or changed and every setting that is wrong.
+        ModelError: Names every missing or changed file and every wrong setting.
     """
     if not path.is_dir():
         raise ModelError(f"{path} is not a directory; expected what `lime-edge export` writes")
@@ -69,7 +69,7 @@ def read_directory(path: Path, verify: bool) -> ModelDirectory:
     if contract is not None and config is not None:
         found = _described(path, contract, config, faults)
     if faults or found is None:
-        raise ModelError(f"{path} cannot be used: export again, or copy the directory anew", faults)
+        raise ModelError(f"{path} cannot be used: export or copy the directory again", faults)
     return found
 
 
@@ -77,7 +77,7 @@ def _contract(path: Path, faults: list[str]) -> ModelContract | None:
     try:
         return ModelContract.from_json((path / MODEL_JSON).read_text("utf-8"))
     except FileNotFoundError:
-        faults.append(f"{MODEL_JSON} is missing: not a directory that lime-edge exported")
+        faults.append(f"{MODEL_JSON} is missing: lime-edge did not export this directory")
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f"{MODEL_JSON} cannot be read: {error}")
     except ModelError as error:
@@ -109,7 +109,9 @@ def _file_faults(path: Path, contract: ModelContract, verify: bool) -> list[str]
         elif verify or file.suffix == ".onnx":
             found = file_digest(file)
             if found != digest:
-                faults.append(f"{name} has digest {found[:12]}, {MODEL_JSON} says {digest[:12]}: changed or damaged")
+                faults.append(
+                    f"{name} has digest {found[:12]}, {MODEL_JSON} says {digest[:12]}: the file was changed or damaged"
+                )
     return faults
 
 
@@ -120,7 +122,7 @@ def file_digest(file: Path) -> str:
 
 
 def _described(path: Path, contract: ModelContract, config: dict[str, Any], faults: list[str]) -> ModelDirectory | None:
-    """What genai_config.json says of the graph; None with a fault if it does not say it."""
+    """The graph as genai_config.json describes it; None, and a fault, if the description is incomplete."""
     try:
         model = config["model"]
         decoder = model["decoder"]
@@ -142,7 +144,7 @@ def _described(path: Path, contract: ModelContract, config: dict[str, Any], faul
         return None
     if found.graph.name not in dict(contract.files):
         faults.append(
-            f"{GENAI_CONFIG} names the graph {found.graph.name!r}; {MODEL_JSON} has {dict(contract.files).keys()}"
+            f"{GENAI_CONFIG} names the graph {found.graph.name!r}; {MODEL_JSON} lists {', '.join(dict(contract.files))}"
         )
     return found
 
@@ -162,11 +164,11 @@ def _names(inputs: dict[str, str], outputs: dict[str, str]) -> Names:
 
 def _layered(name: str) -> str:
     if str(name).count("%") != 1 or "%d" not in name:
-        raise ValueError(f"{name!r} has no place for the layer, %d")
+        raise ValueError(f"{name!r} has no placeholder %d for the layer")
     return name
 
 
 def _size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**24:
-        raise ValueError(f"{value!r} is not a size")
+        raise ValueError(f"{value!r} is not a valid size")
     return value

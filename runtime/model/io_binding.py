@@ -1,6 +1,6 @@
-"""What ONNX Runtime reads and writes in one run: arrays that stay bound from run to run while their shapes stay.
+"""Binds the inputs and outputs of ONNX Runtime to arrays, which are reused while their shapes stay the same.
 
-On the host numpy's memory is used as it is, so that a token costs a few writes. Knows nothing of tokens or skills.
+On the CPU, ONNX Runtime uses numpy's memory directly, so a decoding step costs only a few writes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Array = npt.NDArray[Any]
 
 
 class Binding:
-    """Inputs and outputs of some rows of a batch.
+    """Bound inputs and outputs for a range of rows of a batch.
 
     Args:
-        graph: What to run.
-        bank: On the graph's device.
-        state: Whose keys and values.
-        start, stop: Which rows of it.
+        graph: The graph to run.
+        bank: The bank, placed on the graph's device.
+        state: The keys and values of the batch.
+        start, stop: The range of rows.
     """
 
     def __init__(self, graph: Graph, bank: Any, state: State, start: int, stop: int) -> None:
@@ -38,32 +38,32 @@ class Binding:
         self._io.bind_ortvalue_input(BANK, bank)
 
     def input(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """What the next run reads as this input, to be filled; the same memory while the shape is the same."""
-        held = self._inputs.get(name)
-        if held is None or held.shape != shape:
-            held = self._inputs[name] = np.empty(shape, dtype)
-            self._bind(name, held)
-        return held
+        """The array that the next run reads as this input; the caller fills it. Reused while the shape is the same."""
+        array = self._inputs.get(name)
+        if array is None or array.shape != shape:
+            array = self._inputs[name] = np.empty(shape, dtype)
+            self._bind(name, array)
+        return array
 
     def feed(self, name: str, values: Array) -> None:
-        """Let the next run read these values."""
+        """Copy values into an input of the next run."""
         self.input(name, values.shape, values.dtype)[...] = values
 
     def output(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Where the next run writes this output; the same memory while the shape is the same."""
-        held = self._outputs.get(name)
-        if held is None or held.shape != shape:
-            held = self._outputs[name] = np.empty(shape, dtype)
-            self._io.bind_output(name, "cpu", 0, held.dtype.type, shape, held.ctypes.data)
-        return held
+        """The array that the next run writes this output to. Reused while the shape is the same."""
+        array = self._outputs.get(name)
+        if array is None or array.shape != shape:
+            array = self._outputs[name] = np.empty(shape, dtype)
+            self._io.bind_output(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
+        return array
 
     def run(self) -> None:
         """Run the graph.
 
         Raises:
-            ModelError: It failed.
+            ModelError: ONNX Runtime failed.
         """
-        if not self._graph.on_host:  # a device took its copies when they were bound
+        if not self._graph.on_host:  # binding copied the arrays to the device: copy the new values
             for name, array in self._inputs.items():
                 self._bind(name, array)
         try:

@@ -1,6 +1,6 @@
-"""Where keys and values are kept: numpy's memory on the host, ONNX Runtime's on a device.
+"""Buffers for keys and values: numpy's memory on the CPU, ONNX Runtime's on another device.
 
-Knows nothing of tokens, skills or lengths. The device's way was not run on a GPU.
+The path for other devices has not been run on a GPU.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .session import Graph
 
 
 class State:
-    """One buffer [B, heads, capacity, size] per layer, for keys and for values: past and present alike.
+    """Two buffers [B, heads, capacity, size] per layer, for keys and for values; each is both past and present.
 
-    GroupQueryAttention appends in place, so a binding serves any number of runs. On the host all of them are one
-    piece of memory, which goes back to the graph's pool with the last reference to this.
+    GroupQueryAttention appends in place, so one binding serves any number of runs. On the CPU all buffers share one
+    piece of memory, which returns to the graph's pool when this object is destroyed.
 
     Args:
-        graph: Whose layers.
+        graph: The graph, which defines the layers' shapes.
         rows: B.
         capacity: Positions in each row.
 
     Raises:
-        ConfigError: There is no memory for them.
+        ConfigError: There is not enough memory.
     """
 
     def __init__(self, graph: Graph, rows: int, capacity: int) -> None:
@@ -51,10 +51,10 @@ class State:
                 self._device = [ort.OrtValue.ortvalue_from_shape_and_type(shape, *kind) for _ in range(count)]
                 self._pointers = [value.data_ptr() for value in self._device]
         except MemoryError as error:
-            raise ConfigError(f"no memory for {rows} x {capacity} positions: fewer rows or tokens") from error
+            raise ConfigError(f"no memory for {rows} x {capacity} positions: use fewer rows or tokens") from error
 
     def bind(self, io: Any, start: int, stop: int) -> None:
-        """Bind rows start..stop of every buffer as past and as present."""
+        """Bind rows start to stop of every buffer, as past and as present."""
         shape = (stop - start, *self._tail)
         for (past_name, present_name), base in zip(_names(self._graph), self._pointers, strict=True):
             where = (self._graph.device, 0, self._graph.cache_dtype, shape, base + start * self._stride)
@@ -62,12 +62,12 @@ class State:
             io.bind_output(present_name, *where)
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first positions of one row to another; on the host only."""
+        """Copy the first `length` positions of one row to another; on the CPU only."""
         self._host[:, target, :, :length] = self._host[:, source, :, :length]
 
 
 def _names(graph: Graph) -> Iterator[tuple[str, str]]:
-    """Past and present of every layer's keys and values."""
+    """Names of past and present, for every layer's keys and values."""
     names = graph.directory.names
     for layer in range(graph.directory.layers):
         yield names.past_key % layer, names.present_key % layer

@@ -1,7 +1,6 @@
-"""The ONNX Runtime session of one model directory, and what its graph asks for.
+"""The ONNX Runtime session of one model directory, with the names, types and shapes of its graph.
 
-Knows names, types and devices; the KV cache and the decoding loop are in `cache.py` and `answer.py`.
-The CUDA path is written to the same interface; it was not run on a GPU.
+The CUDA path uses the same interface; it has not been run on a GPU.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from .directory import ModelDirectory
 from .mapped_weights import open_mapped
 
 _DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_FOLDED = 2**20  # bytes of a constant that is computed when a session is made, at most
-#: Microseconds: longer than the pause between two operators of a token, so that its threads sleep only after it. On
-#: an idle machine a token takes four fifths of its time without; on a busy one about a fifth more.
+_FOLDED = 2**20  # maximum bytes of a constant that is folded when a session is created
+#: Microseconds that an idle thread busy-waits: longer than the pause between two operators, so that threads sleep only
+#: between tokens. A token takes four fifths of the time on an idle machine, and about a fifth more on a busy one.
 SPIN = 20
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -37,9 +36,9 @@ class SessionSettings:
 
     device: str = "auto"  # auto, cpu or cuda
     threads: int | None = None  # None: one per physical core that this process may use
-    spin: int | None = None  # microseconds that an idle thread waits awake; None: `SPIN` where that can be bounded
-    operators: Path | Literal["auto"] | None = AUTO  # native library, the installed one, or the graph's functions
-    mapped: Path | None = None  # folder of a copy whose weights are mapped
+    spin: int | None = None  # microseconds that an idle thread busy-waits; None: `SPIN` if ONNX Runtime can bound it
+    operators: Path | Literal["auto"] | None = AUTO  # a library, the installed one, or None: the graph's functions
+    mapped: Path | None = None  # folder of a prepacked copy: see mapped_weights.py
 
     def __post_init__(self) -> None:
         faults = []
@@ -59,19 +58,19 @@ class Graph:
     """A loaded graph. `session` may be run by several threads at once.
 
     Args:
-        directory: A sound model directory.
+        directory: A validated model directory.
         settings: How to run it.
 
     Raises:
-        DeviceError: The device is not there.
-        ModelError: ONNX Runtime refuses the graph, or the graph does not keep its contract.
-        ConfigError: The library of operators that was named cannot be used.
+        DeviceError: The device is not available.
+        ModelError: ONNX Runtime refuses the graph, or the graph does not match its contract.
+        ConfigError: The named library of operators cannot be used.
     """
 
     def __init__(self, directory: ModelDirectory, settings: SessionSettings) -> None:
         self.directory = directory
         self.device = _pick_device(settings.device)
-        self.session, self.operators = _open_anyhow(directory.graph, settings, self.device)
+        self.session, self.operators = _open_with_fallback(directory.graph, settings, self.device)
         inputs = [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
         self._types = {value.name: value.type for value in [*inputs, *self.session.get_outputs()]}
         names, routing = directory.names, directory.contract.routing
@@ -80,14 +79,14 @@ class Graph:
         faults = _faults(directory, self._types, self.window)
         faults += _unknown(directory, [value.name for value in self.session.get_inputs()])
         if not faults and not isinstance(_logits_shape(self.session, names.logits)[-1], int):
-            faults.append("the size of the vocabulary is not in the graph")
+            faults.append("the graph does not state the size of the vocabulary")
         if faults:
-            raise ModelError(f"{directory.graph} does not keep its contract: export again", faults)
+            raise ModelError(f"{directory.graph} does not match its contract: export again", faults)
         self.virtual_tokens = directory.contract.table.virtual_tokens  # before the prompt of a row with a skill
         self.pool = Pool()
         self._placed: tuple[npt.NDArray[Any], Any] | None = None
         self.has_positions = names.position_ids in self._types
-        self.chooses_logits = LOGITS_FROM in self._types  # can leave out those of the first positions
+        self.chooses_logits = LOGITS_FROM in self._types  # can skip the logits of the first positions
         self.bank_dtype = self.dtype(BANK)
         self.cache_dtype = self.dtype(names.past_key % 0)
         self.logits_dtype = self.dtype(names.logits)
@@ -97,9 +96,9 @@ class Graph:
         return _DTYPES[self._types[name]]
 
     def place(self, array: npt.NDArray[Any]) -> Any:
-        """An OrtValue on the graph's device: the array's own memory on the host, else a copy.
+        """An OrtValue on the graph's device: the array's own memory on the CPU, otherwise a copy.
 
-        The last copy is kept for whoever comes with the same array object: nobody writes to what was placed.
+        The last copy is cached by the identity of the array, which must not be written to once it is placed.
         """
         placed = self._placed
         if placed is None or placed[0] is not array:
@@ -109,16 +108,16 @@ class Graph:
 
     @property
     def on_host(self) -> bool:
-        """Whether the graph's memory is numpy's."""
+        """Whether the graph runs on the CPU, in numpy's memory."""
         return self.device == "cpu"
 
 
 def _unknown(directory: ModelDirectory, required: list[str]) -> list[str]:
-    """Inputs that have to be fed and that this version does not know."""
+    """Faults: required inputs that this version cannot feed."""
     names = directory.names
     known = {names.input_ids, names.attention_mask, names.position_ids, BANK, SKILL_IDS, PAST_EVIDENCE, LOGITS_FROM}
     known |= {name % layer for name in (names.past_key, names.past_value) for layer in range(directory.layers)}
-    return [f"input {name!r} is not known to this version" for name in required if name not in known]
+    return [f"input {name!r} is unknown to this version" for name in required if name not in known]
 
 
 def _pick_device(device: str) -> str:
@@ -133,8 +132,8 @@ def _pick_device(device: str) -> str:
     return device
 
 
-def _open_anyhow(graph: Path, settings: SessionSettings, device: str) -> tuple[Any, Operators]:
-    """A session and what runs its operators: the graph's functions where "auto" finds a library that fails on it."""
+def _open_with_fallback(graph: Path, settings: SessionSettings, device: str) -> tuple[Any, Operators]:
+    """A session and what runs its operators. With "auto", fall back to the graph's functions if the library fails."""
     operators = choose(settings.operators, device)
     try:
         return open_session(graph, replace(settings, operators=operators.library), device), operators
@@ -145,22 +144,22 @@ def _open_anyhow(graph: Path, settings: SessionSettings, device: str) -> tuple[A
 
 
 def open_session(graph: Path, settings: SessionSettings, device: str = "cpu") -> Any:
-    """Any graph's session, run as the runtime runs its own.
+    """A session for any graph, configured as for the runtime's own.
 
     Raises:
         ModelError: ONNX Runtime refuses the graph or the library of operators.
-        ConfigError: The library of operators that was named cannot be used.
+        ConfigError: The named library of operators cannot be used.
     """
     library = choose(settings.operators, device).library
     try:
         if settings.mapped is None:
             return ort.InferenceSession(str(graph), _options(settings, library), providers=[_PROVIDERS[device]])
         if device != "cpu":
-            raise ConfigError(f"mapped={str(settings.mapped)!r} is for the CPU, and the device is {device}")
+            raise ConfigError(f"mapped={str(settings.mapped)!r} works on the CPU only; the device is {device}")
         return open_mapped(settings.mapped, graph, library, lambda: _options(settings, library))
     except ConfigError:
         raise
-    except Exception as error:  # its exceptions have no common base below Exception
+    except Exception as error:  # onnxruntime's exceptions share no base below Exception
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot load {graph}: {error}") from error
 
 
@@ -171,7 +170,7 @@ def _options(settings: SessionSettings, library: Path | None) -> Any:
     spin = settings.spin if settings.spin is not None else SPIN if _bounds_spinning() else 0
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin))
-    # Reshaping a large weight is free when it is run and takes a second copy of it when it is computed beforehand.
+    # Reshaping a large weight costs nothing at run time; folding it into a constant would store the weight twice.
     options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(_FOLDED))
     if library is not None:
         options.register_custom_ops_library(str(library))
@@ -179,18 +178,18 @@ def _options(settings: SessionSettings, library: Path | None) -> Any:
 
 
 def _bounds_spinning() -> bool:
-    """Whether onnxruntime spins for a time that it is told; before 1.26 it was for milliseconds, whatever one said."""
+    """Whether onnxruntime respects the spin duration; before 1.26 it always spins for milliseconds."""
     return tuple(int(number) for number in ort.__version__.split(".")[:2]) >= (1, 26)
 
 
 def _logits_shape(session: Any, name: str) -> list[Any]:
-    """Sizes, or names of sizes."""
+    """The shape of an output: sizes, or names of dynamic sizes."""
     shape: list[Any] = next(value.shape for value in session.get_outputs() if value.name == name)
     return shape
 
 
 def _faults(directory: ModelDirectory, types: dict[str, str], window: int) -> list[str]:
-    """What the graph lacks, and what it has in a type that numpy does not know."""
+    """Faults: missing inputs and outputs, and those of an unsupported type."""
     names = directory.names
     state = [names.past_key, names.past_value, names.present_key, names.present_value]
     floats = [names.logits, BANK, *(name % layer for name in state for layer in range(directory.layers))]

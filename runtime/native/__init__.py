@@ -1,4 +1,4 @@
-"""The native operators: their C++ source, their compiler, and which library is loaded.
+"""The native operators: their C++ source, how it is compiled, and which library is loaded.
 
-It does not know sessions or skills.
+It does not know about sessions or skills.
 """

@@ -1,8 +1,7 @@
-"""Which implementation of the LiME operators runs: a native library, or the functions in the graph.
+"""Chooses what runs the LiME operators: a native library, or the functions in the graph.
 
-Taken by itself is only the library that was installed with this package. Another one has to be named
-by the caller, and never is one loaded because it lies in a model directory or a file there names it:
-models come from strangers, and a library is code. Knows nothing of how a graph is run.
+Only the library installed with this package is loaded automatically; the caller must name any other. A library in a
+model directory, or named by a file there, is never loaded: models are untrusted, and a library is code.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from lime_edge.errors import ConfigError
 
 from .compiler import FOLDER, LIBRARY, SOURCE, CompilerError, compile_operators, sources_digest
 
-VERSION = str(OPSET)  # the first word of what a library says of itself
+VERSION = str(OPSET)  # the first word of a library's description of itself
 AUTO: Literal["auto"] = "auto"
 BUILD = "lime-edge doctor --build"
 
@@ -27,8 +26,8 @@ class Operators:
     """What runs the LiME operators of a model."""
 
     library: Path | None = None  # None: the graph's own functions of standard operators
-    cpu: str = ""  # the vector code in use: "avx512", "avx2", "neon" or "generic"
-    reason: str = ""  # why no library is in use
+    cpu: str = ""  # the instruction set in use: "avx512", "avx2", "neon" or "generic"
+    reason: str = ""  # why no library is used
 
     @property
     def native(self) -> bool:
@@ -41,21 +40,21 @@ class Operators:
 
 
 def choose(wanted: Path | Literal["auto"] | None, device: str) -> Operators:
-    """Decide what runs the operators.
+    """Choose what runs the operators.
 
     Args:
-        wanted: A library; "auto" for the installed one where it fits the device; None for the functions.
+        wanted: A library; "auto": the installed one if it supports the device; None: the functions.
         device: ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ConfigError: The library that was named cannot be used.
+        ConfigError: The named library cannot be used.
     """
     if wanted is None:
-        return Operators(reason="native operators were not asked for")
+        return Operators(reason="native operators were not requested")
     if isinstance(wanted, Path):
         return describe(wanted.absolute())
     if device != "cpu":
-        return Operators(reason=f"the native operators are for the CPU, and the device is {device}")
+        return Operators(reason=f"the native operators support the CPU only; the device is {device}")
     try:
         return installed()
     except ConfigError as error:
@@ -63,47 +62,49 @@ def choose(wanted: Path | Literal["auto"] | None, device: str) -> Operators:
 
 
 def installed() -> Operators:
-    """The library that was installed with this package.
+    """The library installed with this package.
 
     Raises:
-        ConfigError: It was not built, or is not for this machine or version.
+        ConfigError: It was not built, or it was built for another machine or version.
     """
     library = FOLDER / LIBRARY
     if not library.is_file():
-        raise ConfigError(f"the native operators were not built at install: no C++ compiler, or it failed; `{BUILD}`")
+        raise ConfigError(
+            f"the native operators were not built at install: no C++ compiler, or it failed. Run `{BUILD}`"
+        )
     found, sources = _described(library)
-    if sources not in ("", sources_digest()):  # in a clone, after an edit or a pull
-        raise ConfigError(f"the native operators were built from other sources than these: `{BUILD}`")
+    if sources not in ("", sources_digest()):  # in a clone, after an edit or a git pull
+        raise ConfigError(f"the native operators were built from other sources than the present ones. Run `{BUILD}`")
     return found
 
 
 def describe(library: Path) -> Operators:
-    """Load a library and ask what it is.
+    """Load a library and read its description.
 
     Raises:
-        ConfigError: It cannot be loaded here, or is not one that this version can use.
+        ConfigError: It cannot be loaded on this machine, or does not fit this version.
     """
     return _described(library)[0]
 
 
 def _described(library: Path) -> tuple[Operators, str]:
-    """What a library is, and which sources it says it was built from ("" where it does not say)."""
+    """A library, and the digest of the sources that it was built from ("" if it does not state one)."""
     try:
         ask = ctypes.CDLL(str(library)).LimeOperatorsDescribe
-    except (OSError, AttributeError) as error:  # not there, another machine's; another kind of library
-        raise ConfigError(f"{library} is no library of LiME operators for this machine: {error}") from error
+    except (OSError, AttributeError) as error:  # missing or for another machine; not a library of operators
+        raise ConfigError(f"{library} is not a library of LiME operators for this machine: {error}") from error
     ask.restype = ctypes.c_char_p
     version, cpu, sources = [*(ask() or b"").decode("ascii", "replace").split(" "), "", ""][:3]
     if version != VERSION:
-        raise ConfigError(f"{library} has version {version!r}; expected {VERSION!r}: build it again, `{BUILD}`")
+        raise ConfigError(f"{library} has version {version!r}; expected {VERSION!r}. Build it again: `{BUILD}`")
     return Operators(library, cpu), sources
 
 
 def build() -> Operators:
-    """Compile the library from the sources that came with this package, and put it where it is looked for.
+    """Compile the sources that come with this package into its own folder, from which `installed` loads the library.
 
     Raises:
-        ConfigError: It cannot be compiled, or what was compiled cannot be used.
+        ConfigError: Compilation failed, or the library cannot be loaded.
     """
     try:
         return describe(compile_operators(FOLDER, SOURCE))

@@ -1,4 +1,4 @@
-"""Loaded skills: the bank of their vectors, names, generations, and which one is active.
+"""Loaded skills: the bank of their vectors, their names and generations, and which one is active.
 
-It does not know prompts or tokens.
+It does not know about prompts or tokens.
 """

@@ -1,8 +1,7 @@
-"""The bank: every loaded skill's vectors as one row of one array that is fed to the graph.
+"""The bank: one array that is fed to the graph, with the vectors of each loaded skill in one row.
 
-Loading a skill writes one row, switching to it is a row number. A request pins the array and the
-rows it began with; a row is written only while nobody uses it, so running requests never see a
-change. Row 0 is all zeros: the base. Knows nothing of skills' names or files.
+Loading a skill writes one row; switching skills only changes a row number. A request pins the array and the rows that
+it began with. Only unused rows are written, so a running request never sees a change. Row 0 is all zeros: the base.
 """
 
 from __future__ import annotations
@@ -19,44 +18,44 @@ from lime_edge.runtime.memory.reserve import Reserve
 
 Array = npt.NDArray[np.floating]
 
-_LEAST = 4  # rows to begin with where they cannot be reserved
+_LEAST = 4  # initial rows if address space cannot be reserved
 
 
 class Bank:
     """Rows with reference counts. Safe to use from several threads.
 
-    Memory is taken for the rows in use, the lowest first; a row that nobody holds gives it back.
+    Only rows in use take memory. The lowest free row is used first; the last release of a row frees its memory.
 
     Args:
-        row_size: P, floats in a row.
-        dtype: float32 or float16, as the graph declares it.
+        row_size: P, numbers in a row.
+        dtype: float32 or float16: the type of the graph's input.
     """
 
     def __init__(self, row_size: int, dtype: npt.DTypeLike) -> None:
         self.dtype = np.dtype(dtype)
         self._reserve = Reserve(row_size, dtype, _LEAST)
-        self._references = [1]  # the base is never given away
+        self._references = [1]  # row 0, the base, is never released
         self._free: list[int] = []  # a heap
         self._array = self._reserve.array[:1]
         self._lock = threading.Lock()
 
     @property
     def array(self) -> Array:
-        """The rows as they are now, [N, P]; another object after every change. Pin the rows to be read before."""
+        """The current rows, [N, P]; a new object after every change. Hold the rows that you read."""
         return self._array
 
     @property
     def in_use(self) -> int:
-        """Rows that hold something, the base included."""
+        """Number of rows in use, including the base."""
         return sum(count > 0 for count in self._references)
 
     def add(self, vectors: Array) -> int:
-        """Write a row, or the beginning of one ([P] or fewer), and return its number, held once by the caller.
+        """Write vectors ([P] or fewer) to a free row and return its number; the caller holds it once.
 
         Raises:
-            SkillError: There is no memory for it; nothing has changed.
+            SkillError: There is not enough memory; nothing has changed.
         """
-        vectors = vectors.astype(self.dtype, copy=False)  # takes a while: not under the lock
+        vectors = vectors.astype(self.dtype, copy=False)  # slow, so before taking the lock
         with self._lock:
             row = heappop(self._free) if self._free else self._append()
             self._reserve.array[row, : len(vectors)] = vectors
@@ -65,14 +64,14 @@ class Bank:
             return row
 
     def hold(self, rows: Iterable[int]) -> Array:
-        """Hold rows once more and return the array to read them from."""
+        """Add one hold to each row and return the array to read them from."""
         with self._lock:
             for row in rows:
                 self._references[row] += 1
             return self._array
 
     def release(self, rows: Iterable[int]) -> None:
-        """Give up one hold on each row; a row that nobody holds is free to be written."""
+        """Remove one hold from each row; a row without holds becomes free."""
         with self._lock:
             for row in rows:
                 self._references[row] -= 1
@@ -81,10 +80,11 @@ class Bank:
                     heappush(self._free, row)
 
     def held(self, row: int) -> bool:
+        """Whether a row is in use."""
         return self._references[row] > 0
 
     def _append(self) -> int:
-        """A row that never was in use."""
+        """A new row after the last one."""
         row = len(self._references)
         if row == len(self._reserve.array):
             self._grow()
@@ -92,11 +92,13 @@ class Bank:
         return row
 
     def _grow(self) -> None:
-        """Double the capacity in a new array; whoever pinned the old one goes on reading that."""
+        """Double the capacity in a new array; requests that pinned the old one keep reading it."""
         before = self._reserve.array
         try:
             reserve = Reserve(before.shape[1], self.dtype, 2 * len(before))
         except MemoryError as error:
-            raise SkillError(f"no memory for more than {len(before) - 1} skills and blends: unload some") from error
+            raise SkillError(
+                f"no memory for more than {len(before) - 1} skills and blends: unload some skills"
+            ) from error
         reserve.array[: len(before)] = before
         self._reserve = reserve

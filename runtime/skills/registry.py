@@ -1,8 +1,7 @@
-"""Which skills are loaded, which one is active, and which bank row each request uses.
+"""Keeps track of loaded skills, the active skill, and the bank rows that each request uses.
 
-The lock is held for dictionary changes only, never while a graph runs or a file is read. A request
-takes a `Lease` at its start: whatever is loaded, replaced or unloaded later, it goes on with the
-rows it began with. Knows nothing of files, tokens or graphs.
+The lock is held for short changes of dictionaries and bank rows, never while a graph runs or a file is read. A request
+takes a `Lease` when it starts and keeps its rows, whatever is loaded, replaced or unloaded later.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from lime_edge.runtime.types import ACTIVE, Active, SkillInfo, SkillSpec
 
 from .bank import Array, Bank
 
-# Registries (by id) whose active skill is switched off in this thread or task.
+# Ids of registries whose active skill is disabled in this thread or task.
 _DISABLED: ContextVar[frozenset[int]] = ContextVar("lime_edge_disabled", default=frozenset())
 
-Spec = str | tuple[tuple[str, float], ...] | None  # a SkillSpec that nobody else can change
+Spec = str | tuple[tuple[str, float], ...] | None  # an immutable SkillSpec
 
 
 @dataclass(frozen=True, eq=False)
 class AppliedSkill:
-    """What a request applies: a bank row and how to use it."""
+    """A skill, blend or the base as a request applies it: a bank row and how to use it."""
 
     row: int = 0
-    experts: int = 1  # whose vectors the row holds
+    experts: int = 1  # number of experts in the row
     activation: str = "always"
     system: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)  # generation settings and stop strings
@@ -44,35 +43,35 @@ class AppliedSkill:
 
     @property
     def skill_id(self) -> int:
-        """What the graph is told: the row, below 0 if it holds several experts."""
+        """The graph's number for the skill: the row, negative if it holds several experts."""
         return -self.row if self.experts > 1 else self.row
 
     @property
     def generation(self) -> int:
-        """Of the one skill that it is."""
+        """The generation of a single skill (not of a blend or the base)."""
         return self.parts[0][0].generation
 
     def of_generation(self, number: int) -> AppliedSkill:
-        """The same skill, known by this number."""
+        """The same skill with this generation."""
         return replace(self, parts=((replace(self.parts[0][0], generation=number), 1.0),))
 
 
 @dataclass(frozen=True)
 class LoadConditions:
-    """Whose place a skill may take: by default nobody's."""
+    """What a skill being loaded may replace; by default nothing."""
 
-    replaces: bool = False  # that of the skill of its name
-    expected: int | None = None  # only of this generation; 0: of none
-    upwards: bool = False  # of no newer version
+    replaces: bool = False  # the skill of the same name
+    expected: int | None = None  # generation that must be loaded; 0: none may be; None: any
+    no_downgrade: bool = False  # refuse to replace a newer version
 
 
 @dataclass(frozen=True, eq=False)
 class Lease:
-    """Rows pinned for one request; a context manager that gives them back.
+    """Rows pinned for one request; as a context manager it releases them.
 
     Attributes:
         array: The bank to feed, [N, P].
-        applied: One per skill asked for.
+        applied: One per requested skill.
     """
 
     registry: Registry
@@ -80,7 +79,7 @@ class Lease:
     applied: tuple[AppliedSkill, ...]
 
     def release(self) -> None:
-        """Once, when the request is over."""
+        """Release the rows; call it once, when the request is over."""
         self.registry.release(self)
 
     def __enter__(self) -> Self:
@@ -94,12 +93,12 @@ class Registry:
     """Loaded skills by name.
 
     Args:
-        bank: Where their vectors are.
+        bank: Holds their vectors.
         table: Layout of a bank row.
-        limits: The largest |value| of each kind that a blend may reach.
+        limits: The largest |value| that a blend may reach, by kind of vector.
 
     Raises:
-        ConfigError: A limit is more than the bank's type can hold.
+        ConfigError: A limit exceeds the range of the bank's type.
     """
 
     def __init__(self, bank: Bank, table: ModuleTable, limits: Mapping[Kind, float]) -> None:
@@ -108,40 +107,40 @@ class Registry:
         self._neutral = table.pack({})  # [1, segment]
         self._slices = _slices(table)
         self._skills: dict[str, AppliedSkill] = {}
-        # By generations and weights: a row may hold another skill while a blend of what it held still runs.
+        # Keyed by generation and weight, not by row: a row may be reused while a blend of its former skill still runs.
         self._blends: dict[tuple[tuple[int, float], ...], AppliedSkill] = {}
-        self._generation = 0  # the last one given away
+        self._generation = 0  # the latest one assigned
         self._active: Spec = None
         self._active_lease: Lease | None = None
         self._lock = threading.RLock()
 
-    def admit(self, name: str, version: str, placing: LoadConditions) -> AppliedSkill | None:
-        """What a skill of this name and version would take the place of now.
+    def admit(self, name: str, version: str, conditions: LoadConditions) -> AppliedSkill | None:
+        """Check whether a skill may be loaded now; returns the loaded skill that it would replace.
 
         Raises:
-            SkillConflictError: Another generation than the expected one is loaded.
-            ConfigError: The name is taken.
-            SkillVersionError: It is older than what is loaded.
+            SkillConflictError: The loaded generation is not the expected one.
+            ConfigError: The name is already loaded.
+            SkillVersionError: It is older than the loaded version.
         """
         with self._lock:
             before = self._skills.get(name)
-            _check_generation(name, before, placing.expected)
-            if before is not None and not placing.replaces:
+            _check_generation(name, before, conditions.expected)
+            if before is not None and not conditions.replaces:
                 raise ConfigError(taken(name))
-            if before is not None and placing.upwards:
+            if before is not None and conditions.no_downgrade:
                 _check_version(name, before.parts[0][0].version, version)
             return before
 
-    def add(self, name: str, applied: AppliedSkill, placing: LoadConditions) -> SkillInfo:
-        """Take over a skill whose row the caller holds, as a new generation; on any error nothing has changed.
+    def add(self, name: str, applied: AppliedSkill, conditions: LoadConditions) -> SkillInfo:
+        """Register a skill as a new generation and take over the caller's hold on its row. An error changes nothing.
 
-        The active skill or blend follows: whoever leases sees all of the old generation or all of the new one.
+        The active skill or blend is updated with it: a lease sees either the old generation or the new one.
 
         Raises:
-            SkillConflictError, SkillVersionError, ConfigError: As `admit`; or the active blend cannot use the skill.
+            SkillConflictError, SkillVersionError, ConfigError: As in `admit`, or the active blend cannot use the skill.
         """
         with self._lock:
-            before = self.admit(name, applied.parts[0][0].version, placing)
+            before = self.admit(name, applied.parts[0][0].version, conditions)
             made = self._skills[name] = applied.of_generation(self._generation + 1)
             try:
                 self._activate(self._active)
@@ -154,23 +153,23 @@ class Registry:
             return made.parts[0][0]
 
     def remove(self, name: str, expected: int | None = None) -> None:
-        """Forget a skill; requests that began with it finish with it.
+        """Unload a skill; requests in flight finish with it.
 
         Raises:
-            UnknownSkillError: No such skill.
-            SkillConflictError: It is not of the expected generation.
-            ConfigError: It is active.
+            UnknownSkillError: The skill is not loaded.
+            SkillConflictError: The loaded generation is not the expected one.
+            ConfigError: The skill is active.
         """
         with self._lock:
             applied = self._find(name)
             _check_generation(name, applied, expected)
             if name in dict(_parts(self._active)):
-                raise ConfigError(f"skill {name!r} is active: use_skill(None) or another skill first")
+                raise ConfigError(f"skill {name!r} is active: call use_skill(None) or use another skill first")
             del self._skills[name]
             self._bank.release([applied.row])
 
     def activate(self, spec: SkillSpec) -> None:
-        """Make a skill the one that calls use which name none."""
+        """Make a skill the default of calls that name none."""
         frozen = _frozen(spec)
         if not isinstance(frozen, Active):
             with self._lock:
@@ -178,7 +177,7 @@ class Registry:
 
     @property
     def active(self) -> SkillSpec:
-        """The active skill as this thread or task sees it."""
+        """The active skill of this thread or task."""
         return None if self._is_disabled else _thawed(self._active)
 
     @property
@@ -187,7 +186,7 @@ class Registry:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Calls of this thread or task that name no skill use the base."""
+        """In this context, calls of this thread or task that name no skill use the base."""
         token = _DISABLED.set(_DISABLED.get() | {id(self)})
         try:
             yield
@@ -195,16 +194,16 @@ class Registry:
             _DISABLED.reset(token)
 
     def infos(self) -> list[SkillInfo]:
-        """In the order of loading."""
+        """The loaded skills, in loading order."""
         with self._lock:
             return [applied.parts[0][0] for applied in self._skills.values()]
 
     def lease(self, specs: Sequence[SkillSpec | Active]) -> Lease:
-        """Pin what is asked for, the active skill included.
+        """Pin the requested skills; `ACTIVE` stands for the active one.
 
         Raises:
             UnknownSkillError: A skill is not loaded; the message names those that are.
-            ConfigError: A blend cannot be made.
+            ConfigError: A blend is invalid.
         """
         active = None if self._is_disabled else ACTIVE
         frozen = [_frozen(active if spec is ACTIVE else spec) for spec in specs]
@@ -212,12 +211,12 @@ class Registry:
             return self._lease([self._active if isinstance(spec, Active) else spec for spec in frozen])
 
     def release(self, lease: Lease) -> None:
-        """Give back what a lease holds; a blend that nobody uses any more is forgotten."""
+        """Release the rows of a lease and drop blends that are no longer in use."""
         with self._lock:
             self._drop(lease.applied)
 
     def _drop(self, applied: Sequence[AppliedSkill]) -> None:
-        self._bank.release(one.row for one in applied)
+        self._bank.release(skill.row for skill in applied)
         self._blends = {key: blend for key, blend in self._blends.items() if self._bank.held(blend.row)}
 
     def _lease(self, specs: Sequence[Spec]) -> Lease:
@@ -248,7 +247,7 @@ class Registry:
         return self._skills[name]
 
     def _resolve(self, spec: Spec) -> AppliedSkill:
-        """What a spec means now, its row held once."""
+        """The skill or blend that a spec currently means, with one hold on its row."""
         parts = [(self._find(name), weight) for name, weight in _parts(spec)]
         if isinstance(spec, tuple):
             return self._blend(parts)
@@ -257,7 +256,7 @@ class Registry:
         return applied
 
     def _blend(self, parts: list[tuple[AppliedSkill, float]]) -> AppliedSkill:
-        """A derived row: neutral + sum of weight * (skill - neutral), so that what a skill lacks stays neutral."""
+        """A derived row: neutral + sum of weight * (skill - neutral), so that missing vectors stay neutral."""
         key = tuple((applied.generation, weight) for applied, weight in parts)
         if key in self._blends:
             self._bank.hold([self._blends[key].row])
@@ -282,7 +281,7 @@ class Registry:
         return blend
 
     def _segments(self, applied: AppliedSkill) -> Array:
-        """A skill's vectors as its row holds them, [E or 1, segment]."""
+        """The vectors in a skill's row, [E or 1, segment]."""
         segments: Array = self._bank.array[applied.row].reshape(-1, self._neutral.size)[: applied.experts]
         return segments
 
@@ -296,12 +295,12 @@ class Registry:
             if not peak <= self._limits[kind]
         ]
         if faults:
-            raise ConfigError("the blend goes beyond what a skill may do: use smaller weights", faults)
+            raise ConfigError("the blend exceeds the limits on skills: use smaller weights", faults)
 
 
 def check_limits(limits: Mapping[Any, Any]) -> None:
-    """Raises ConfigError: a kind that there is not, or a limit that is not a number above 0."""
-    faults = [f"unknown kind {kind!r}; known are {', '.join(STORED)}" for kind in limits if kind not in STORED]
+    """Raises ConfigError: a kind is unknown, or a limit is not a number above 0."""
+    faults = [f"unknown kind {kind!r}; expected one of {', '.join(STORED)}" for kind in limits if kind not in STORED]
     faults += [
         f"max_value of {kind} is {value!r}; expected a number above 0"
         for kind, value in limits.items()
@@ -313,7 +312,7 @@ def check_limits(limits: Mapping[Any, Any]) -> None:
 
 def _check_range(limits: Mapping[Kind, float], most: float, dtype: str) -> None:
     faults = [
-        f"max_value of {kind} is {limit:g}; this model keeps skills in {dtype}: at most {most:g}"
+        f"max_value of {kind} is {limit:g}; this model stores skills in {dtype}: at most {most:g}"
         for kind, limit in limits.items()
         if limit > most
     ]
@@ -327,31 +326,31 @@ def _check_generation(name: str, found: AppliedSkill | None, expected: int | Non
     if isinstance(expected, bool) or not isinstance(expected, int) or expected < 0:
         raise ConfigError(f"expected_generation is {expected!r}; expected a generation, 0 for none, or None for any")
     if (0 if found is None else found.generation) != expected:
-        there = "is not loaded" if found is None else f"is at generation {found.generation}"
+        state = "is not loaded" if found is None else f"is at generation {found.generation}"
         wanted = f"generation {expected}" if expected else "none to be loaded"
         raise SkillConflictError(
-            f"skill {name!r} {there}, you expected {wanted}: it was changed meanwhile; look at skills() and decide anew"
+            f"skill {name!r} {state}; expected {wanted}: it has changed since; check skills() and decide again"
         )
 
 
 def _check_version(name: str, loaded: str, other: str) -> None:
     if precedence(other) < precedence(loaded):
         raise SkillVersionError(
-            f"skill {name!r} is loaded in version {loaded}, {other} is older: pass allow_downgrade=True if you mean it"
+            f"skill {name!r} is loaded in version {loaded}; {other} is older: pass allow_downgrade=True to allow it"
         )
 
 
 def taken(name: str) -> str:
-    return f"a skill named {name!r} is loaded: pass replace=True, or load it under another name"
+    return f"a skill named {name!r} is already loaded: pass replace=True, or load it under another name"
 
 
 def unknown(name: str, loaded: Sequence[str]) -> str:
-    listed = f"loaded are {', '.join(map(repr, loaded))}" if loaded else "none is loaded"
-    return f"no skill named {name!r}; {listed}: load_skill first (None is the base)"
+    listed = f"loaded skills: {', '.join(map(repr, loaded))}" if loaded else "no skill is loaded"
+    return f"no skill named {name!r}; {listed}. Call load_skill first (None is the base)"
 
 
 def _frozen(spec: Any) -> Spec | Active:
-    """A checked copy of what was asked for."""
+    """A validated, immutable copy of a spec."""
     if spec is None or isinstance(spec, str | Active):
         return spec
     if not isinstance(spec, Mapping) or not spec:
@@ -363,7 +362,7 @@ def _frozen(spec: Any) -> Spec | Active:
     ]
     faults += [f"{name!r} is not a name" for name in spec if not isinstance(name, str)]
     if faults:
-        raise ConfigError("the blend cannot be made", faults)
+        raise ConfigError("the blend is invalid", faults)
     return tuple((name, float(weight)) for name, weight in spec.items())
 
 
@@ -379,7 +378,7 @@ def _parts(spec: Spec) -> tuple[tuple[str, float], ...]:
 
 
 def _slices(table: ModuleTable) -> dict[Kind, list[slice]]:
-    """Where each kind's values lie in a segment."""
+    """Positions of each kind's values in a segment."""
     found: dict[Kind, list[slice]] = {kind: [] for kind in STORED if kind in table.kinds}
     for module in table.modules:
         for kind in table.kinds_of(module.name):

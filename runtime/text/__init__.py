@@ -1,4 +1,4 @@
-"""Text to tokens and back: chat templates, prompts, and an answer's text as it grows.
+"""Converts text to tokens and back: chat templates, prompts, and the text of a growing answer.
 
-It does not know sessions or skills.
+It does not know about sessions or skills.
 """

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Compiles the chat template of a model directory in a sandbox, as transformers does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,18 @@ from lime_edge.errors import ModelError
 
 
 def read_template(path: Path, config: Mapping[str, Any]) -> jinja2.Template | None:
-    """The chat template, compiled in a sandbox as transformers does; None where there is none."""
+    """Read chat_template.jinja, otherwise `config["chat_template"]`, and compile it.
+
+    Args:
+        path: The model directory.
+        config: The contents of tokenizer_config.json.
+
+    Returns:
+        The template; None if the model has none.
+
+    Raises:
+        ModelError: The template is not valid Jinja.
+    """
     file = path / "chat_template.jinja"
     source = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
     if not isinstance(source, str):
@@ -29,13 +40,13 @@ def read_template(path: Path, config: Mapping[str, Any]) -> jinja2.Template | No
     try:
         return environment.from_string(source)
     except jinja2.TemplateError as error:
-        raise ModelError(f"the chat template of {path} is broken: {error}") from error
+        raise ModelError(f"the chat template of {path} is invalid: {error}") from error
 
 
 class _GenerationTag(jinja2.ext.Extension):
-    """``{% generation %}``, which marks answers for training: its content, unchanged."""
+    """Renders the content of ``{% generation %}`` unchanged; the tag only marks answers for training."""
 
-    tags = {"generation"}  # noqa: RUF012  # as jinja2 declares it
+    tags = {"generation"}  # noqa: RUF012  # jinja2 declares it like this
 
     def parse(self, parser: Any) -> Any:
         next(parser.stream)

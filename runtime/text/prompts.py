@@ -1,7 +1,7 @@
-"""Text to tokens and back: chat template, prompts, and an answer's text as it grows.
+"""Encodes prompts with the model's tokenizer and chat template.
 
-The rules for prompts are those of training: the rendered template is encoded without special
-tokens, an answer follows it, and the end-of-turn token ends it. Knows nothing of models or skills.
+The rules are those of training: the rendered template is encoded without extra special tokens, then come the answer
+and the end-of-turn token.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Tokens:
-    """A prompt as the model sees it.
+    """An encoded prompt.
 
     Attributes:
         ids: [S], S >= 1.
-        boundary: The first position that belongs to the answer's turn: where a skill of activation
-            "response" begins. At most S - 1, so that the last token always predicts with the skill.
+        boundary: The first position of the answer's turn, from which a skill with activation "response" applies. At
+            most S - 1, so that the skill always affects the prediction after the last token.
     """
 
     ids: Ids
@@ -48,7 +48,7 @@ class Text:
         eos_ids: Tokens that end an answer.
 
     Raises:
-        ModelError: The tokenizer or the template cannot be read.
+        ModelError: The tokenizer or the chat template is invalid.
     """
 
     def __init__(self, path: Path, eos_ids: Sequence[int]) -> None:
@@ -56,7 +56,7 @@ class Text:
         self._config = _json(path / "tokenizer_config.json")
         self._template = read_template(path, self._config)
         named: int | None = self.tokenizer.token_to_id(self._special("eos_token"))
-        self.end_id = eos_ids[0] if named is None else named  # what training puts after an answer
+        self.end_id = eos_ids[0] if named is None else named  # the token that training puts after an answer
         self.eos_ids = frozenset({*eos_ids, self.end_id})
 
     def tokens(self, prompt: Prompt, system: str | None = None, raw: bool = False) -> Tokens:
@@ -64,11 +64,11 @@ class Text:
 
         Args:
             prompt: A user message, or a list of messages; with `raw`, plain text.
-            system: Put first where the messages do not begin with one of their own.
-            raw: No template: the text as it is, with the tokenizer's own special tokens.
+            system: Text of a system message that is put first unless the messages begin with one.
+            raw: Encode the text without the template, with the tokenizer's own special tokens.
 
         Raises:
-            ConfigError: The prompt is not one, or is empty.
+            ConfigError: The prompt is invalid or empty.
         """
         if raw:
             if not isinstance(prompt, str):
@@ -83,7 +83,7 @@ class Text:
         return _tokens(ids, len(turns) if ids[: len(turns)] == turns else len(ids))
 
     def known(self, ids: Sequence[int]) -> Tokens:
-        """Tokens that came without their text; the boundary is before the template's answer header."""
+        """A prompt given as token ids; the boundary is before the template's answer header."""
         header = self._header
         ends = len(header) > 0 and list(ids[-len(header) :]) == header
         return _tokens(list(ids), len(ids) - len(header) if ends else len(ids))
@@ -94,7 +94,7 @@ class Text:
         return ids
 
     def render(self, messages: Sequence[Message], answer: bool) -> str:
-        """The chat template's text, with the header of the answer or without."""
+        """Render the chat template; with `answer`, the header of the answer follows the messages."""
         if self._template is None:
             raise ConfigError("this model has no chat template: call with raw=True, or add chat_template.jinja")
         special = {name: self._special(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
@@ -102,8 +102,8 @@ class Text:
             return self._template.render(
                 messages=messages, add_generation_prompt=answer, tools=None, documents=None, **special
             )
-        except Exception as error:  # a template is a program: it can raise anything
-            raise ConfigError(f"the chat template does not take these messages: {error}") from error
+        except Exception as error:  # a template is a program and can raise anything
+            raise ConfigError(f"the chat template rejects these messages: {error}") from error
 
     @cached_property
     def _header(self) -> list[int]:
@@ -115,7 +115,7 @@ class Text:
         return header
 
     def _special(self, name: str) -> str:
-        """A special token's text; tokenizer_config.json has strings or objects."""
+        """The text of a special token; tokenizer_config.json holds a string or an object."""
         value = self._config.get(name)
         if isinstance(value, dict):
             value = value.get("content")
@@ -129,7 +129,7 @@ def _tokens(ids: list[int], boundary: int) -> Tokens:
 
 
 def _messages(prompt: Any) -> list[Message]:
-    """Messages of a prompt, checked."""
+    """The validated messages of a prompt."""
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     if not isinstance(prompt, list | tuple) or not prompt:
@@ -145,7 +145,7 @@ def _messages(prompt: Any) -> list[Message]:
             if not isinstance(message.get(key), str)
         ]
     if faults:
-        raise ConfigError("the messages cannot be used", faults)
+        raise ConfigError("the messages are invalid", faults)
     return list(prompt)
 
 

@@ -131,7 +131,7 @@ def test_blends_that_cannot_be(made: Runtime) -> None:
     for blend, message in (
         ({"legal": 1.0, "always": 1.0}, "different activation cannot be blended"),
         ({"legal": 1e6}, "expert reaches .* at most 16 is allowed"),
-        ({"legal": 1.0, "nope": 1.0}, "no skill named 'nope'; loaded are 'legal', 'brief', 'always'"),
+        ({"legal": 1.0, "nope": 1.0}, "no skill named 'nope'; loaded skills: 'legal', 'brief', 'always'"),
         ({"legal": "much"}, "weight of 'legal' is 'much'"),
         ({1: 1.0}, "1 is not a name"),
     ):
@@ -143,9 +143,9 @@ def test_blends_that_cannot_be(made: Runtime) -> None:
 
 def test_unknown_skills(made: Runtime) -> None:
     for call in (made.use_skill, made.unload_skill, lambda name: said(made, skill=name)):
-        with pytest.raises(UnknownSkillError, match="no skill named 'nope'; loaded are 'legal', 'brief': load_skill"):
+        with pytest.raises(UnknownSkillError, match=r"no skill named 'nope'; loaded skills: 'legal', 'brief'\. Call"):
             call("nope")
-    with pytest.raises(UnknownSkillError, match="none is loaded"):
+    with pytest.raises(UnknownSkillError, match="no skill is loaded"):
         Runtime(made._graph, made._text, {}).use_skill("legal")
 
 
@@ -159,7 +159,7 @@ def test_a_failed_load_changes_nothing(made: Runtime, tmp_path: Path) -> None:
         (tmp_path / "nope.lime", {}, SkillFormatError, "does not exist"),
         (skill(exported(), "far", adapter="c" * 64), {}, SkillMismatchError, "shared adapter cccc"),
         (skill(exported(), "loud", size=9.0), {}, SkillMismatchError, "limit|reach|allow"),
-        (skill(exported(), "legal"), {}, ConfigError, "a skill named 'legal' is loaded: pass replace=True"),
+        (skill(exported(), "legal"), {}, ConfigError, "a skill named 'legal' is already loaded: pass replace=True"),
         (skill(exported(), "x"), {"name": "brief"}, ConfigError, "replace=True, or load it under another name"),
         (skill(exported(), "x"), {"name": "\n"}, ConfigError, "expected printable text"),
         (skill(exported(), "legal"), {"prove": True, "replace": True}, SkillProofError, "no golden prompts"),
@@ -191,7 +191,7 @@ def test_limits_can_be_set(made: Runtime) -> None:
         Runtime.load(exported(), max_value={"gain": 0, "bias": 1.0})  # type: ignore[dict-item]
     assert len(caught.value.faults) == 2
     with pytest.raises(
-        ConfigError, match="max_value of shift is 70000; this model keeps skills in float16: at most 65504"
+        ConfigError, match="max_value of shift is 70000; this model stores skills in float16: at most 65504"
     ):
         Runtime.load(exported(precision="int4"), max_value={"shift": 7e4})
 
@@ -244,7 +244,7 @@ def test_leaving_a_stream_early_frees_its_row(made: Runtime) -> None:
 def test_the_active_skill_is_not_unloaded(made: Runtime) -> None:
     for spec in ("legal", {"legal": 0.5, "brief": 0.5}):
         made.use_skill(spec)
-        with pytest.raises(ConfigError, match=r"skill 'legal' is active: use_skill\(None\)"):
+        with pytest.raises(ConfigError, match=r"skill 'legal' is active: call use_skill\(None\)"):
             made.unload_skill("legal")
     made.use_skill("brief")
     made.unload_skill("legal")
@@ -293,16 +293,16 @@ def test_proof(activation: str, precision: str) -> None:
 
 
 PROOFS: list[tuple[str, dict[str, Any], float, str]] = [
-    ("fp32", {}, 0.0, "golden prompt 0: the skill changes no logit by more than 0.001 here"),
-    ("int4", {}, 0.0, "golden prompt 0: the skill changes no logit by more than 0.001 here"),
-    ("fp32", {"base_logits": [9.0] * 8}, 0.5, "the base's logits are off by"),
-    ("fp32", {"skill_logits": [9.0] * 8}, 0.5, "the skill's logits are off by"),
+    ("fp32", {}, 0.0, "golden prompt 0: the skill changes no logit by more than 0.001 on this graph"),
+    ("int4", {}, 0.0, "golden prompt 0: the skill changes no logit by more than 0.001 on this graph"),
+    ("fp32", {"base_logits": [9.0] * 8}, 0.5, "the base's logits differ by"),
+    ("fp32", {"skill_logits": [9.0] * 8}, 0.5, "the skill's logits differ by"),
     ("fp32", {"answer_ids": [3, 3]}, 0.5, "expected [3, 3]"),
-    ("fp32", {"answer_ids": [300]}, 0.5, "up to id 300; the model has 256 and 300"),
-    ("fp32", {"prompt_ids": [3] * 256}, 0.5, "260 tokens up to id"),
-    ("int4", {"base_logits": "skill", "skill_logits": "base"}, 0.5, "the change points elsewhere: cosine -"),
+    ("fp32", {"answer_ids": [300]}, 0.5, "with ids up to 300; the model has room for 256 and 300 ids"),
+    ("fp32", {"prompt_ids": [3] * 256}, 0.5, "260 tokens with ids up to"),
+    ("int4", {"base_logits": "skill", "skill_logits": "base"}, 0.5, "the change has another direction: cosine -"),
     ("int4", {"skill_logits": "twice"}, 0.5, "times its author's; expected 0.5 to 2"),
-    ("int4", {"skill_logits": "base"}, 0.5, "no change by the skill"),
+    ("int4", {"skill_logits": "base"}, 0.5, "the skill changes nothing"),
 ]
 
 
@@ -318,6 +318,6 @@ def test_proofs_that_fail(precision: str, changes: dict[str, Any], size: float, 
     with pytest.raises(SkillProofError) as caught:
         made.load_skill(path, prove=True)
     assert message in str(caught.value)
-    assert "'legal' does not do here what its author measured: not loaded" in str(caught.value)
+    assert "'legal' does not reproduce what its author measured: it was not loaded" in str(caught.value)
     assert [info.name for info in made.skills()] == ["brief"]
     assert made._bank.in_use == 2

@@ -1,25 +1,25 @@
 // The arithmetic of ai.lime::LimeLinear<n> on CUDA: one kernel, one launch for all parts of a node.
 //
-// COMPILED, NOT RUN ON A GPU. The tests run this very source on the host, thread by thread.
+// COMPILED, NOT RUN ON A GPU. The tests compile the same source for the host and run it there, thread by thread.
 //
-// What is computed is stated in exporters/operators/lime_linear.py and defined by tests/reference.py; everything in fp32, whatever
-// the element types. A block takes G tokens and one part:
-//   grid.x  tiles of G tokens of the rows laid end to end
+// exporters/operators/lime_linear.py describes the computation, and tests/reference.py defines it. All arithmetic is in
+// fp32, for every element type. A block processes G tokens and one part:
+//   grid.x  tiles of G tokens, counted over all rows
 //   grid.y  parts
-//   grid.z  slices of the part's columns. Every slice projects and routes its tokens for itself: for the few tokens of
-//           decoding that costs less than a second launch, and many tokens get one slice, hence project once.
-// No block reads what another writes and no sum crosses blocks, so results do not depend on their order. The one thing
-// shared with neighbours is the evidence of a window: a block computes that of the n - 1 tokens before its own anew.
+//   grid.z  slices of the part's columns. Every slice repeats the projection and routing of its tokens: for the few
+//           tokens of decoding that costs less than a second launch, and many tokens get one slice only.
+// No block reads what another block writes, and no sum crosses blocks, so results do not depend on the order of blocks.
+// With a window, a block needs the evidence of the n - 1 tokens before its own: it computes that evidence again.
 //
-// Bounds: tokens are launch.first <= t < launch.last <= B * S, columns h < width, ranks r < rank, experts e < E, and
-// operators.cu has held all shapes against these before the launch. Shared memory is what Layout adds up.
+// Bounds: tokens launch.first <= t < launch.last <= B * S, columns h < width, ranks r < rank, experts e < E.
+// operators.cu checks all shapes against them before the launch. Layout gives the size of the shared memory.
 #pragma once
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "../job.h"
 
-#ifndef LIME_SHARED  // the host build of the tests brings its own
+#ifndef LIME_SHARED  // the host build of the tests defines its own
 #define LIME_SHARED(name) extern __shared__ float4 name[]
 #endif
 #ifndef LIME_CUDA_THREADS
@@ -28,30 +28,30 @@
 
 namespace lime::cuda {
 
-constexpr int kThreads = LIME_CUDA_THREADS;  // of a block
+constexpr int kThreads = LIME_CUDA_THREADS;  // threads per block
 constexpr int kWarp = 32, kWarps = kThreads / kWarp;
-constexpr int kPerLane = kMaxExperts / kWarp;  // experts of one lane of the warp that routes a token
-constexpr int kStage = 2048;                   // numbers of x that a block holds at a time
-constexpr int kIds = 256;                      // tokens with a skill each in one launch
+constexpr int kPerLane = kMaxExperts / kWarp;  // experts per lane of the warp that routes a token
+constexpr int kStage = 2048;                   // values of x that a block keeps in shared memory at a time
+constexpr int kIds = 256;                      // most tokens of one launch whose skill ids differ
 constexpr unsigned kEveryLane = 0xffffffffu;
 
-// What a kernel is given, by value: a launch needs no other copy to the device.
+// The kernel's argument, passed by value, so that a launch needs no other copy to the device.
 struct Launch {
-  Node node;  // its pointers are not used here
-  Job job;    // likewise `node` and `ids`
+  Node node;  // its pointers are not used on the device
+  Job job;    // its members `node` and `ids` are not used on the device
   const void *a, *b[kMaxParts];
-  int64_t columns;      // of A
-  int64_t first, last;  // tokens
-  int id_step;          // 0: ids[0] for all tokens
-  int ids[kIds];        // of tokens from `first` on
+  int64_t columns;      // columns of A
+  int64_t first, last;  // tokens [first, last)
+  int id_step;          // 0 if all tokens use ids[0], else 1
+  int ids[kIds];        // skill ids of the tokens from `first` on
 };
 
-// One number for each of G tokens; read in one or two instructions.
+// One number for each of G tokens; one or two instructions load it.
 template <int G> struct alignas(G >= 4 ? 16 : 4 * G) Tokens {
   float of[G];
 };
 
-// A block's shared memory, in floats.
+// Offsets in a block's shared memory, in floats.
 struct Layout {
   int low, weights, logits, total;
   __host__ __device__ Layout(int tokens, int64_t rank, const Routing& routing) {
@@ -68,7 +68,7 @@ __device__ inline float number(__half value) { return __half2float(value); }
 __device__ inline void set(float& to, float value) { to = value; }
 __device__ inline void set(__half& to, float value) { to = __float2half_rn(value); }
 
-// Over all lanes of a warp; every lane gets the result.
+// Reductions over all lanes of a warp; every lane gets the result.
 __device__ inline float warp_max(float value) {
   for (int other = kWarp / 2; other > 0; other /= 2) value = fmaxf(value, __shfl_xor_sync(kEveryLane, value, other));
   return value;
@@ -78,19 +78,19 @@ __device__ inline float warp_sum(float value) {
   return value;
 }
 
-// T: activations. P: bank and shared adapter.
+// The work of one block. T is the element type of the activations, P that of bank and shared adapter.
 template <int G, class T, class P> struct Block {
-  static constexpr int kUnrolled = G == 1 ? 8 : 1;  // loads under way at once; with more tokens registers run out
+  static constexpr int kUnrolled = G == 1 ? 8 : 1;  // concurrent loads; with several tokens, registers allow only one
 
   const Launch& launch;
   const Routing& routing;
   const Part& part;
   const int64_t from;  // first token
-  const int count;     // of tokens, at most G
+  const int count;     // number of tokens, at most G
   const int lane, warp;
   Tokens<G>*const staged, *const partial, *const low, *const weights;
   float* const logits;
-  int skills[G];  // 0: the base; above: a skill of one expert; below: one of E
+  int skills[G];  // skill ids: 0 is the base, above 0 a skill of one expert, below 0 a skill of E experts
 
   __device__ Block(const Launch& launch, float* shared, const Layout& layout)
       : launch(launch),
@@ -114,8 +114,9 @@ template <int G, class T, class P> struct Block {
       skilled |= skills[g] != 0;
       routed |= skills[g] < 0;
     }
-    const bool hands_out = routing.window > 1 && blockIdx.z == 0;  // evidence, which later tokens need of all before
-    if (skilled || hands_out) prepare(skilled, routed, hands_out);
+    // With a window, later tokens need the evidence of every token; one slice per token writes it.
+    const bool writes_evidence = routing.window > 1 && blockIdx.z == 0;
+    if (skilled || writes_evidence) prepare(skilled, routed, writes_evidence);
     const int64_t step = int64_t(gridDim.z) * kThreads;
     for (int64_t h = int64_t(blockIdx.z) * kThreads + threadIdx.x; h < part.width; h += step) {
       if (skilled) modulate(h, routed ? routing.experts : 1);
@@ -124,21 +125,21 @@ template <int G, class T, class P> struct Block {
     }
   }
 
-  // The skill of token g; the base where there is no such token.
+  // The skill id of token g; 0, the base, past the last token.
   __device__ int skill(int g) const {
     return g < count ? launch.ids[(from + g - launch.first) * launch.id_step] : 0;
   }
 
-  // low and weights of the block's tokens, as far as they are needed. All threads come here or none does.
-  __device__ void prepare(bool skilled, bool routed, bool hands_out) {
-    int before = 0;  // tokens of this call that the first token's window reaches back to
+  // Computes `low` and `weights` of the block's tokens, where needed. All threads of a block call this, or none.
+  __device__ void prepare(bool skilled, bool routed, bool writes_evidence) {
+    int before = 0;  // tokens of this call before the first token that are in its window
     if (routed && routing.window > 1) before = int(min(int64_t(routing.window - 1), from % launch.job.tokens));
     for (int at = -before; at < 0; at += G) {
       project(from + at, min(G, -at));
       evidence(from + at, min(G, -at), logits + (before + at) * routing.experts, false);
     }
-    if (routed || hands_out || part.fields[kExpert] >= 0) project(from, count);
-    if (routed || hands_out) evidence(from, count, logits + before * routing.experts, hands_out);
+    if (routed || writes_evidence || part.fields[kExpert] >= 0) project(from, count);
+    if (routed || writes_evidence) evidence(from, count, logits + before * routing.experts, writes_evidence);
     if (!skilled) return;
     __syncthreads();
     for (int g = warp; g < G; g += kWarps) weigh(g, logits + (before + g) * routing.experts);
@@ -146,8 +147,8 @@ template <int G, class T, class P> struct Block {
     if (part.gate >= 0) gate();
   }
 
-  // low = x A for the part's ranks, of the n <= G tokens from `token` on; zeros for tokens that are not there.
-  // Lanes lie along A's memory: `ranks` neighbours take one row of A, so that a warp reads `slots` rows at once.
+  // low = x A for the part's ranks and the n <= G tokens from `token` on; zeros for the other G - n.
+  // Neighbouring lanes read neighbouring elements: `ranks` lanes read one row of A, and a warp reads `slots` rows.
   __device__ void project(int64_t token, int n) {
     const int64_t depth = launch.node.depth;
     const T* x = static_cast<const T*>(launch.job.x) + token * depth;
@@ -156,11 +157,11 @@ template <int G, class T, class P> struct Block {
       const int slots = kWarp / ranks, slot = lane / ranks;  // lanes of slot >= slots are idle
       const P* a = static_cast<const P*>(launch.a) + part.low + rank + lane % ranks;
       Tokens<G> sum{};
-      // A lane's rows follow from its place alone, not from G: the same sum whatever a token is computed beside.
+      // A lane's rows depend on its position only, not on G: a token's sum does not depend on the rest of the block.
       int64_t row = warp * slots + slot;
       for (int64_t done = 0; done < depth; done += kStage / G) {
         const int rows = int(min(int64_t(kStage / G), depth - done));
-        __syncthreads();  // nobody reads what is overwritten now
+        __syncthreads();  // no thread still reads the values that are overwritten next
         for (int d = threadIdx.x; d < rows; d += kThreads) {
           Tokens<G> column;
           for (int g = 0; g < G; ++g) column.of[g] = g < n ? number(x[g * depth + done + d]) : 0.0f;
@@ -195,8 +196,8 @@ template <int G, class T, class P> struct Block {
     __syncthreads();
   }
 
-  // Routing logits of n tokens, [n][E], not yet divided by the temperature: a warp for a token, a lane for an expert.
-  __device__ void evidence(int64_t token, int n, float* out, bool hands_out) {
+  // Routing logits of n tokens, [n][E], not yet divided by the temperature. A warp takes a token, a lane its experts.
+  __device__ void evidence(int64_t token, int n, float* out, bool writes_evidence) {
     const P* b = static_cast<const P*>(launch.b[blockIdx.y]);
     const int experts = routing.experts;
     for (int g = warp; g < n; g += kWarps) {
@@ -219,15 +220,15 @@ template <int G, class T, class P> struct Block {
         const float exact =
             (1 - routing.gamma) * (frozen[k] / largest_y) + routing.gamma * (adapted[k] / largest_d);
         set(logit, exact);
-        // With a window as it is handed out, so that later calls find what this one finds.
+        // With a window, use the rounded value that is written, so that later calls see the same evidence.
         out[g * experts + e] = routing.window > 1 ? number(logit) : exact;
         const int64_t column = (token + g) * launch.node.parts * experts + int64_t(blockIdx.y) * experts + e;
-        if (hands_out) static_cast<T*>(launch.job.evidence)[column] = logit;
+        if (writes_evidence) static_cast<T*>(launch.job.evidence)[column] = logit;
       }
     }
   }
 
-  // Expert weights of token g. `latest` are its logits; those of the tokens before it in this call lie before them.
+  // Expert weights of token g. `latest` points to its logits, which follow those of the earlier tokens of this call.
   __device__ void weigh(int g, const float* latest) {
     const int experts = routing.experts;
     float w[kPerLane] = {lane == 0 ? 1.0f : 0.0f, 0};
@@ -243,36 +244,36 @@ template <int G, class T, class P> struct Block {
       if (lane + k * kWarp < experts) weights[lane + k * kWarp].of[g] = w[k];
   }
 
-  // Of the logits of the last n tokens that exist, oldest first; in this call, before it in `past`.
+  // The mean logit of the last n tokens that exist, oldest first. Tokens before this call are in `past`.
   __device__ float mean(int64_t row, int64_t place, const float* latest, int e) const {
     const Job& job = launch.job;
-    float sum = 0, there = 0;
+    float sum = 0, tokens = 0;
     for (int back = routing.window - 1; back >= 0; --back) {
       if (back <= place) {
         sum += latest[e - back * routing.experts];
-        there += 1;
+        tokens += 1;
       } else {
         const T* past = static_cast<const T*>(job.past) + row * job.past_row +
                         (routing.window - 1 + place - back) * job.past_columns;
         sum += number(past[launch.node.evidence_offset + int64_t(blockIdx.y) * routing.experts + e]);
-        there += number(past[job.past_columns - 1]);
+        tokens += number(past[job.past_columns - 1]);
       }
     }
-    return sum / there;
+    return sum / tokens;
   }
 
-  // How many experts have more than this lane's.
-  __device__ void larger(const float* values, int* found) const {
-    for (int k = 0; k < kPerLane; ++k) found[k] = 0;
+  // For each of this lane's experts: how many experts have a larger value.
+  __device__ void larger(const float* values, int* counts) const {
+    for (int k = 0; k < kPerLane; ++k) counts[k] = 0;
     for (int theirs = 0; theirs < kPerLane; ++theirs)
       for (int other = 0; other < kWarp && theirs * kWarp + other < routing.experts; ++other) {
         const float value = __shfl_sync(kEveryLane, values[theirs], other);
-        for (int k = 0; k < kPerLane; ++k) found[k] += value > values[k];
+        for (int k = 0; k < kPerLane; ++k) counts[k] += value > values[k];
       }
   }
 
-  // Logits (-inf where there is no expert) to weights that sum to 1. Ties are all kept: kept is who has fewer than
-  // `keep` above it, which needs no order among equals.
+  // Turns logits (-inf beyond the last expert) into weights that sum to 1. An expert is kept if fewer than `keep`
+  // experts have a larger value, so that all tied experts are kept.
   __device__ void select(float* w) const {
     const bool soft = routing.mode == Mode::kSoft || routing.mode == Mode::kAutoSoft;
     float largest = -INFINITY, sum = 0;
@@ -289,10 +290,10 @@ template <int G, class T, class P> struct Block {
     sum = warp_sum(sum);
     for (int k = 0; k < kPerLane; ++k) w[k] /= sum;
     if (!soft) return;
-    float limit = routing.theta / sum;  // theta times the largest
+    float limit = routing.theta / sum;  // theta times the largest weight
     if (routing.mode == Mode::kSoft) {
       larger(w, above);
-      float least = INFINITY;  // the k-th largest: the least of those that a hard selection keeps
+      float least = INFINITY;  // the k-th largest weight is the smallest that a hard selection keeps
       for (int k = 0; k < kPerLane; ++k)
         if (lane + k * kWarp < routing.experts && above[k] < routing.keep) least = fminf(least, w[k]);
       limit = -warp_max(-least);
@@ -306,13 +307,13 @@ template <int G, class T, class P> struct Block {
     for (int k = 0; k < kPerLane; ++k) w[k] /= sum;
   }
 
-  // A skill's vectors of one expert, in the bank.
+  // The vectors of one expert of a skill in the bank.
   __device__ const P* segment(int skill, int expert) const {
     const int64_t row = skill < 0 ? -skill : skill;
     return static_cast<const P*>(launch.job.bank) + row * launch.job.bank_width + expert * launch.job.segment;
   }
 
-  // low under the rank gate of every token's skill.
+  // Multiplies `low` by the rank gate of every token's skill.
   __device__ void gate() {
     for (int64_t i = threadIdx.x; i < part.rank * G; i += kThreads) {
       const int g = int(i % G);
@@ -326,8 +327,8 @@ template <int G, class T, class P> struct Block {
     __syncthreads();
   }
 
-  // y + d * expert + y * gain + shift in column h of the block's tokens, y alone where the skill is the base; times the
-  // factor, if there is one.
+  // The output in column h of the block's tokens: y + d * expert + y * gain + shift, or y for a token without a skill,
+  // multiplied by the factor if there is one.
   __device__ void modulate(int64_t h, int experts) const {
     const int64_t at = from * launch.node.width + part.begin + h;
     const T* y = static_cast<const T*>(launch.job.y) + at;
@@ -346,11 +347,11 @@ template <int G, class T, class P> struct Block {
       float mixed[G] = {};
       for (int e = 0; e < experts; ++e) {
         float value = 0;
-        int held = 0;  // neighbours of one skill share a read
+        int last_read = 0;  // neighbouring tokens with the same skill share a read
         for (int g = 0; g < G; ++g) {
-          if (e ? skills[g] >= 0 : skills[g] == 0) continue;  // no such expert, and nothing of the skill's to read
-          if (skills[g] != held) value = number(segment(skills[g], e)[part.fields[field] + h]);
-          held = skills[g];
+          if (e ? skills[g] >= 0 : skills[g] == 0) continue;  // the token's skill has no such expert
+          if (skills[g] != last_read) value = number(segment(skills[g], e)[part.fields[field] + h]);
+          last_read = skills[g];
           mixed[g] += weights[e].of[g] * value;
         }
       }
@@ -368,7 +369,7 @@ template <int G, class T, class P> struct Block {
     return launch.job.factor ? number(static_cast<const T*>(launch.job.factor)[i]) : 1.0f;
   }
 
-  // The base's element i.
+  // Writes element i as it is without a skill.
   __device__ void copy(int64_t i) const {
     const T y = static_cast<const T*>(launch.job.y)[i];
     T& out = static_cast<T*>(launch.job.out)[i];

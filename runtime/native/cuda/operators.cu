@@ -1,12 +1,11 @@
-// The operators ai.lime::LimeLinear<n> and its kin (../registration.h) for ONNX Runtime's CUDA execution provider.
+// The operator ai.lime::LimeLinear<n> and its variants (../registration.h) for ONNX Runtime's CUDA execution provider.
 //
-// COMPILED, NOT RUN ON A GPU. The tests run this very source on the host, inside ONNX Runtime; without this library the
-// function in the graph runs on CUDA, and that is the default.
+// COMPILED, NOT RUN ON A GPU. The tests compile the same source for the host and run it inside ONNX Runtime. By default
+// this library is not used: the function in the graph runs on CUDA.
 //
-// Skill ids are asked for in host memory. A graph's input that nobody else reads is never copied to the device then,
-// and a bad id is an error of the call that brings it, as on a CPU, without waiting for the device. They reach the
-// kernel inside its launch. Hence a call cannot be part of a CUDA graph, which would go on using the ids it was
-// captured with: that is refused.
+// The operator requests skill ids in host memory. ONNX Runtime then never copies them to the device, and an invalid id
+// is an error of the call that passes it, as on a CPU, without waiting for the device. The ids reach the kernel in its
+// launch argument. A CUDA graph would therefore replay the ids that it was captured with, so capturing is refused.
 //   nvcc -std=c++17 -O3 -shared -Xcompiler -fPIC,-fvisibility=hidden operators.cu -o liblime_operators_cuda.so
 #include <algorithm>
 #include <memory>
@@ -16,23 +15,23 @@
 #include "../registration.h"
 #include "kernel.cuh"
 
-#ifndef LIME_PROVIDER  // the tests register the host build with another
+#ifndef LIME_PROVIDER  // the tests register the host build with another provider
 #define LIME_PROVIDER "CUDAExecutionProvider"
 #endif
 
 namespace lime {
 namespace {
 
-constexpr int kFewTokens = 8;           // up to so many get a block each, as in decoding
-constexpr int kTile = 8;                // tokens of a block otherwise
-constexpr int kSharedBytes = 48 * 1024;  // what every device gives a block without being asked
+constexpr int kFewTokens = 8;           // up to this many tokens, as in decoding, get a block each
+constexpr int kTile = 8;                // tokens per block otherwise
+constexpr int kSharedBytes = 48 * 1024;  // shared memory that every device gives a block by default
 
-Status* judge(cudaError_t error) {
+Status* check(cudaError_t error) {
   return error == cudaSuccess ? nullptr : fail(std::string("CUDA: ") + cudaGetErrorString(error));
 }
 
 struct Kernel : Constants {
-  int64_t largest_rank = 0, widest = 0, columns = 0;  // r and H of a part, R
+  int64_t largest_rank = 0, widest = 0, columns = 0;  // largest r and largest H of a part, R
   int multiprocessors = 1;
 };
 
@@ -40,14 +39,14 @@ template <int G, class T, class P>
 Status* start(const Kernel& kernel, cuda::Launch& launch, const cuda::Layout& layout, cudaStream_t stream) {
   const int64_t tiles = (launch.last - launch.first + G - 1) / G;
   const int64_t useful = (kernel.widest + cuda::kThreads - 1) / cuda::kThreads;
-  const int64_t idle = 2 * kernel.multiprocessors / (tiles * kernel.node.parts);  // room for so many slices
+  const int64_t idle = 2 * kernel.multiprocessors / (tiles * kernel.node.parts);  // slices that the device has room for
   const dim3 grid(unsigned(tiles), unsigned(kernel.node.parts), unsigned(std::clamp<int64_t>(idle, 1, useful)));
   void* arguments[] = {&launch};
-  return judge(cudaLaunchKernel(cuda::lime_linear<G, T, P>, grid, dim3(cuda::kThreads), arguments,
+  return check(cudaLaunchKernel(cuda::lime_linear<G, T, P>, grid, dim3(cuda::kThreads), arguments,
                                 size_t(layout.total) * sizeof(float), stream));
 }
 
-// One launch, or several where many tokens have different skills.
+// One launch, or several if more than kIds tokens have different skills.
 template <class T, class P> Status* run(const Kernel& kernel, cuda::Launch& launch, cudaStream_t stream) {
   const Job& job = launch.job;
   const auto id = [&job](int64_t token) {
@@ -70,7 +69,7 @@ template <class T, class P> Status* run(const Kernel& kernel, cuda::Launch& laun
   return nullptr;
 }
 
-// Where the shared adapter lies.
+// Reads the addresses of the shared adapter's matrices.
 Status* adapter(KernelContext* context, int parts, cuda::Launch& launch) {
   const Value* value;
   LIME_TRY(api.GetInput(context, 2, &value));
@@ -85,7 +84,7 @@ Status* adapter(KernelContext* context, int parts, cuda::Launch& launch) {
 struct Cuda {
   static constexpr const char* kProvider = LIME_PROVIDER;
   static constexpr int kMemoryOfIds = kHostMemory;
-  static constexpr bool kInPlace = false;  // blocks read y where others have written
+  static constexpr bool kInPlace = false;  // a block may read elements of y whose outputs another block has written
 
   template <class T, class P> static Status* create(const KernelInfo* info, int parts, bool times, void** out) {
     auto kernel = std::make_unique<Kernel>();
@@ -104,14 +103,14 @@ struct Cuda {
     }
     node.depth = -1;
     LIME_TRY(matrix_of(info, 2, kernel->columns, node.depth, unused));
-    LIME_TRY(judge(cudaGetDevice(&device)));
-    LIME_TRY(judge(cudaDeviceGetAttribute(&kernel->multiprocessors, cudaDevAttrMultiProcessorCount, device)));
+    LIME_TRY(check(cudaGetDevice(&device)));
+    LIME_TRY(check(cudaDeviceGetAttribute(&kernel->multiprocessors, cudaDevAttrMultiProcessorCount, device)));
     *out = kernel.release();
     return nullptr;
   }
 
-  template <class T, class P> static Status* compute(void* held, KernelContext* context) {
-    const Kernel& kernel = *static_cast<const Kernel*>(held);
+  template <class T, class P> static Status* compute(void* opaque, KernelContext* context) {
+    const Kernel& kernel = *static_cast<const Kernel*>(opaque);
     Call call{kernel, context, {}, {}};
     Value* out;
     cuda::Launch launch;
@@ -124,9 +123,9 @@ struct Cuda {
     if (kernel.node.routing.window > 1) LIME_TRY(call.window());
     LIME_TRY(adapter(context, kernel.node.parts, launch));
     LIME_TRY(api.GetComputeStream(context, &stream));
-    LIME_TRY(judge(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &capture)));
+    LIME_TRY(check(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &capture)));
     if (capture != cudaStreamCaptureStatusNone)
-      return fail("skill ids are read by the host: it cannot be part of a CUDA graph; set enable_cuda_graph to 0");
+      return fail("the host reads the skill ids: the node cannot be part of a CUDA graph; set enable_cuda_graph to 0");
     launch.node = kernel.node;
     launch.job = call.job;
     launch.columns = kernel.columns;
@@ -140,8 +139,8 @@ struct Cuda {
 }  // namespace lime
 
 LIME_EXPORT const char* LimeOperatorsDescribe() {
-  static const std::string held = std::to_string(lime::kVersion) + " cuda";
-  return held.c_str();
+  static const std::string text = std::to_string(lime::kVersion) + " cuda";
+  return text.c_str();
 }
 
 LIME_EXPORT ort::Status* RegisterCustomOps(ort::SessionOptions* options, const ort::ApiBase* base) {

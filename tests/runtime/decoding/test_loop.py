@@ -72,7 +72,7 @@ def test_half_precision_answers_from_the_shared_cache() -> None:
 def test_a_stream_is_what_generate_says(made: Runtime, name: str | None) -> None:
     wanted = made.generate(PROMPTS[1], name, max_new_tokens=40)
     stream = made.stream(PROMPTS[1], name, max_new_tokens=40)
-    with pytest.raises(ConfigError, match="not at its end"):
+    with pytest.raises(ConfigError, match="has not ended"):
         _ = stream.generation
     pieces = list(stream)
     assert "".join(pieces) == wanted.text
@@ -185,7 +185,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("generate", {"prompt": MESSAGES, "raw": True}, "raw=True takes plain text"),
     ("generate", {"prompt": ["a", "b"], "skill": [None]}, "1 skills for 2 prompts"),
     ("generate", {"prompt": "a", "skill": []}, "0 skills"),
-    ("generate", {"prompt": "a", "skill": "nope"}, "no skill named 'nope'; loaded are 'reply': load_skill first"),
+    ("generate", {"prompt": "a", "skill": "nope"}, "no skill named 'nope'; loaded skills: 'reply'. Call load_skill"),
     ("generate", {"prompt": "a", "skill": 3}, "skill is 3; expected None, a name, or weights by name"),
     ("generate", {"prompt": "a", "skill": {"reply": float("nan")}}, "weight of 'reply' is nan"),
     ("generate", {"prompt": "a", "skill": {}}, "weights by name"),
@@ -196,7 +196,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("stream", {"prompt": "a", "top_k": -1}, "top_k is -1"),
     ("choose", {"prompt": "a", "choices": "yes"}, "choices is 'yes'; expected a list of texts"),
     ("choose", {"prompt": "a", "choices": ["a", ""]}, "''; expected text"),
-    ("choose", {"prompt": "a", "choices": ["a", "a"]}, "every choice once"),
+    ("choose", {"prompt": "a", "choices": ["a", "a"]}, "each choice only once"),
     ("choose", {"prompt": "a", "choices": ["b" * 400]}, "the context has 256"),
 ]
 

@@ -110,5 +110,5 @@ def test_no_memory_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
     made = runtime(exported(), "legal")
     monkeypatch.setattr(made._graph.pool, "take", none)
-    with pytest.raises(ConfigError, match="no memory for 1 x 64 positions: fewer rows or tokens"):
+    with pytest.raises(ConfigError, match="no memory for 1 x 64 positions: use fewer rows or tokens"):
         made.generate("Hello", max_new_tokens=2)

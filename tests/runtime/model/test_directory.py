@@ -101,7 +101,7 @@ def vars_of(contract: ModelContract) -> dict[str, Any]:
 
 
 FAULTS: list[tuple[Callable[[Path], None], list[str]]] = [
-    (remove("lime.json"), ["lime.json is missing: not a directory that lime-edge exported"]),
+    (remove("lime.json"), ["lime.json is missing: lime-edge did not export this directory"]),
     (
         remove("model.onnx", "model.onnx.data", "tokenizer.json", "genai_config.json"),
         ["model.onnx is missing", "model.onnx.data is missing", "tokenizer.json is missing", "genai_config.json is"],
@@ -119,15 +119,15 @@ FAULTS: list[tuple[Callable[[Path], None], list[str]]] = [
     (written("genai_config.json", b"[1]"), ["holds list; expected an object"]),
     (written("genai_config.json", b"{"), ["genai_config.json cannot be read"]),
     (edit("genai_config.json", lambda d: d["model"].pop("decoder")), ["does not describe a decoder: KeyError"]),
-    (edit("genai_config.json", lambda d: d["model"].update(context_length=-1)), ["-1 is not a size"]),
+    (edit("genai_config.json", lambda d: d["model"].update(context_length=-1)), ["-1 is not a valid size"]),
     (edit("genai_config.json", lambda d: d["model"]["decoder"].update(filename="x.onnx")), ["the graph 'x.onnx'"]),
     (
         edit("genai_config.json", lambda d: d["model"]["decoder"]["inputs"].update(past_key_names="old.%d")),
-        ["no input or output 'old.0'", "input 'past_key_values.1.key' is not known"],
+        ["no input or output 'old.0'", "input 'past_key_values.1.key' is unknown"],
     ),
     (
         edit("genai_config.json", lambda d: d["model"]["decoder"]["inputs"].update(past_key_names="past")),
-        ["'past' has no place for the layer, %d"],
+        ["'past' has no placeholder %d for the layer"],
     ),
     (
         edit("genai_config.json", lambda d: d["search"].update(past_present_share_buffer=False)),
@@ -183,7 +183,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_library_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no library of LiME operators for this machine"):
+    with pytest.raises(ConfigError, match="is not a library of LiME operators for this machine"):
         Runtime.load(exported(), threads=1, operators=tmp_path / "nope.so")
 
 

@@ -122,14 +122,14 @@ def test_folders_that_cannot_be_taken(tmp_path: Path) -> None:
     (tmp_path / "full" / "letter.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for name, message in (
-        ("full", "holds something else; expected a folder for this copy alone"),
-        ("file", "holds something else"),
+        ("full", "holds other files; expected a folder for this copy alone"),
+        ("file", "holds other files"),
         ("file/below", "cannot be written"),
     ):
         with pytest.raises(ConfigError, match=message):
             Runtime.load(exported(), threads=1, mapped=tmp_path / name)
     assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
-    with pytest.raises(ConfigError, match="is for the CPU, and the device is cuda"):
+    with pytest.raises(ConfigError, match="works on the CPU only; the device is cuda"):
         open_session(exported() / "model.onnx", SessionSettings(operators=None, mapped=tmp_path / "new"), "cuda")
 
 

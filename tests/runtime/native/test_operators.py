@@ -46,7 +46,7 @@ def test_the_installed_library_is_taken(native: Path, install: Path) -> None:
     assert made.operators.cpu in ("avx512", "avx2", "neon", "generic")
     assert str(made.operators) == f"native, {made.operators.cpu}"
     functions = Runtime.load(exported(), threads=1, operators=None)
-    assert (functions.operators.native, functions.operators.reason) == (False, "native operators were not asked for")
+    assert (functions.operators.native, functions.operators.reason) == (False, "native operators were not requested")
 
 
 def test_a_named_library_is_taken(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_without_a_library_the_functions_run(install: Path) -> None:
 
 
 def test_another_device_has_no_use_for_it() -> None:
-    assert operators.choose("auto", "cuda").reason == "the native operators are for the CPU, and the device is cuda"
+    assert operators.choose("auto", "cuda").reason == "the native operators are support the CPU only; the device is cuda"
 
 
 FAULTS = {
@@ -112,7 +112,7 @@ def test_a_library_of_other_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_file_that_is_no_library(install: Path) -> None:
     """Cut off, or another machine's."""
     (install / compiler.LIBRARY).write_bytes(b"\x7fELF nothing")
-    with pytest.raises(ConfigError, match="is no library of LiME operators for this machine"):
+    with pytest.raises(ConfigError, match="is not a library of LiME operators for this machine"):
         Runtime.load(exported(), threads=1, operators=install / compiler.LIBRARY)
     assert "for this machine" in Runtime.load(exported(), threads=1).operators.reason
 

@@ -125,7 +125,7 @@ def test_a_bank_goes_with_its_owner() -> None:
 def test_under_a_limit_of_address_space() -> None:
     code = """
 import resource, numpy as np
-from lime_edge.runtime.bank import Bank
+from lime_edge.runtime.skills.bank import Bank
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**27,) * 2)
 bank = Bank(1024, np.float16)

@@ -64,11 +64,11 @@ def test_compare_and_swap(made: Runtime) -> None:
     assert info.generation == 3
     answer = said(made, skill="legal")
     cases: list[tuple[dict[str, Any], type[LimeError], str]] = [
-        ({"replace": True, "expected_generation": 1}, SkillConflictError, "is at generation 3, you expected gen"),
-        ({"replace": True, "expected_generation": 0}, SkillConflictError, "at generation 3, you expected none to"),
-        ({"expected_generation": 0}, SkillConflictError, "'legal' is at generation 3, you expected none"),
+        ({"replace": True, "expected_generation": 1}, SkillConflictError, "is at generation 3; expected gen"),
+        ({"replace": True, "expected_generation": 0}, SkillConflictError, "at generation 3; expected none to"),
+        ({"expected_generation": 0}, SkillConflictError, "'legal' is at generation 3; expected none"),
         ({"expected_generation": 3}, ConfigError, "pass replace=True"),
-        ({"name": "x", "expected_generation": 3}, SkillConflictError, "'x' is not loaded, you expected generation 3"),
+        ({"name": "x", "expected_generation": 3}, SkillConflictError, "'x' is not loaded; expected generation 3"),
         ({"expected_generation": -1}, ConfigError, "expected_generation is -1"),
         ({"expected_generation": True}, ConfigError, "expected_generation is True"),
         ({"expected_generation": "3"}, ConfigError, "expected_generation is '3'"),
@@ -81,7 +81,7 @@ def test_compare_and_swap(made: Runtime) -> None:
 
 
 def test_unloading_by_generation(made: Runtime) -> None:
-    with pytest.raises(SkillConflictError, match="'legal' is at generation 1, you expected generation 2"):
+    with pytest.raises(SkillConflictError, match="'legal' is at generation 1; expected generation 2"):
         made.unload_skill("legal", expected_generation=2)
     with pytest.raises(UnknownSkillError):
         made.unload_skill("nope", expected_generation=1)
@@ -99,7 +99,7 @@ def test_the_conflict_is_judged_at_the_switch(made: Runtime, monkeypatch: pytest
         return packed(self, *arguments)
 
     monkeypatch.setattr(registry.Registry, "add", slow)
-    with pytest.raises(SkillConflictError, match="is at generation 3, you expected generation 1"):
+    with pytest.raises(SkillConflictError, match="is at generation 3; expected generation 1"):
         made.load_skill(other(), replace=True, expected_generation=1)
     assert generations(made) == {"legal": 3, "brief": 2}
     assert made.skills()[0].path == rival
@@ -209,7 +209,7 @@ def test_a_bank_that_cannot_grow_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     before, answer = made.skills(), said(made)
     monkeypatch.setattr(bank, "Reserve", refusing(MemoryError))
     for arguments in ({"name": "fourth"}, {"replace": True}):
-        with pytest.raises(SkillError, match="no memory for more than 3 skills and blends: unload some"):
+        with pytest.raises(SkillError, match="no memory for more than 3 skills and blends: unload some skills"):
             made.load_skill(other(), **arguments)
     with pytest.raises(SkillError, match="no memory"):
         made.use_skill({"legal": 0.5, "brief": 0.5})

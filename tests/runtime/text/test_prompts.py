@@ -86,10 +86,10 @@ def test_template_from_the_tokenizer_config_and_none_at_all(folder: Path, tmp_pa
     ("template", "error", "message"),
     [
         ("{{ raise_exception('no tools here') }}", ConfigError, "no tools here"),
-        ("{{ messages[7].content }}", ConfigError, "does not take these messages"),
+        ("{{ messages[7].content }}", ConfigError, "rejects these messages"),
         ("{{ ''.__class__.__mro__ }}", ConfigError, "unsafe"),
-        ("{{ 1 / 0 }}", ConfigError, "does not take these messages"),
-        ("{% if %}", ModelError, "is broken"),
+        ("{{ 1 / 0 }}", ConfigError, "rejects these messages"),
+        ("{% if %}", ModelError, "is invalid"),
     ],
 )
 def test_templates_that_fail(tmp_path: Path, template: str, error: Any, message: str) -> None:

@@ -1,4 +1,4 @@
-// fp16 for the host build of the CUDA operator; stands in for NVIDIA's header of the same name.
+// fp16 for the host build of the CUDA operator; replaces NVIDIA's header of the same name.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -14,7 +14,7 @@ inline float __half2float(__half half) {
   return half.bits & 0x8000 ? -size : size;
 }
 
-// To nearest, ties to even, as the processor rounds what it is asked to make whole.
+// Rounds to nearest, ties to even, like std::nearbyint in the default rounding mode.
 inline __half __float2half_rn(float value) {
   const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const float size = std::fabs(value);
@@ -22,8 +22,8 @@ inline __half __float2half_rn(float value) {
   if (size >= 65520.0f) return {uint16_t(sign | 0x7c00)};
   int exponent = 0;
   std::frexp(size, &exponent);
-  const int place = exponent < -13 ? -24 : exponent - 11;  // of the last bit
+  const int place = exponent < -13 ? -24 : exponent - 11;  // exponent of the last bit
   const int whole = int(std::nearbyint(std::ldexp(size, -place)));
-  // A fraction that rounds up to the next power carries into the exponent by itself.
+  // A fraction that rounds up to the next power of two carries into the exponent.
   return {uint16_t(sign | (whole + (place + 24) * 1024))};
 }

@@ -1,12 +1,12 @@
-// CUDA for the tests: runs a kernel's own source on the host. Stands in for NVIDIA's header of the same name.
+// Emulates CUDA for the tests: runs a kernel's source on the host. Replaces NVIDIA's header of the same name.
 //
 // Every thread of a block is a fiber, which runs until it reaches a barrier or exchanges a value within its warp.
-// Blocks run one after another. What a GPU would leave undefined shows:
-//   order      threads and blocks run in an order drawn from a seed: what a missing barrier lets happen differs by seed
-//   barriers   one that not all threads of a block (or lanes of a warp) reach is an error of the launch
-//   memory     shared memory is as large as the launch says, from the heap, for the address sanitizer, and filled with
-//              NaN before every block; tensors are ONNX Runtime's
-// Not shown: races that no order of whole steps between barriers shows, time, and what the hardware's exp rounds.
+// Blocks run one after another. The emulation reveals undefined behaviour of a kernel:
+//   order      a seed determines the order of threads and blocks: a missing barrier changes the result with the seed
+//   barriers   a barrier that not all threads of a block (or lanes of a warp) reach is an error of the launch
+//   memory     shared memory comes from the heap in the size of the launch, so that the address sanitizer watches it,
+//              and is filled with NaN before every block; tensors are ONNX Runtime's
+// It cannot reveal races within the steps between two barriers, timing, or the rounding of the hardware's exp.
 #pragma once
 #include <ucontext.h>
 
@@ -54,11 +54,11 @@ enum State { kReady, kAtBarrier, kExchanging, kDone };
 struct Fiber {
   ucontext_t context;
   State state;
-  unsigned exchanges;  // so far
+  unsigned exchanges;  // number of exchanges so far
   std::vector<char> stack = std::vector<char>(kStack);
 };
 
-// How the next launches run; the tests set it.
+// Settings of the next launches, which the tests set.
 inline unsigned seed = 0;
 inline int multiprocessors = 1;
 inline bool capturing = false;
@@ -92,7 +92,7 @@ inline void prepare(Fiber& fiber) {
   fiber.exchanges = 0;
 }
 
-// The value of lane `from` of the same warp, once every lane has come with its own.
+// Returns the value of lane `from` of the same warp, once every lane has provided its own.
 inline float exchange(float value, unsigned from) {
   const size_t me = running, first = me / kWarp * kWarp;
   float* values = exchanged.data() + fibers[me].exchanges++ % 2 * fibers.size();
@@ -106,14 +106,14 @@ inline bool all(State state, size_t first, size_t count) {
                      [state](const Fiber& fiber) { return fiber.state == state; });
 }
 
-// Lets `count` fibers go on if all of them have come to where they wait for each other.
+// Lets `count` fibers continue if all of them wait for each other in this state.
 inline bool release(State state, size_t first, size_t count) {
   if (!all(state, first, count)) return false;
   for (size_t i = first; i < first + count; ++i) fibers[i].state = kReady;
   return true;
 }
 
-// False: some wait for others that will not come.
+// Returns false if some fibers wait for others that will never arrive.
 inline bool run_block(std::minstd_rand& random) {
   std::vector<unsigned> order(fibers.size());
   for (unsigned i = 0; i < order.size(); ++i) order[i] = i;
@@ -147,7 +147,7 @@ inline float __shfl_down_sync(unsigned, float value, unsigned by) {
 }
 
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorLaunchFailure ? "a barrier that not all threads reach" : "a launch that no device takes";
+  return error == cudaErrorLaunchFailure ? "not all threads reach a barrier" : "no device accepts this launch";
 }
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
@@ -165,17 +165,17 @@ inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* 
 template <class Argument>
 cudaError_t cudaLaunchKernel(void (*kernel)(Argument), dim3 grid, dim3 block, void** arguments, size_t shared_bytes,
                              cudaStream_t) {
-  using Held = std::remove_cv_t<Argument>;
+  using Value = std::remove_cv_t<Argument>;
   static std::mutex one_at_a_time;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
   if (!grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 || block.x % 32 || block.x > 1024 ||
-      block.y * block.z != 1 || shared_bytes > 48 * 1024 || sizeof(Held) > 4096)
+      block.y * block.z != 1 || shared_bytes > 48 * 1024 || sizeof(Value) > 4096)
     return cudaErrorInvalidConfiguration;
   static void (*launched)(Argument);
   launched = kernel;
-  const Held held = *static_cast<const Held*>(arguments[0]);  // by value, as a launch takes it
-  on_host::argument = &held;
-  on_host::body = [](const void* argument) { launched(*static_cast<const Held*>(argument)); };
+  const Value copy = *static_cast<const Value*>(arguments[0]);  // a launch takes its argument by value
+  on_host::argument = &copy;
+  on_host::body = [](const void* argument) { launched(*static_cast<const Value*>(argument)); };
   if (on_host::fibers.size() != block.x) on_host::fibers = std::vector<on_host::Fiber>(block.x);
   on_host::exchanged.assign(2 * block.x, 0.0f);
   on_host::shared = static_cast<float4*>(std::aligned_alloc(16, (shared_bytes + 15) / 16 * 16));

@@ -1,4 +1,4 @@
-// Kernels that are wrong in ways which the host build shall show. Each adds up 0 .. 63 in a block of 64 threads.
+// Kernels with faults that the host build must reveal. Each sums 0 .. 63 in a block of 64 threads.
 #include "cuda_runtime.h"
 
 namespace {
@@ -25,7 +25,7 @@ __global__ void add_up(const __grid_constant__ Task task) {
 
 }  // namespace
 
-// The sum, or -1 where the launch failed.
+// The sum, or -1 if the launch failed.
 extern "C" __attribute__((visibility("default"))) float FaultySum(int fault, unsigned order) {
   float out = 0;
   Task task{Fault(fault), &out};

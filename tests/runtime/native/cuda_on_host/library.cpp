@@ -1,9 +1,9 @@
-// The CUDA operator as a library for the CPU execution provider, with knobs for the tests.
+// The CUDA operator as a library for the CPU execution provider, with settings for the tests.
 #define LIME_PROVIDER "CPUExecutionProvider"
-#include "../../runtime/native/cuda/operators.cu"
+#include "../../../../runtime/native/cuda/operators.cu"
 
-// `order` 0: threads and blocks in their own order; otherwise one drawn from it. Kernels made from now on find that
-// many multiprocessors. Launches find their stream `capturing` or not.
+// `order` 0 runs threads and blocks in numerical order; any other value seeds a random order. `multiprocessors` is the
+// number that kernels created from now on see. `capturing` is what launches see as the state of their stream.
 LIME_EXPORT void OnHost(unsigned order, int multiprocessors, int capturing) {
   on_host::seed = order;
   on_host::multiprocessors = multiprocessors;

@@ -1,0 +1,65 @@
+"""Loads a skill package: read, verify, check against the model, write to the bank, prove, register."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lime_edge.contract.vector_kinds import Kind
+from lime_edge.errors import ConfigError
+from lime_edge.runtime.decoding.golden_proof import prove as prove_skill
+from lime_edge.runtime.model.session import Graph
+from lime_edge.runtime.skills.bank import Bank
+from lime_edge.runtime.skills.registry import AppliedSkill, LoadConditions, Registry
+from lime_edge.runtime.text.prompts import Text
+from lime_edge.skills.compatibility import check_skill
+from lime_edge.skills.package import Skill
+from lime_edge.trust.policy import Signer, TrustPolicy, read_trusted_skill
+
+from .types import SkillInfo
+
+
+@dataclass(frozen=True)
+class SkillLoader:
+    """Loads skills into one bank and registry."""
+
+    graph: Graph
+    text: Text
+    bank: Bank
+    registry: Registry
+    limits: Mapping[Kind, float]  # largest |value| by kind of vector
+    trust: TrustPolicy | None
+
+    def load(
+        self, path: str | os.PathLike[str], name: str | None, prove: bool, conditions: LoadConditions
+    ) -> SkillInfo:
+        """Load one package; a failure at any step changes nothing.
+
+        Args and errors as in `Runtime.load_skill`.
+        """
+        trusted = read_trusted_skill(path, self.trust)
+        skill = trusted.skill
+        name = skill.manifest.name if name is None else name
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ConfigError(f"the name {name!r} cannot be used; expected printable text")
+        self.registry.admit(name, skill.manifest.version, conditions)  # fail early; `add` checks again
+        table = self.graph.directory.contract.table
+        check_skill(skill, self.graph.directory.contract, self.limits)
+        segments = table.pack(skill.tensors)  # [E or 1, segment]
+        row = self.bank.add(segments.ravel())
+        try:
+            applied = _applied(skill, name, row, len(segments), prove, trusted.signer)
+            if prove:
+                prove_skill(self.graph, self.bank.array, self.text, name, skill.manifest.golden, applied)
+            return self.registry.add(name, applied, conditions)
+        except BaseException:
+            self.bank.release([row])
+            raise
+
+
+def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool, signer: Signer | None) -> AppliedSkill:
+    manifest = skill.manifest
+    info = SkillInfo.of(skill, name, proved, signer)
+    defaults = {**manifest.prompt["generation"], "stop": tuple(manifest.prompt["stop"])}
+    return AppliedSkill(row, experts, manifest.activation, manifest.prompt["system"], defaults, ((info, 1.0),))
