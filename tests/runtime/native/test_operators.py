@@ -77,7 +77,7 @@ def test_without_a_library_the_functions_run(install: Path) -> None:
 
 
 def test_another_device_has_no_use_for_it() -> None:
-    assert operators.choose("auto", "cuda").reason == "the native operators are support the CPU only; the device is cuda"
+    assert operators.choose("auto", "cuda").reason == "the native operators support the CPU only; the device is cuda"
 
 
 FAULTS = {
