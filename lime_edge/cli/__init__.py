@@ -1,6 +1,6 @@
 """The command line `lime-edge`: one module for each command or family of commands.
 
-Nothing else imports this room. Commands import what they need when they run, so that `--help` answers at once.
+No other room imports this one. Commands import heavy libraries only when they run, so that `--help` is fast.
 """
 
 from .commands import main

@@ -1,4 +1,4 @@
-"""`lime-edge chat`: a conversation in the terminal, the skill switched in between. Knows nothing of graphs."""
+"""A conversation in the terminal with commands that switch skills: the loop behind `lime-edge chat`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lime_edge.reports.tables import say
 from lime_edge.runtime import Runtime
 from lime_edge.store.lookup import find_skill, skill_files
 
-HELP = "/skill NAME or FILE, /skill none, /skill list, /clear forgets the conversation, /quit"
+HELP = "/skill NAME or FILE, /skill none, /skill list, /clear (forget the conversation), /quit"
 _NONE, _LIST = "none", "list"
 
 
@@ -22,17 +22,17 @@ class Chat:
 
     Args:
         runtime: The model.
-        directory: Where its skills are.
-        settings: Of every answer.
+        directory: Model directory whose skills can be named.
+        settings: Generation settings of every answer.
     """
 
     def __init__(self, runtime: Runtime, directory: Path, settings: Mapping[str, Any]) -> None:
         self.runtime, self.directory, self.settings = runtime, directory, dict(settings)
         self.messages: list[dict[str, str]] = []
-        self._loaded: dict[Path, str] = {}  # package -> the name it goes by
+        self._loaded: dict[Path, str] = {}  # package -> name under which it is loaded
 
     def loop(self) -> None:
-        """Until /quit, the end of the input, or Ctrl-C at the prompt."""
+        """Read and answer lines until /quit, the end of the input, or Ctrl-C at the prompt."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (line editing and history for input)
         say(f"{HELP}\n")
@@ -45,32 +45,32 @@ class Chat:
             if line == "/quit":
                 return
             try:
-                self._heed(line)
+                self._handle(line)
             except LimeError as error:
                 say(f"{error}\n")
 
-    def _heed(self, line: str) -> None:
+    def _handle(self, line: str) -> None:
         command, _, rest = line.partition(" ")
         if command == "/skill":
             self.use(rest.strip())
         elif command == "/clear":
             self.messages.clear()
         elif line.startswith("/"):
-            say(f"{printable(command)} is not known; {HELP}\n")
+            say(f"{printable(command)} is not a command; expected {HELP}\n")
         elif line:
             self._answer(line)
 
     def use(self, name: str) -> None:
-        """Switch to a skill, to the base (none), or list what there is.
+        """Switch to a skill or to the base model (`none`), or list the skills (`list`).
 
         Raises:
-            LimeError: The skill is not there or does not fit; the active one stays.
+            LimeError: The skill does not exist or does not fit; the active skill stays.
         """
         if name in ("", _LIST):
             names = [path.stem for path in skill_files(self.directory)]
             names += [called for called in self._loaded.values() if called not in names]
             active = self.runtime.active_skill
-            say("".join(f"{'*' if one == active else ' '} {printable(one)}\n" for one in names) or "no skills here\n")
+            say("".join(f"{'*' if one == active else ' '} {printable(one)}\n" for one in names) or "no skills found\n")
         elif name == _NONE:
             self.runtime.use_skill(None)
         else:
@@ -80,7 +80,7 @@ class Chat:
             self.runtime.use_skill(self._loaded[path])
 
     def _answer(self, text: str) -> None:
-        """Stream one answer; Ctrl-C cuts it off, and what was said so far counts."""
+        """Stream one answer; Ctrl-C ends it early and keeps its text in the conversation."""
         asked = [*self.messages, {"role": "user", "content": text}]
         pieces = self.runtime.stream(asked, **self.settings)
         said: list[str] = []

@@ -1,4 +1,4 @@
-"""`lime-edge`: every command, and the one place where an error becomes a message and an exit code."""
+"""The group `lime-edge` with every command; turns errors of the library into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lime_edge.errors import LimeError
 
 from . import audit, export, inspect, learn, run, store, train, trust
 
-_STOPPED = 130  # what shells give a program that Ctrl-C ended
+_STOPPED = 130  # the shells' exit code for a program ended by Ctrl-C
 
 
 class _Commands(click.Group):
-    """Commands in the order of the work; errors of the library as one message."""
+    """Lists commands in workflow order, and reports errors of the library as one message."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -26,12 +26,12 @@ class _Commands(click.Group):
         except LimeError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
-            _tidy_up()
+            _restore_terminal()
             ctx.exit(_STOPPED)
 
 
-def _tidy_up() -> None:
-    """A progress bar that was cut off leaves the cursor hidden."""
+def _restore_terminal() -> None:
+    """Show the cursor, which an interrupted progress bar leaves hidden."""
     from rich import get_console
 
     get_console().show_cursor()
@@ -44,7 +44,7 @@ def main() -> None:
     """One small language model, many skills, switched in microseconds.
 
     A model owner trains a checkpoint and exports it; a skill author learns skills on the checkpoint; an app runs the
-    exported model with skills. `lime-edge demo` shows it all with a model that is made for you.
+    exported model with skills. `lime-edge demo` is a tour with a ready-made model.
     """
 
 

@@ -1,8 +1,7 @@
-"""`lime-edge demo`: the tour on a small model with shipped skills, each prompt as the base and as the skill.
+"""The tour behind `lime-edge demo`: shipped skills on a small model, with and without the skill.
 
-The model is made once from the default backbone and the shipped adapter, and kept; whether what is
-kept is the right one, the skills say: they name the adapter that they fit. Needs the extra `export`
-for making it, and the base install from then on.
+The model is exported once from the default backbone and the shipped adapter, and cached. The cached model is valid if
+the shipped skills fit it. The export needs the extra `export`; later runs need the base install only.
 """
 
 from __future__ import annotations
@@ -31,24 +30,24 @@ from lime_edge.training.quiet import silence_libraries
 
 MODEL = "smollm2-135m"
 PRECISION: Literal["int4"] = "int4"
-GAIN_ONLY = ("up_proj",)  # the shipped skills hold no more of it
+GAIN_ONLY = ("up_proj",)  # projections of which the shipped skills hold the gain alone
 _ADAPTER = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 _SWITCHES = 1000
-_SHOWN = 160  # characters of an answer in the table
+_SHOWN = 160  # most characters of an answer in the table
 
 
 @dataclass(frozen=True)
 class Stop:
-    """One station of the tour."""
+    """One station of the tour: a prompt and the skill that answers it."""
 
     skill: str
-    asked: str  # the part of the prompt that is shown
+    asked: str  # the part of the prompt that the table shows
     prompt: str
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One prompt, answered twice."""
+    """Answers of the base model and of the skill to one prompt."""
 
     stop: Stop
     base: Generation
@@ -58,15 +57,18 @@ class Answers:
 def show(
     directory: Path | None, device: str = "auto", threads: int | None = None
 ) -> tuple[dict[str, Any], list[Table]]:
-    """Make the model if need be and go through the tour.
+    """Export the model if necessary, and run the tour.
 
     Args:
         directory: Where to keep the model; None is the cache.
-        device, threads: As `Runtime.load` takes them.
+        device, threads: As for `Runtime.load`.
+
+    Returns:
+        The facts as plain JSON values, and the same as tables.
 
     Raises:
         ModelError: Shipped files are missing, or `directory` holds something else.
-        MissingExtraError: The model has to be made, which needs the extra `export`.
+        MissingExtraError: The model has to be exported, which needs the extra `export`.
     """
     began = time.perf_counter()
     skills = shipped_skills()
@@ -96,10 +98,10 @@ def show(
 
 
 def shipped_skills() -> list[Skill]:
-    """The skills of this installation, beside the adapter that they were learned on.
+    """Read the shipped skills, which lie beside the adapter that they were learned on.
 
     Raises:
-        ModelError: Names everything that is missing.
+        ModelError: Files are missing; all are named.
     """
     home = SHIPPED / MODEL
     faults = [f"{home / name} is missing" for name in _ADAPTER if not (home / name).is_file()]
@@ -107,17 +109,17 @@ def shipped_skills() -> list[Skill]:
     if not paths:
         faults.append(f"no .lime file in {home / SKILLS_FOLDER}")
     if faults:
-        raise ModelError("this installation lacks the files of the demo: install lime-edge again", faults)
+        raise ModelError("this installation lacks files of the demo: install lime-edge again", faults)
     return [read_skill(path) for path in paths]
 
 
 def place(skills: Sequence[Skill]) -> Path:
-    """Where the cache keeps the model that these skills fit, as this version exports it."""
+    """Cache folder of the model for these skills and this version of lime-edge."""
     return cache_dir() / "demo" / f"{MODEL}-{PRECISION}-{short(skills[0].manifest.adapter)}-{__version__}"
 
 
 def fits(directory: Path, skills: Sequence[Skill]) -> bool:
-    """Whether a usable model is there that all skills fit."""
+    """Whether `directory` holds a usable model that all skills fit."""
     from lime_edge.runtime.model.directory import read_directory
 
     try:
@@ -130,18 +132,18 @@ def fits(directory: Path, skills: Sequence[Skill]) -> bool:
 
 
 def make(directory: Path) -> None:
-    """Export the default backbone with the shipped adapter; takes a minute or more."""
+    """Export the default backbone with the shipped adapter, which takes a minute or more."""
     from rich.console import Console
 
     with require_extra("export"):
         from lime_edge.training.export_checkpoint import export_checkpoint
-    note = "the first time: fetching the model and exporting it to int4, a few minutes"
+    note = "first run: fetching the model and exporting it to int4, which takes a few minutes"
     with Console(stderr=True).status(note), silence_libraries():
         export_checkpoint(SHIPPED / MODEL, directory, PRECISION, overwrite=True, gain_only=GAIN_ONLY, expert=False)
 
 
 def put_skills(directory: Path, skills: Sequence[Skill]) -> list[Path]:
-    """Lay the skills into the model's skills/, so that `run` and `chat` find them by name."""
+    """Copy the skills to the model's skills/, so that `run` and `chat` find them by name."""
     folder = directory / SKILLS_FOLDER
     folder.mkdir(exist_ok=True)
     for skill in skills:
@@ -153,12 +155,12 @@ def put_skills(directory: Path, skills: Sequence[Skill]) -> list[Path]:
 
 
 def read_stops() -> list[Stop]:
-    """The stations, from the shipped demo.json."""
+    """Read the stations of the tour from the shipped demo.json."""
     return [Stop(**entry) for entry in json.loads((SHIPPED / "demo.json").read_text("utf-8"))]
 
 
 def answer(runtime: Runtime, stop: Stop, max_new_tokens: int = 48) -> Answers:
-    """Ask one prompt as the base and as the skill, greedily."""
+    """Answer one prompt greedily with the base model and with the skill."""
     settings: Any = {"max_new_tokens": max_new_tokens, "temperature": 0.0}
     runtime.use_skill(None)
     base = runtime.generate(stop.prompt, **settings)
@@ -167,7 +169,7 @@ def answer(runtime: Runtime, stop: Stop, max_new_tokens: int = 48) -> Answers:
 
 
 def switch_seconds(runtime: Runtime, names: Sequence[str]) -> float:
-    """The median time of `use_skill`, going round the skills and the base."""
+    """Median time of `use_skill` in seconds, cycling through the skills and the base."""
     took = []
     for name in itertools.islice(itertools.cycle([*names, None]), _SWITCHES):
         began = time.perf_counter()
@@ -177,7 +179,7 @@ def switch_seconds(runtime: Runtime, names: Sequence[str]) -> float:
 
 
 def _speed(generations: Sequence[Generation]) -> float:
-    """Tokens a second while decoding, over all answers."""
+    """Decoding speed over all answers, in tokens per second."""
     seconds = sum(one.timings.decode_seconds for one in generations)
     tokens = sum(one.timings.new_tokens - 1 for one in generations)
     return round(tokens / seconds, 1) if seconds > 0 else 0.0
@@ -194,7 +196,7 @@ def _plain(answers: Answers) -> dict[str, Any]:
 def _side_by_side(answers: Sequence[Answers]) -> Table:
     rows = [(one.stop.skill, one.stop.asked, _cut(one.base.text), _cut(one.skill.text)) for one in answers]
     return Table(
-        "one prompt each, as the base and with the skill",
+        "one prompt for each skill, answered without and with it",
         rows,
         ("skill", "asked", "base", "with the skill"),
         lines=True,
@@ -207,22 +209,22 @@ def _cut(text: str) -> str:
 
 
 def _quality(metrics: Sequence[Metric]) -> str:
-    """What the author measured, so that nobody judges a skill by one prompt."""
+    """The author's measurements: one prompt is too little to judge a skill by."""
     pairs = (f"{metric['name']} {share(metric['base'])} -> {share(metric['skill'])}" for metric in metrics)
     return f"{', '.join(pairs)} on {metrics[0]['rows']} rows"
 
 
 def _facts(facts: dict[str, Any], names: Sequence[str]) -> Table:
     sizes, speed = facts["bytes"], facts["tokens_per_second"]
-    origin = "from the cache" if facts["from_cache"] else "made now and kept"
+    origin = "from the cache" if facts["from_cache"] else "exported now and cached"
     where = facts["directory"]
     rows = [
         ("switching skills", f"{facts['switch_microseconds']:.1f} microseconds, median of {_SWITCHES}"),
-        ("decoding", f"{speed['base']:.0f} tokens a second as the base, {speed['skill']:.0f} with a skill"),
+        ("decoding", f"{speed['base']:.0f} tokens per second without a skill, {speed['skill']:.0f} with one"),
         ("model", f"{size(sizes['model'])}, {origin}: {where}"),
         ("skills", ", ".join(f"{name} {size(count)}" for name, count in sizes.items() if name != "model")),
         *((f"quality of {name}", _quality(metrics)) for name, metrics in facts["measured"].items() if metrics),
-        ("time", f"{facts['seconds_until_ready']:.1f} s until ready, {facts['seconds']:.1f} s in all"),
-        ("go on", f"lime-edge chat {where} --skill {names[0]}"),
+        ("time", f"{facts['seconds_until_ready']:.1f} s until ready, {facts['seconds']:.1f} s in total"),
+        ("next", f"lime-edge chat {where} --skill {names[0]}"),
     ]
-    return Table("measured here and now", rows)
+    return Table("measured on this machine", rows)

@@ -1,9 +1,9 @@
-"""TODO."""
+"""The command `lime-edge export`: a checkpoint becomes a model directory for ONNX Runtime."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,41 +11,37 @@ from lime_edge.common.extras import require_extra
 from lime_edge.reports.tables import report
 from lime_edge.training.quiet import silence_libraries
 
-from .options import json_option, path_type
-
-if TYPE_CHECKING:
-    pass
-from .options import name_list
+from .options import json_option, name_list, path_type
 
 
 @click.command()
 @click.argument("checkpoint", type=path_type())
-@click.option("-o", "--output", required=True, metavar="DIR", type=path_type(), help="The model directory to make.")
+@click.option("-o", "--output", required=True, metavar="DIR", type=path_type(), help="The model directory to create.")
 @click.option(
     "--precision",
     type=click.Choice(["int4", "fp16", "fp32"]),
     default="int4",
     show_default=True,
-    help="Of the weights; int4 is the smallest and fastest.",
+    help="Precision of the weights; int4 is the smallest and fastest.",
 )
-@click.option("--rank-gate", is_flag=True, help="Also take skills learned with --rank-gate.")
+@click.option("--rank-gate", is_flag=True, help="Also accept skills learned with --rank-gate.")
 @click.option(
     "--gain-only",
     default="",
     metavar="NAMES",
-    help="Projections of which skills bring the gain alone, as learn --gain-only: a skill takes less memory and time.",
+    help="Projections of which skills contain only the gain, as in learn --gain-only; saves memory and time.",
 )
 @click.option(
     "--expert/--no-expert",
     default=True,
     show_default=True,
-    help="Take expert vectors; skills of one expert have none, and take less memory without.",
+    help="Accept expert vectors; skills with one expert have none, and need less memory without.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a model directory that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing model directory.")
 @click.option(
     "--genai-operators",
     is_flag=True,
-    help="Put this machine's native operators beside the model, for ONNX Runtime GenAI; lime-edge has its own.",
+    help="Copy this machine's native operators beside the model, for ONNX Runtime GenAI; lime-edge has its own.",
 )
 @json_option
 def export(

@@ -1,4 +1,4 @@
-"""`lime-edge inspect`, `list` and `doctor`: what is there, and whether it is sound. Heavy imports inside."""
+"""The commands `lime-edge inspect`, `list` and `doctor`: describe and check files, skills and this installation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .options import json_option, path_type, trust_option
 @click.argument("path", metavar="FILE_OR_DIR", type=path_type())
 @json_option
 def inspect(path: Path, target: str | None) -> None:
-    """Say what a skill package, an exported model directory or a checkpoint is."""
+    """Describe a skill package, an exported model directory or a checkpoint."""
     from lime_edge.reports.describe import describe_path
 
     report(*describe_path(path), target)
@@ -33,7 +33,7 @@ def list_skills(directory: Path | None, trust: Path | None, target: str | None) 
 
         report(*describe_skills(directory, as_policy(trust)), target)
     elif trust is not None:
-        raise click.UsageError("--trust needs DIR: what is in the store was judged when it was installed")
+        raise click.UsageError("--trust needs DIR: installed skills were checked when they were installed")
     else:
         from lime_edge.reports.store import describe_store
         from lime_edge.store.store import Store
@@ -47,7 +47,7 @@ def list_skills(directory: Path | None, trust: Path | None, target: str | None) 
 @click.option("--build", is_flag=True, help="First compile the native operators; needs a C++ compiler.")
 @json_option
 def doctor(directory: Path | None, prove: bool, build: bool, target: str | None) -> None:
-    """Say what is installed and in use, and why; with DIR, check a model and its skills."""
+    """Report what is installed and in use, and why; with DIR, check a model and its skills."""
     from lime_edge.reports import doctor as doctoring
 
     if build:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The command `lime-edge learn`: learn a skill on a checkpoint and write its package."""
 
 from __future__ import annotations
 
@@ -16,80 +16,92 @@ from lime_edge.errors import ConfigError
 from lime_edge.reports.tables import STDOUT, Table, report
 from lime_edge.training.quiet import silence_libraries
 
-from .options import json_option, path_type
+from .options import COUNT, RATE, json_option, name_list, path_type
+from .train import figure_rows
 
 if TYPE_CHECKING:
     from lime_edge.skills.package import Skill
     from lime_edge.training.learn_skill import Recipe
-from .options import COUNT, RATE, name_list
-from .train import figure_rows
 
 
 @click.command()
 @click.argument("data", type=path_type())
-@click.option("-c", "--checkpoint", required=True, type=path_type(), help="The checkpoint, from lime-edge train.")
+@click.option("-c", "--checkpoint", required=True, type=path_type(), help="The checkpoint from lime-edge train.")
 @click.option("--name", required=True, help="Lower-case letters, digits, dots, dashes and underscores.")
 @click.option("-o", "--output", type=path_type(), metavar="FILE", help="The package to write.  [default: NAME.lime]")
 @click.option(
-    "--valid", type=path_type(), metavar="FILE", help="Rows to measure on.  [default: valid.jsonl beside, or a tenth]"
+    "--valid",
+    type=path_type(),
+    metavar="FILE",
+    help="Rows to measure on.  [default: valid.jsonl beside DATA, or a tenth of DATA]",
 )
 @click.option(
     "--rounded",
     type=path_type(),
     metavar="DIR",
-    help="An int4 export of the checkpoint: the skill is learned on its weights.",
+    help="An int4 export of the checkpoint, on whose weights the skill is learned.",
 )
 @click.option("--steps", type=COUNT, default=200, show_default=True, help="Optimiser steps.")
-@click.option("--minutes", type=RATE, help="Stop after this long, if the steps are not done by then.")
-@click.option("--batch", type=COUNT, default=8, show_default=True, help="Rows a step.")
+@click.option("--minutes", type=RATE, help="Stop after this many minutes even if steps remain.")
+@click.option("--batch", type=COUNT, default=8, show_default=True, help="Rows per step.")
 @click.option(
     "--rate",
     "vector_rate",
     type=RATE,
     default=2e-2,
     show_default=True,
-    help="Learning rate; expert vectors have 10 times it, gains 4 times, shifts 0.3 times.",
+    help="Base learning rate, times 10 for expert vectors, 4 for gains and 0.3 for shifts.",
 )
 @click.option(
-    "--experts", type=COUNT, default=1, show_default=True, help="Expert vectors: 1, or as many as the checkpoint has."
+    "--experts",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    help="Number of expert vectors: 1, or that of the checkpoint.",
 )
 @click.option(
     "--expert/--no-expert",
     default=None,
-    help="Learn how much of the shared adapter to add.  [default: only with several experts]",
+    help="Learn expert vectors, which scale the shared adapter.  [default: only with several experts]",
 )
 @click.option(
     "--gain-only",
     metavar="NAMES",
-    help='Projections whose gain alone is learned, "" for none.  [default: those inside of feed-forward blocks]',
+    help='Projections of which only the gain is learned; "" is none.  [default: those inside feed-forward blocks]',
 )
 @click.option(
-    "--rank-gate", is_flag=True, help="Also learn a gate on the adapter's rank; export with --rank-gate, too."
+    "--rank-gate",
+    is_flag=True,
+    help="Also learn a gate on the adapter's rank; needs a model exported with --rank-gate.",
 )
 @click.option(
     "--activation",
     type=click.Choice(["always", "response"]),
     default="always",
     show_default=True,
-    help="Where the skill applies; response leaves the reading of the prompt to the base, so that skills share it.",
+    help="Where the skill applies; with response the base reads the prompt, and skills share its cache.",
 )
 @click.option("--system", metavar="TEXT", help="System text that the skill is learned and used with.")
 @click.option(
-    "--dtype", type=click.Choice(["i8", "f16"]), default="i8", show_default=True, help="How values are stored."
+    "--dtype",
+    type=click.Choice(["i8", "f16"]),
+    default="i8",
+    show_default=True,
+    help="Number format of the stored vectors.",
 )
-@click.option("--max-length", type=COUNT, default=512, show_default=True, help="Longer rows, in tokens, are left out.")
+@click.option("--max-length", type=COUNT, default=512, show_default=True, help="Skip rows with more tokens than this.")
 @click.option(
     "--metric-rows",
     type=click.IntRange(0),
     default=100,
     show_default=True,
-    help="Rows to measure on; 0 measures nothing.",
+    help="Number of rows to measure on; 0 skips the measurement.",
 )
-@click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same command stopped.")
-@click.option("--seed", default=0, show_default=True, help="Of the order of rows and of what is drawn from them.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run of the same command.")
+@click.option("--seed", default=0, show_default=True, help="Random seed for the order of rows and for sampling.")
 @click.option("--description", help="What the skill does.")
-@click.option("--license", "licence", metavar="SPDX", help="For example Apache-2.0.")
-@click.option("--author", help="Who made it.")
+@click.option("--license", "licence", metavar="SPDX", help="Licence as an SPDX identifier, for example Apache-2.0.")
+@click.option("--author", help="Author of the skill.")
 @click.option("--version", help="Semantic version.  [default: 1.0.0]")
 @json_option
 def learn(
@@ -102,10 +114,10 @@ def learn(
     target: str | None,
     **settings: Any,
 ) -> None:
-    """Learn a skill from examples, with model and shared adapter frozen.
+    """Learn a skill from examples; the model and the shared adapter stay frozen.
 
-    DATA is a JSONL file, or a folder with train.jsonl and maybe valid.jsonl. The package says how good the skill is
-    against the base, measured on the values that ship.
+    DATA is a JSONL file, or a folder with train.jsonl and optionally valid.jsonl. The skill and the base are measured,
+    with the vectors as stored, and the package records both results.
     """
     plan_of = {name: settings.pop(name) for name in ("steps", "minutes", "batch", "vector_rate", "seed")}
     about_of = {"description": "description", "licence": "license", "author": "author", "version": "version"}
@@ -126,7 +138,7 @@ def learn(
 
 
 def _check_about(name: str, system: str | None, about: Mapping[str, str]) -> None:
-    """What an author says of a skill, checked before the training and not after it."""
+    """Check the author's metadata before the training starts, not after it."""
     from lime_edge.contract.routing import Routing
     from lime_edge.skills.manifest import Manifest, manifest_faults
 
@@ -135,7 +147,7 @@ def _check_about(name: str, system: str | None, about: Mapping[str, str]) -> Non
     prompt: Any = {"system": system, "generation": {}, "stop": []}
     draft = Manifest(name=name, backbone=nothing, adapter=nothing, modules=nothing, prompt=prompt, **whole)
     if faults := manifest_faults(draft.sealed({}, nothing).to_dict()):
-        raise ConfigError("the skill cannot be described so", [fault.removeprefix("manifest.") for fault in faults])
+        raise ConfigError("the metadata of the skill is invalid", [fault.removeprefix("manifest.") for fault in faults])
 
 
 def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None) -> None:
@@ -151,4 +163,4 @@ def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None
         tables.append(Table("", metrics, ("metric", "base", skill.name, "rows"), (1, 2, 3)))
     report({"skill": describe(skill), "figures": dict(figures)}, tables, target)
     if target != STDOUT:
-        click.echo("skill and base are measured on rows that were not trained on")
+        click.echo("skill and base were measured on rows that were not used for training")

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share. Imports nothing heavy: `--help` answers at once."""
+"""Arguments, options and parameter types that several commands share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def path_type() -> click.Path:
-    """A path; whether it is there is for the library to say, with what was expected."""
+    """A path, not checked here: the library's own errors say what was expected."""
     return click.Path(path_type=Path)
 
 
@@ -25,14 +25,14 @@ def model_argument(function: F) -> F:
 
 
 def place_to_write(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    """A file that can be written, as far as can be told: said before the work, not after it."""
+    """Option callback: reject a file that cannot be written, before the work starts."""
     if value is not None and (value.is_dir() or not os.access(value.parent, os.W_OK)):
-        raise click.BadParameter(f"{value} cannot be written; expected a file in a folder that is there")
+        raise click.BadParameter(f"{value} cannot be written; expected a file in an existing, writable folder")
     return value
 
 
 def _json_target(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    # An option with an optional value takes the next word for it: better refused than overwritten.
+    # click takes the next word as the value: without this check, `--json FILE` could overwrite a model or skill.
     if value is not None and value != STDOUT and not value.endswith(".json"):
         raise click.BadParameter(f"{value!r} does not end in .json; put --json last to print to standard output")
     if value is not None and value != STDOUT:
@@ -41,7 +41,7 @@ def _json_target(context: click.Context, parameter: click.Parameter, value: str 
 
 
 def json_option(function: F) -> F:
-    """--json [FILE]: handed over as `target`."""
+    """--json [FILE], passed on as `target`."""
     return click.option(
         "--json",
         "target",
@@ -49,15 +49,15 @@ def json_option(function: F) -> F:
         is_flag=False,
         flag_value=STDOUT,
         callback=_json_target,
-        help="Also write the facts to FILE.json; without FILE, print JSON instead of tables.",
+        help="Also write the facts as JSON to FILE.json; without FILE, print JSON instead of tables.",
     )(function)
 
 
 def runtime_options(function: F) -> F:
-    """--threads and --device."""
-    function = click.option("--threads", type=int, help="Threads of ONNX Runtime.  [default: one per physical core]")(
-        function
-    )
+    """--device and --threads."""
+    function = click.option(
+        "--threads", type=int, help="Number of ONNX Runtime threads.  [default: one per physical core]"
+    )(function)
     device = click.Choice(["auto", "cpu", "cuda"])
     return click.option("--device", type=device, default="auto", show_default=True, help="Where to run.")(function)
 
@@ -65,22 +65,22 @@ def runtime_options(function: F) -> F:
 def trust_option(function: F) -> F:
     """--trust POLICY."""
     return click.option(
-        "--trust", metavar="POLICY", type=path_type(), help="Take only skills that this trust policy admits."
+        "--trust", metavar="POLICY", type=path_type(), help="Accept only skills that this trust policy admits."
     )(function)
 
 
 _SETTINGS = (
     ("--max-new-tokens", int, "Longest answer, in tokens."),
-    ("--temperature", float, "0 always takes the likeliest token; higher is more varied."),
-    ("--top-k", int, "Draw from the K likeliest tokens only; 0 is off."),
-    ("--top-p", float, "Draw from the likeliest tokens that make up this probability."),
-    ("--repetition-penalty", float, "Above 1, tokens that were there are less likely."),
+    ("--temperature", float, "0 always takes the most likely token; higher values vary more."),
+    ("--top-k", int, "Sample from the K most likely tokens only; 0 is off."),
+    ("--top-p", float, "Sample from the most likely tokens whose probabilities add up to this."),
+    ("--repetition-penalty", float, "Values above 1 make tokens that have occurred less likely."),
     ("--seed", int, "The same seed gives the same answer."),
 )
 
 
 def generation_options(function: F) -> F:
-    """Settings of an answer; what is not given is the skill's own, else greedy."""
+    """Generation settings; a setting that is not given is the skill's own, or else greedy decoding."""
     function = click.option(
         "--stop", multiple=True, metavar="TEXT", help="End the answer before TEXT; may be repeated."
     )(function)
@@ -94,4 +94,5 @@ RATE = click.FloatRange(0, min_open=True)
 
 
 def name_list(given: str) -> tuple[str, ...]:
+    """Split comma-separated names; empty ones are dropped."""
     return tuple(filter(None, (name.strip() for name in given.split(","))))

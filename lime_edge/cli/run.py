@@ -1,4 +1,4 @@
-"""`lime-edge run`, `chat`, `eval` and `demo`: what needs the base install only. Heavy imports inside."""
+"""The commands that run a model, `lime-edge run`, `chat`, `eval` and `demo`; they need the base install only."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _STDIN = "-"
 
 
 def open_runtime(directory: Path, device: str, threads: int | None, trust: Path | None) -> Runtime:
-    """The exported model in `directory`."""
+    """Load the exported model in `directory`."""
     from lime_edge.runtime import Runtime
 
     return Runtime.load(directory, device, threads, trust=trust)
 
 
 def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> str | None:
-    """Load the skill that an option names, under the words of the option; two files may hold skills of one name."""
+    """Load the skill that `--skill` names, under the option's value: two files may hold skills of the same name."""
     from lime_edge.store.lookup import find_skill
 
     return None if name_or_file is None else runtime.load_skill(find_skill(directory, name_or_file), name_or_file).name
@@ -40,8 +40,8 @@ def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> s
     metavar="NAME|FILE",
     help="A skill in DIR/skills, a .lime file, or an installed NAME[@VERSION].  [default: the base]",
 )
-@click.option("--stream", is_flag=True, help="Print the answer while it is made.")
-@click.option("--timings", is_flag=True, help="Then print tokens and seconds to standard error.")
+@click.option("--stream", is_flag=True, help="Print the answer while it is generated.")
+@click.option("--timings", is_flag=True, help="Also print tokens and seconds to standard error.")
 @generation_options
 @trust_option
 @runtime_options
@@ -57,7 +57,7 @@ def run(
     stop: tuple[str, ...],
     **settings: Any,
 ) -> None:
-    """Answer one prompt; PROMPT - reads standard input."""
+    """Answer one prompt; with PROMPT -, read it from standard input."""
     runtime = open_runtime(directory, device, threads, trust)
     name = load_named(runtime, directory, skill)
     text = sys.stdin.read() if prompt == _STDIN else prompt
@@ -72,14 +72,14 @@ def run(
         took = pieces.generation.timings
         click.echo(
             f"{took.prompt_tokens} tokens read in {took.prefill_seconds:.2f} s, "
-            f"{took.new_tokens} written at {took.tokens_per_second:.0f} a second",
+            f"{took.new_tokens} generated at {took.tokens_per_second:.0f} per second",
             err=True,
         )
 
 
 @click.command()
 @model_argument
-@click.option("--skill", metavar="NAME|FILE", help="The skill to begin with.  [default: the base]")
+@click.option("--skill", metavar="NAME|FILE", help="The skill to start with.  [default: the base]")
 @generation_options
 @trust_option
 @runtime_options
@@ -92,7 +92,7 @@ def chat(
     stop: tuple[str, ...],
     **settings: Any,
 ) -> None:
-    """Talk to the model; /skill NAME, /skill none and /skill list switch in between."""
+    """Chat with the model; /skill NAME, /skill none and /skill list choose the skill."""
     from .chat import Chat
 
     talk = Chat(open_runtime(directory, device, threads, trust), directory, {**settings, "stop": stop or None})
@@ -105,7 +105,7 @@ def chat(
 @model_argument
 @click.argument("data", type=path_type())
 @click.option("--skill", "skills", multiple=True, metavar="NAME|FILE", help="A skill to measure; may be repeated.")
-@click.option("--rows", type=click.IntRange(1), help="Measure on this many rows, drawn evenly.  [default: all]")
+@click.option("--rows", type=click.IntRange(1), help="Measure on this many evenly spaced rows.  [default: all]")
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=96, show_default=True, help="Longest answer, in tokens."
 )
@@ -123,10 +123,10 @@ def evaluate(
     threads: int | None,
     target: str | None,
 ) -> None:
-    """Measure the base, and skills against it, on examples.
+    """Measure the base and skills on examples.
 
-    DATA is a JSONL file, or a folder with test.jsonl. Rows with choices are answered with the likeliest choice, others
-    in greedy text.
+    DATA is a JSONL file, or a folder with test.jsonl. Rows with choices are answered with the most likely choice, other
+    rows with greedy text.
     """
     from lime_edge.evaluation import evaluate as evaluating
     from lime_edge.reports.evaluation import summary
@@ -145,10 +145,10 @@ def evaluate(
 @runtime_options
 @json_option
 def demo(directory: Path | None, device: str, threads: int | None, target: str | None) -> None:
-    """The tour: a small model with four skills, each answering as the base and as the skill.
+    """Take a tour: a small model and four skills, each prompt answered without and with its skill.
 
-    The first time fetches the model and exports it, which takes a few minutes and the extra `export`; later times take
-    seconds.
+    The first run fetches the model and exports it, which takes a few minutes and needs the extra `export`. Later runs
+    take seconds.
     """
     from . import demo as tour
 

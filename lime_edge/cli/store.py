@@ -1,6 +1,6 @@
-"""`lime-edge pull`, `push`, `info`, `update`, `rollback`, `remove`, `gc` and `card`: skills as installed things.
+"""The commands of the store: `lime-edge pull`, `push`, `info`, `update`, `rollback`, `remove`, `gc` and `card`.
 
-The store is $LIME_EDGE_STORE, or lies in the cache. Heavy imports inside.
+The store is $LIME_EDGE_STORE, by default a folder in the cache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .options import json_option, path_type, trust_option
 if TYPE_CHECKING:
     from lime_edge.store.store import Store
 
-_downgrade = click.option("--allow-downgrade", is_flag=True, help="Also take a version older than the one in use.")
+_downgrade = click.option("--allow-downgrade", is_flag=True, help="Also accept a version older than the one in use.")
 
 
 @click.command()
@@ -30,8 +30,8 @@ _downgrade = click.option("--allow-downgrade", is_flag=True, help="Also take a v
 def pull(references: tuple[str, ...], allow_downgrade: bool, trust: Path | None, target: str | None) -> None:
     """Fetch skills and install them.
 
-    REF is a path, file:///PATH, https://HOST/PATH, hf://ORG/REPO/FILE[@REVISION] or oci://HOST/REPO:TAG; with
-    #sha256=HEX at its end, the file must have that SHA-256. All but paths need the extra `hub`.
+    REF is a path, file:///PATH, https://HOST/PATH, hf://ORG/REPO/FILE[@REVISION] or oci://HOST/REPO:TAG. A suffix
+    #sha256=HEX pins the file to that SHA-256. All but paths need the extra `hub`.
     """
     from lime_edge.reports.store import describe_installs
     from lime_edge.store.transfer import pull as pulling
@@ -47,11 +47,11 @@ def pull(references: tuple[str, ...], allow_downgrade: bool, trust: Path | None,
 @click.command()
 @click.argument("skill", metavar="NAME|FILE")
 @click.argument("reference", metavar="REF")
-@click.option("--card", is_flag=True, help="Also write the repository's README.md; hf: only.")
+@click.option("--card", is_flag=True, help="Also write the repository's README.md; for hf: only.")
 def push(skill: str, reference: str, card: bool) -> None:
-    """Copy an installed skill, or a file, to REF: a path, file:, hf: or oci: with a tag.
+    """Copy an installed skill or a file to REF: a path, or file:, hf: or oci: with a tag.
 
-    Its signature goes with it. Prints the reference with the pin that others can hold it to.
+    Its signature is copied as well. Prints the reference with a SHA-256 pin that others can pull.
     """
     from lime_edge.store.transfer import push as pushing
 
@@ -62,7 +62,7 @@ def push(skill: str, reference: str, card: bool) -> None:
 @click.argument("name", metavar="NAME[@VERSION]")
 @json_option
 def info(name: str, target: str | None) -> None:
-    """Say what an installed skill is, where it came from and which versions there are."""
+    """Describe an installed skill, its origin and its installed versions."""
     from lime_edge.reports.store import describe_installed
 
     report(*describe_installed(_store(), name), target)
@@ -74,9 +74,9 @@ def info(name: str, target: str | None) -> None:
 @trust_option
 @json_option
 def update(names: tuple[str, ...], allow_downgrade: bool, trust: Path | None, target: str | None) -> None:
-    """Ask the references that skills were pulled from for newer versions; without NAME, of all skills.
+    """Install newer versions from the references that skills were pulled from; without NAME, of all skills.
 
-    A pinned reference never changes, and a version that was rolled back is not taken again.
+    A pinned reference never changes, and a version that was rolled back is not installed again.
     """
     from lime_edge.reports.store import describe_updates
     from lime_edge.store.transfer import update as updating
@@ -90,23 +90,21 @@ def update(names: tuple[str, ...], allow_downgrade: bool, trust: Path | None, ta
 
 @click.command()
 @click.argument("name")
-@click.option("--to", metavar="VERSION", help="Any version that is installed.  [default: the one in use before]")
+@click.option("--to", metavar="VERSION", help="Any installed version.  [default: the one in use before]")
 @trust_option
 def rollback(name: str, to: str | None, trust: Path | None) -> None:
     """Use an earlier version of a skill again."""
     from lime_edge.trust.policy import as_policy
 
-    found = _store().rollback(name, to, as_policy(trust))
-    say(
-        f"{found.name} {found.version} is in use"
-        + (f" in place of {found.before}\n" if found.changed else " already\n")
-    )
+    done = _store().rollback(name, to, as_policy(trust))
+    note = f"in use instead of {done.before}" if done.changed else "already in use"
+    say(f"{done.name} {done.version} is {note}\n")
 
 
 @click.command()
 @click.argument("name", metavar="NAME[@VERSION]")
 def remove(name: str) -> None:
-    """Forget a skill, or one version that is not in use; `lime-edge gc` frees the space."""
+    """Remove a skill, or one version that is not in use; `lime-edge gc` frees the space."""
     gone = _store().remove(name)
     say(f"{name.partition('@')[0]} {', '.join(gone)} removed\n")
 
@@ -114,7 +112,7 @@ def remove(name: str) -> None:
 @click.command()
 @json_option
 def gc(target: str | None) -> None:
-    """Free what no installed version refers to, unfinished downloads included."""
+    """Delete files that no installed version refers to, unfinished downloads included."""
     from lime_edge.reports.store import describe_freed
 
     store = _store()
@@ -123,7 +121,7 @@ def gc(target: str | None) -> None:
 
 @click.command()
 @click.argument("skill", metavar="NAME|FILE")
-@click.option("-o", "--output", metavar="FILE", type=path_type(), help="Where to.  [default: standard output]")
+@click.option("-o", "--output", metavar="FILE", type=path_type(), help="The file to write.  [default: standard output]")
 def card(skill: str, output: Path | None) -> None:
     """Write the model card of a skill for the Hugging Face Hub; needs the extra `hub`."""
     from lime_edge.errors import ConfigError
@@ -149,7 +147,7 @@ def _store() -> Store:
 
 @contextmanager
 def _bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar on standard error, once something comes."""
+    """A progress bar on standard error, hidden until data arrive."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 

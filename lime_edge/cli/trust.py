@@ -1,4 +1,4 @@
-"""`lime-edge sign` and `verify`: who made a skill, and whether to believe it. Heavy imports inside."""
+"""The commands `lime-edge sign` and `verify`: sign a package, and check a package and its signature."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from lime_edge.reports.tables import report
 
 from .options import json_option, path_type
 
-_FAILED = 1  # not everything holds that was asked
+_FAILED = 1  # a requested check fails
 
 
 @click.command()
 @click.argument("skill", type=path_type())
-@click.option("--key", required=True, type=path_type(), help="Private key, PEM: P-256, P-384 or P-521.")
+@click.option("--key", required=True, type=path_type(), help="Private key in PEM: P-256, P-384 or P-521.")
 @click.option(
-    "--password", envvar="LIME_EDGE_KEY_PASSWORD", help="Of the key.  [default: $LIME_EDGE_KEY_PASSWORD, else none]"
+    "--password",
+    envvar="LIME_EDGE_KEY_PASSWORD",
+    help="Password of the key.  [default: $LIME_EDGE_KEY_PASSWORD, else none]",
 )
 @click.option("-o", "--output", type=path_type(), metavar="SIG", help="The signature.  [default: SKILL.sig]")
 def sign(skill: Path, key: Path, password: str | None, output: Path | None) -> None:
     """Sign a package with OpenSSF Model Signing, offline.
 
-    The signature lies beside the package, holds for these bytes under this file name, and is verified by `lime-edge
-    verify` and by `model_signing verify key`. docs/trust.md says how to make a key.
+    The signature is a file beside the package and covers its bytes and its file name. `lime-edge verify` and
+    `model_signing verify key` verify it. docs/trust.md explains how to create a key.
     """
     from lime_edge.trust.signing import sign_skill
 
@@ -35,9 +37,9 @@ def sign(skill: Path, key: Path, password: str | None, output: Path | None) -> N
 @click.command()
 @click.argument("skill", type=path_type())
 @click.option("--signature", type=path_type(), metavar="SIG", help="The signature.  [default: SKILL.sig]")
-@click.option("--key", type=path_type(), metavar="PUB", help="Public key, PEM, that has to have signed it.")
-@click.option("--trust", type=path_type(), metavar="POLICY", help="Trust policy that has to admit it.")
-@click.option("--model", type=path_type(), metavar="DIR", help="Exported model that it has to fit, and to work on.")
+@click.option("--key", type=path_type(), metavar="PUB", help="Public key in PEM that must have signed the package.")
+@click.option("--trust", type=path_type(), metavar="POLICY", help="Trust policy that must admit the package.")
+@click.option("--model", type=path_type(), metavar="DIR", help="Exported model that the skill must fit and work on.")
 @json_option
 @click.pass_context
 def verify(
@@ -49,9 +51,9 @@ def verify(
     model: Path | None,
     target: str | None,
 ) -> None:
-    """Judge a package: sound, signed, made for this model and working on it.
+    """Verify a package: that it is sound, signed, made for a model and working on it.
 
-    Exit code 0 means that everything holds that was asked, 1 that something does not.
+    The exit code is 0 if every requested check holds, and 1 if one fails.
     """
     from lime_edge.audit import verify
 

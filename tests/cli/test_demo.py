@@ -1,4 +1,4 @@
-"""`lime-edge demo` on a tiny model in the place of the shipped one."""
+"""`lime-edge demo` with a tiny model instead of the shipped one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.cli_models import backbone, facts, learned, lime, trained
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an installation carries: adapter, skills, prompts."""
+    """The files of an installation: adapter, skills, prompts."""
     home = tmp_path_factory.mktemp("shipped")
     target = home / demo.MODEL
     (target / "skills").mkdir(parents=True)
@@ -53,7 +53,7 @@ def test_the_second_time_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch) -
     assert set(first["bytes"]) == {"model", "odd.lime"}
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("made again")
+        raise AssertionError("exported again")
 
     monkeypatch.setattr(export_checkpoint, "export_checkpoint", refuse)
     second = facts("demo")
@@ -96,7 +96,7 @@ def test_the_shipped_prompts_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_shipped_skills_fit_the_shipped_adapter() -> None:
-    """By digest, computed from the file alone; and the card beside them says what each one learned from."""
+    """By the adapter's digest, computed from its file alone; the README beside them lists every skill."""
     home = SHIPPED / demo.MODEL
     config = json.loads((home / "adapter_config.json").read_text("utf-8"))
     tensors = load_file(home / "adapter_model.safetensors")

@@ -1,4 +1,4 @@
-"""The commands of the store, and skills by the names they are installed under."""
+"""The commands of the store, and running skills by the names under which they are installed."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_the_life_of_a_skill(source: Path, store: Path, tmp_path: Path) -> None:
     listed = {skill["name"]: skill for skill in facts("list")["skills"]}
     assert listed["tiny"]["versions"].keys() == {"1.0.0", "1.1.0"}
     assert (listed["tiny"]["current"], listed["tiny"]["history"]) == ("1.1.0", ["1.0.0"])
-    assert lime("rollback", "tiny").output == "tiny 1.0.0 is in use in place of 1.1.0\n"
-    assert lime("rollback", "tiny", "--to", "1.0.0").output == "tiny 1.0.0 is in use already\n"
+    assert lime("rollback", "tiny").output == "tiny 1.0.0 is in use instead of 1.1.0\n"
+    assert lime("rollback", "tiny", "--to", "1.0.0").output == "tiny 1.0.0 is already in use\n"
     found = facts("info", "tiny")
     assert (found["version"], found["installed"]["current"]) == ("1.0.0", "1.0.0")
     assert facts("info", "tiny@1.1.0")["version"] == "1.1.0"
@@ -75,12 +75,12 @@ def test_errors_are_messages(source: Path, tmp_path: Path) -> None:
     for args, message in (
         (("pull", source), "is older than 2.0.0, which is in use"),
         (("pull", tmp_path / "missing.lime"), "does not exist"),
-        (("pull", "ftp://x/y"), "is not a scheme of references"),
+        (("pull", "ftp://x/y"), "is not a reference scheme"),
         (("info", "nothing"), "no skill named 'nothing' is installed; installed are: 'tiny'"),
         (("remove", "nothing"), "no skill named 'nothing'"),
         (("rollback", "tiny"), "no version before 2.0.0"),
         (("push", "tiny", "https://example.org/x"), "cannot be pushed to"),
-        (("push", "tiny", "oci://example.org/x:1", "--card"), "has no place for a card"),
+        (("push", "tiny", "oci://example.org/x:1", "--card"), "cannot hold a model card"),
         (("push", "tiny", f"{tmp_path}/x.lime#sha256={'0' * 64}"), "cannot be pushed to"),
         (("card", "nothing"), "no skill named 'nothing'"),
         (("card", "nothing.lime"), "there is no file 'nothing.lime'"),
@@ -103,7 +103,7 @@ def test_push_prints_a_reference_that_can_be_pulled(source: Path, tmp_path: Path
     lime("pull", source)
     pin = lime("push", "tiny", tmp_path / "copy.lime").output.strip()
     assert pin.endswith(f"copy.lime#sha256={sha256(package())}")
-    assert facts("pull", pin)["installed"][0]["changed"]  # the reference is noted
+    assert facts("pull", pin)["installed"][0]["changed"]  # the pinned reference replaces the path
     assert facts("update")["updates"][0]["note"].startswith("pinned")
 
 
@@ -141,7 +141,7 @@ def test_skills_are_found_in_the_model_then_as_files_then_installed(
 
 
 def test_run_with_an_installed_skill(tmp_path: Path) -> None:
-    """Answers as with the file itself."""
+    """The answers equal those with the package file."""
     model, file_ = exported()[0], learned()[0]
     (tmp_path / "bare").mkdir()
     for path in model.iterdir():

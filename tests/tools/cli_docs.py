@@ -1,4 +1,4 @@
-"""docs/cli.md, from what every command says of itself: `python -m tests.tools.cli_docs` writes it anew."""
+"""Generates docs/cli.md from the `--help` of every command: `python -m tests.tools.cli_docs`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ PAGE = DOCS / "cli.md"
 _HEAD = """\
 # The command line
 
-Written by `python -m tests.tools.cli_docs` from `--help`; a test holds it to be current.
+`python -m tests.tools.cli_docs` generates this page from `--help`; a test checks that it is current.
 
-Errors go to standard error and end with exit code 1, wrong options with 2, Ctrl-C with 130. `lime-edge` is also
-`python -m lime_edge`. Downloads and the demo's model are kept in `$LIME_EDGE_CACHE`, by default `~/.cache/lime-edge`.
+Errors are written to standard error. The exit code is 1 for an error, 2 for wrong options and 130 after Ctrl-C.
+`python -m lime_edge` is the same as `lime-edge`. Downloads and the demo's model are kept in `$LIME_EDGE_CACHE`, by
+default `~/.cache/lime-edge`.
 """
 
 
 def page() -> str:
-    """The whole page."""
+    """The text of the whole page."""
     sections = [_HEAD, _section()]
     return "\n".join([*sections, *(_section(name) for name in main.commands)])
 

@@ -1,0 +1,59 @@
+"""Options that commands share, and option defaults, which must equal the library's."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+import pytest
+
+from lime_edge.cli.learn import learn
+from lime_edge.cli.options import name_list, place_to_write
+from lime_edge.cli.train import train
+from lime_edge.contract.routing import Routing
+from lime_edge.method.config import LimeConfig
+from lime_edge.training.learn_skill import SKILL_PLAN, Recipe
+from lime_edge.training.plan import TrainingPlan
+from tests.support.cli_models import fails, lime
+
+
+def test_defaults_are_the_librarys() -> None:
+    here = train.make_context("train", ["data", "-m", "model", "-o", "output"]).params
+    plan, routing, config = TrainingPlan(), Routing(), LimeConfig()
+    for field in dataclasses.fields(TrainingPlan):
+        if field.name in here:
+            assert here[field.name] == getattr(plan, field.name), field.name
+    assert [here[name] for name in ("experts", "mode", "window")] == [routing.experts, routing.mode, routing.window]
+    assert here["targets"].split(",") == config.target_modules
+    assert (here["rank"], 2 * here["rank"]) == (config.r, config.alpha)
+    there = learn.make_context("learn", ["data", "-c", "checkpoint", "--name", "x"]).params
+    recipe = Recipe("x")
+    for field in dataclasses.fields(Recipe):
+        if field.name != "about":
+            assert there[field.name] == getattr(recipe, field.name), field.name
+    assert all(there[name] == getattr(SKILL_PLAN, name) for name in ("steps", "batch", "vector_rate", "seed"))
+    rates = SKILL_PLAN.vector_scales
+    said = (
+        f"times {rates['expert']:g} for expert vectors, {rates['gain']:g} for gains and {rates['shift']:g} for shifts"
+    )
+    assert said in " ".join(learn.get_help(click.Context(learn)).split())
+
+
+def test_json_never_overwrites_what_it_is_about(skill: Path, model: Path, tmp_path: Path) -> None:
+    assert "does not end in .json" in fails("list", model, "--json", skill, code=2)
+    assert "cannot be written" in lime("list", model, "--json", tmp_path / "no" / "facts.json").stderr
+
+
+def test_a_file_to_write_needs_an_existing_folder(tmp_path: Path) -> None:
+    context, option = click.Context(learn), click.Option(["--html"])
+    assert place_to_write(context, option, tmp_path / "page.html") == tmp_path / "page.html"
+    assert place_to_write(context, option, None) is None
+    for place in (tmp_path, tmp_path / "none" / "page.html"):
+        with pytest.raises(click.BadParameter, match="cannot be written"):
+            place_to_write(context, option, place)
+
+
+def test_lists_of_names() -> None:
+    assert name_list(" up_proj, gate_proj,,") == ("up_proj", "gate_proj")
+    assert name_list("") == ()

@@ -1,0 +1,81 @@
+"""`lime-edge run` and `eval`, compared with the runtime's own answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lime_edge import read_skill
+from lime_edge.evaluation.examples import Row, read_rows
+from lime_edge.evaluation.metrics import score
+from lime_edge.runtime import Runtime
+from tests.support.cli_models import data, facts, fails, lime, python, write_rows
+
+
+def test_run(model: Path, skill: Path) -> None:
+    runtime = Runtime.load(model)
+    runtime.load_skill(skill)
+    base, odd = (runtime.generate("Say 1", name, max_new_tokens=8).text for name in (None, "odd"))
+    assert base != odd
+    short = ("--max-new-tokens", "8")
+    assert lime("run", model, "Say 1", *short).stdout == base + "\n"
+    assert lime("run", model, "-", "--skill", "odd", *short, stdin="Say 1").stdout == odd + "\n"
+    streamed = lime("run", model, "Say 1", "--skill", skill, "--stream", "--timings", *short)
+    assert streamed.stdout == odd + "\n"
+    assert "8 generated" in streamed.stderr
+
+
+def test_run_takes_the_settings_of_an_answer(model: Path) -> None:
+    varied = ("run", model, "Say 1", "--max-new-tokens", "8", "--temperature", "2", "--top-k", "50", "--seed")
+    assert lime(*varied, "1").stdout == lime(*varied, "1").stdout != lime(*varied, "2").stdout
+    stderr = fails("run", model, "Say 1", "--temperature", "99", "--top-p", "7")
+    assert "temperature is 99.0" in stderr
+    assert "top_p is 7.0" in stderr
+
+
+def test_run_names_the_skills_there_are(model: Path, tmp_path: Path) -> None:
+    assert "it holds 'odd'" in fails("run", model, "hello", "--skill", "legal")
+    assert "there is no file" in fails("run", model, "hello", "--skill", tmp_path / "legal.lime")
+    assert "is not a directory" in fails("run", tmp_path / "nothing", "hello")
+
+
+def test_eval(model: Path, skill: Path) -> None:
+    found = facts("eval", model, data(), "--skill", "odd", "--skill", skill, "--max-new-tokens", "8")
+    base, odd, same = found["results"]
+    assert (same["skill"], same["digest"], same["f1"]) == (str(skill), odd["digest"], odd["f1"])
+    assert (base["skill"], odd["skill"], odd["digest"]) == (None, "odd", read_skill(skill).digest)
+    runtime = Runtime.load(model)
+    runtime.load_skill(skill)
+    rows = read_rows(data() / "test.jsonl")
+    for name, result in ((None, base), ("odd", odd)):
+        answers = [_answer(runtime, row, name) for row in rows]
+        expected = score(answers, [row.answer for row in rows])
+        assert (result["exact match"], result["f1"]) == (round(expected.exact, 4), round(expected.f1, 4))
+
+
+def _answer(runtime: Runtime, row: Row, name: str | None) -> str:
+    messages = list(row.messages)
+    if row.choices:
+        return runtime.choose(messages, row.choices, name).label
+    return runtime.generate(messages, name, max_new_tokens=8).text
+
+
+def test_eval_draws_the_rows_that_learn_measures(model: Path, skill: Path) -> None:
+    found = facts("eval", model, data() / "valid.jsonl", "--rows", "4", "--max-new-tokens", "8")
+    assert found["dataset"] == read_skill(skill).manifest.metrics[0]["dataset"]
+
+
+def test_eval_prints_a_table(model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "Is it?", "answer": "yes", "choices": ["yes", "no"]}]
+    path = write_rows(tmp_path / "one.jsonl", rows)
+    result = lime("eval", model, path, "--skill", "odd", "--json", tmp_path / "result.json")
+    assert all(word in result.stdout for word in ("accuracy", "base", "odd", "%"))
+    assert json.loads((tmp_path / "result.json").read_text("utf-8"))["rows"] == 1
+
+
+def test_eval_needs_the_base_install_only(model: Path) -> None:
+    blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in ("torch", "transformers", "peft", "onnx"))
+    code = f"import sys; {blocked}; from lime_edge.cli import main; main()"
+    done = python(code, "eval", model, data(), "--skill", "odd", "--rows", "2", "--max-new-tokens", "4")
+    assert done.returncode == 0, done.stderr
+    assert "2 rows" in done.stdout
