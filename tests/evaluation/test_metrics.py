@@ -1,4 +1,4 @@
-"""How answers are scored."""
+"""Scores of answers: exact match and F1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lime_edge.evaluation.metrics import f1, score
         ("", "a", 0),
         ("", "", 1),
         ("a", "", 0),
-        # slots, where the reference is a JSON object
+        # slot F1: the reference is a JSON object
         ('{"b": 2, "a": 1}', '{"a": 1, "b": 2}', 1),
         ('{"a": 1}', '{"a": 1, "b": 2}', 2 / 3),
         ('{"a": 2, "b": 2}', '{"a": 1, "b": 2}', 0.5),
@@ -28,7 +28,7 @@ from lime_edge.evaluation.metrics import f1, score
         ("{}", "{}", 1),
         ("no json", "{}", 1),
         ("[" * 100_000, '{"a": 1}', 0),
-        # a list or a number is no object: words
+        # token F1: a list or a number is not an object
         ("[1, 2]", "[1, 3]", 0.5),
         ("7", "7", 1),
     ],

@@ -1,4 +1,4 @@
-"""Model cards, from honest manifests and from hostile ones."""
+"""Model cards from ordinary and from hostile manifests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lime_edge.skills.package import Skill, write_skill
 from lime_edge.store.model_card import card_of
 from tests.support.malformed import manifest, vectors
 
-#: Tries to leave the front matter, the table, the paragraph and Markdown itself.
+#: Tries to break out of the front matter, the table, the paragraph and Markdown itself.
 HOSTILE = (
     "---\nlicense: mit\n--- # x ](javascript:alert(1)) <script>alert(1)</script> "
     "![a](https://evil.example/a.png) "
@@ -30,7 +30,7 @@ def skill(path: Path, **changes: Any) -> Skill:
 
 
 def parsed(text: str) -> Any:
-    """The front matter, read and checked by the Hub's library."""
+    """The front matter, parsed and validated by the Hub's library."""
     return ModelCard(text, ignore_metadata_errors=False).data
 
 

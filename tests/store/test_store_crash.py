@@ -1,4 +1,4 @@
-"""The store, when its process dies."""
+"""The store after a process that used it was killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.tools.crash_store import OPERATIONS
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_death_at_every_call_to_the_system(name: str) -> None:
-    """In a process of its own: the children of a process with threads are not to be trusted."""
+    """Runs in a separate process, because forking a process with threads is unsafe."""
     command = [sys.executable, "-m", "tests.tools.crash_store", name]
     done = subprocess.run(command, cwd=ROOT, env=quiet(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -26,7 +26,7 @@ def test_death_at_every_call_to_the_system(name: str) -> None:
 
 
 def test_kill_9_at_random() -> None:
-    """A few rounds; `python -m tests.tools.kill_store` does 300."""
+    """A few rounds; `python -m tests.tools.kill_store` runs 300."""
     command = [sys.executable, "-m", "tests.tools.kill_store", "--rounds", "15", "--workers", "3"]
     done = subprocess.run(command, cwd=ROOT, env=quiet(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

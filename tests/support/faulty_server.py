@@ -1,4 +1,4 @@
-"""An HTTP server on this machine that answers as well, or as badly, as a route says."""
+"""A local HTTP server whose routes answer correctly or with chosen faults."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 
+from lime_edge.store.remote.https import Limits
+
+#: Small limits, so that a test takes well under a second; the defaults are `https.USUAL`.
+QUICK = Limits(size=2**20, silence=0.4, rate=200.0, window=0.4, tries=3)
+
 
 @dataclass
 class Server:
-    """What is served, and what was asked.
+    """The routes of a server and the requests that it received.
 
     Attributes:
-        routes: Path -> what to do with a request.
-        rest: What is done with paths that have no route.
+        routes: Path -> function that answers a request.
+        rest: Answers requests for paths without a route.
         asked: Path and headers of every request.
-        closing: Set when the server ends; slow routes look at it.
+        closing: Set when the server shuts down; slow routes poll it.
     """
 
     url: str
@@ -28,19 +33,19 @@ class Server:
     closing: Event = field(default_factory=Event)
 
     def ranges(self, path: str) -> list[str | None]:
-        """The Range header of every request for a path."""
+        """The Range header of each request for a path."""
         return [headers.get("Range") for asked, headers in self.asked if asked == path]
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request; `server.book` is the Server."""
+    """One request; `book` is the `Server` that records it."""
 
     protocol_version = "HTTP/1.1"
     timeout = 10
     book: Server
 
     def do_GET(self) -> None:
-        """Answer by the route."""
+        """Record the request and call its route."""
         self.book.asked.append((self.path, dict(self.headers)))
         self.close_connection = True
         with suppress(ConnectionError):
@@ -49,7 +54,7 @@ class Request(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815
 
     def answer(self, status: int, body: bytes = b"", **headers: object) -> None:
-        """Status, headers (``Content_Length=3``; by default what is true) and body."""
+        """Send status, headers (``Content_Length=3``; by default the true length; None omits a header) and body."""
         self.send_response(status)
         headers = {"Content_Length": len(body), "Connection": "close", **headers}
         for name, value in headers.items():
@@ -60,21 +65,21 @@ class Request(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def read_body(self) -> bytes:
-        """What the client sent."""
+        """The body of the request."""
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def wanted_from(self, etag: str) -> int:
-        """The first byte asked for, where the condition holds."""
+        """The first byte of the requested range; 0 without a range or if its If-Range does not match."""
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         return int(match[1]) if match and self.headers.get("If-Range", etag) == etag else 0
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Suppress the log."""
 
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """A server for as long as the block lasts."""
+    """Run a server for the duration of the block."""
     book = Server("")
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Request,), {"book": book})) as server:
         server.daemon_threads = True
@@ -90,17 +95,17 @@ def serving() -> Iterator[Server]:
 
 
 def missing(request: Request) -> None:
-    """404."""
+    """Answer 404."""
     request.answer(404, b"nothing here")
 
 
 def file(data: bytes, etag: str = '"v1"') -> Callable[[Request], None]:
-    """A good server: ranges, conditions, an ETag."""
+    """Serve a file correctly, with ranges, If-Range and an ETag."""
     return cut(data, [], etag)
 
 
 def cut(data: bytes, ends: list[int], etag: str = '"v1"') -> Callable[[Request], None]:
-    """Cuts the connection at these bytes of the file, one after another; then serves it whole."""
+    """Cut the connection at these offsets of the file, one for each request; then serve the whole file."""
     left = list(ends)
 
     def route(request: Request) -> None:
@@ -119,12 +124,12 @@ def cut(data: bytes, ends: list[int], etag: str = '"v1"') -> Callable[[Request],
 
 
 def fixed(status: int, body: bytes = b"", **headers: object) -> Callable[[Request], None]:
-    """Always the same."""
+    """Always send the same answer."""
     return lambda request: request.answer(status, body, **headers)
 
 
 def dripping(data: bytes, pause: float, head: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> Callable[[Request], None]:
-    """A byte every `pause` seconds, from the end of `head` on."""
+    """Send `head` at once, then `data` at one byte every `pause` seconds."""
 
     def route(request: Request) -> None:
         request.wfile.write(head)
@@ -137,7 +142,7 @@ def dripping(data: bytes, pause: float, head: bytes = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 def endless(piece: bytes) -> Callable[[Request], None]:
-    """A body in chunks that never ends."""
+    """Send a chunked body without end."""
 
     def route(request: Request) -> None:
         request.answer(200, Content_Length=None, Transfer_Encoding="chunked")
@@ -148,6 +153,6 @@ def endless(piece: bytes) -> Callable[[Request], None]:
 
 
 def in_turn(*routes: Callable[[Request], None]) -> Callable[[Request], None]:
-    """The first answers the first request, and so on; the last all that follow."""
+    """Use one route for each request, in order; the last route answers all further requests."""
     left = list(routes)
     return lambda request: (left.pop(0) if len(left) > 1 else left[0])(request)

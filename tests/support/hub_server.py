@@ -1,4 +1,4 @@
-"""As much of the Hugging Face Hub as serving files and taking commits needs, on this machine."""
+"""A local server with the part of the Hugging Face Hub's API that serves files and accepts commits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _CALL = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/(?P<call>preupload|commit
 
 @dataclass
 class Hub:
-    """One repository with a history.
+    """One repository with its history.
 
     Attributes:
-        commits: Commit -> files; the last one is `main`.
+        commits: Commit -> files by name; `main` is the last commit.
     """
 
     server: Server
@@ -29,7 +29,7 @@ class Hub:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def commit(self, files: dict[str, bytes]) -> str:
-        """Add files; the name of the commit."""
+        """Add files in a new commit; returns its name."""
         last = next(reversed(self.commits.values()), {})
         name = hashlib.sha1(str(len(self.commits)).encode()).hexdigest()
         self.commits[name] = {**last, **files}
@@ -69,7 +69,7 @@ class Hub:
 
 @contextmanager
 def hub(repo: str) -> Iterator[Hub]:
-    """A hub for as long as the block lasts."""
+    """Run a hub for the duration of the block."""
     with serving() as server:
         made = Hub(server, repo)
         server.rest = made.handle

@@ -1,4 +1,4 @@
-"""An OCI registry on this machine, as the distribution specification has it: blobs, uploads in one piece, manifests."""
+"""A local OCI registry after the distribution specification: blobs, monolithic uploads, manifests."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 @dataclass
 class Registry:
-    """What was pushed.
+    """The contents of a registry.
 
     Attributes:
         host: ``127.0.0.1:PORT``.
-        blobs, manifests: By ``name@digest``; manifests also by ``name:tag``.
+        blobs: Data by ``name@digest``.
+        manifests: Data by ``name@digest`` and by ``name:tag``.
     """
 
     server: Server
@@ -76,7 +77,7 @@ def _key(name: str, what: str) -> str:
 
 @contextmanager
 def registry() -> Iterator[Registry]:
-    """A registry for as long as the block lasts."""
+    """Run a registry for the duration of the block."""
     with serving() as server:
         made = Registry(server)
         server.rest = made.handle

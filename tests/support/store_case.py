@@ -1,4 +1,4 @@
-"""What the tests of the store share: packages of any name and version, and what must hold of a store at any moment."""
+"""Packages of any name and version for the tests of the store, and the invariants of a store."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from lime_edge.store.store import Store
 from lime_edge.trust.signature_file import signature_path
 from tests.support.malformed import manifest, vectors
 
-Promise = tuple[str, str, str]  # name, version, SHA-256 of the file: somebody was told that it is installed
+Promise = tuple[str, str, str]  # (name, version, SHA-256 of the file) that an operation reported as installed
+_TRIES = 20  # another process may replace the skill between two reads, but not every time
 
 
 @cache
 def package(name: str = "tiny", version: str = "1.0.0", **changes: Any) -> bytes:
-    """The bytes of a sound package."""
+    """The bytes of a valid package."""
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "made.lime"
         return write_skill(path, manifest(name=name, version=version, **changes), vectors()).path.read_bytes()
-
-
-_TRIES = 20  # others may remove and install the same skill between two looks, but not every time
 
 
 def sha256(data: bytes) -> str:
@@ -34,15 +32,15 @@ def sha256(data: bytes) -> str:
 
 
 def state(path: Path) -> Index:
-    """Names and versions."""
+    """The index entries by name."""
     return {entry.name: entry for entry in Store(path).list()}
 
 
 def check(path: Path, promises: set[Promise] = frozenset()) -> None:  # type: ignore[assignment]
-    """The store opens; everything it names is whole; everything promised is named. Others may be at work meanwhile.
+    """Check that the store opens, its files are intact and all `promises` are kept; safe while other processes write.
 
     Raises:
-        AssertionError: Says what does not hold.
+        AssertionError: An invariant is violated.
     """
     store = Store(path)
     entries = store.list()
@@ -55,12 +53,12 @@ def check(path: Path, promises: set[Promise] = frozenset()) -> None:  # type: ig
         try:
             data = blob.read_bytes()
         except FileNotFoundError:
-            continue  # others collect it
+            continue  # another process collected it
         assert sha256(data) == blob.stem, f"{blob} is half-written"
 
 
 def litter(path: Path) -> list[str]:
-    """Files that a quiet store has no use for."""
+    """Names of the files that an idle store does not need."""
     named = {held.blob for entry in Store(path).list() for held in entry.versions.values()}
     files = [file for file in path.rglob("*") if file.is_file() and file.name not in ("lock", "index.json")]
     return [file.name for file in files if file.parent.name != "blobs" or file.name[:64] not in named]
@@ -73,11 +71,11 @@ def _check_file(store: Store, name: str, version: str, blob: str) -> None:
             data = path.read_bytes()
             break
         except (UnknownSkillError, StoreError, FileNotFoundError):
-            left = {entry.name: entry for entry in store.list()}  # was it removed since?
+            left = {entry.name: entry for entry in store.list()}  # it may have been removed meanwhile
             if name not in left or version not in left[name].versions:
                 return
     else:
-        raise AssertionError(f"{name} {version} is named, but not there")
+        raise AssertionError(f"{name} {version} is in the index, but its file is missing")
     assert sha256(data) == blob, f"{name} {version} is damaged"
     found = decode_skill(data, path).manifest
     assert (found.name, found.version) == (name, version)
@@ -87,5 +85,16 @@ def _check_file(store: Store, name: str, version: str, blob: str) -> None:
 
 
 def signature_of(data: bytes) -> bytes:
-    """What stands for a signature in these tests; the store does not look into it."""
+    """A fake signature; the store does not verify signatures itself."""
     return b"signed " + sha256(data).encode() * 100
+
+
+def big() -> bytes:
+    """A package larger than several network packets."""
+    return package("big", description="x" * 3500, backbone_name="y" * 150)
+
+
+def versions(store: Store, name: str = "tiny") -> tuple[str, tuple[str, ...], list[str]]:
+    """The version in use, the history, and all installed versions."""
+    entry = store.entry(name)
+    return entry.current, entry.history, sorted(entry.versions)

@@ -1,8 +1,8 @@
-"""Every operation of the store, dying at each of its calls to the system: `python -m tests.tools.crash_store`.
+"""Crashes every operation of the store at each of its system calls: `python -m tests.tools.crash_store`.
 
-A child process does the operation and ends itself, as `kill -9` would, just before its n-th call of `os` that changes
-something; a write is half done then. For every n the store must be as it was before or as it is afterwards, the
-operation must succeed when it is done again, and `gc` must leave nothing lying about. Needs `os.fork`.
+A child process runs the operation and exits, as `kill -9` would, just before its n-th call of `os` that changes
+something; if that call is a write, it is half done. For every n the store must be in the state before or after the
+operation, the operation must succeed when it is repeated, and `gc` must delete all leftovers. Needs `os.fork`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _install(path: Path, name: str, version: str, signed: bool = False) -> None:
 
 
 def _filled(path: Path) -> None:
-    """Two skills, one signed and with a past, one pulled from a reference that has moved on since."""
+    """Make a store of two skills: one signed and with a history, one pulled from a reference that has changed since."""
     _install(path, "a", "1.0.0")
     _install(path, "a", "1.1.0", signed=True)
     source = path.parent / "moving.lime"
@@ -42,7 +42,7 @@ def _filled(path: Path) -> None:
 
 
 def _littered(path: Path) -> None:
-    """Also a removed skill, what the dead left, and an unfinished download."""
+    """As `_filled`, with a removed skill, temporary files and an unfinished download."""
     _filled(path)
     _install(path, "gone", "1.0.0", signed=True)
     Store(path).remove("gone")
@@ -53,23 +53,24 @@ def _littered(path: Path) -> None:
         partial.append(b"half")
 
 
-def _rotten(path: Path) -> None:
+def _damaged(path: Path) -> None:
+    """As `_filled`, with a damaged file."""
     _filled(path)
-    Store(path).get("a").write_bytes(b"rotten")
+    Store(path).get("a").write_bytes(b"damaged")
 
 
 def _remove(path: Path) -> None:
-    if "1.0.0" in Store(path).entry("a").versions:  # or it was removed before the process died
+    if "1.0.0" in Store(path).entry("a").versions:  # else it was removed before the process died
         Store(path).remove("a@1.0.0")
 
 
-#: What is done, the store it is done to, and how.
+#: Name -> (prepare the store, run the operation).
 OPERATIONS: dict[str, tuple[Operation, Operation]] = {
     "first install": (lambda path: None, lambda path: _install(path, "a", "1.0.0", signed=True)),
     "install of a newer version": (_filled, lambda path: _install(path, "a", "1.2.0", signed=True)),
     "install of another skill": (_filled, lambda path: _install(path, "c", "1.0.0")),
     "install of a file that is damaged": (
-        _rotten,
+        _damaged,
         lambda path: _install(path, "a", "1.1.0", signed=True),
     ),
     "update": (_filled, lambda path: update(Store(path))),
@@ -80,13 +81,13 @@ OPERATIONS: dict[str, tuple[Operation, Operation]] = {
 
 
 def crash_everywhere(name: str) -> dict[str, int]:
-    """Do one operation for every point at which it can die.
+    """Run one operation once for every point at which it can crash.
 
     Returns:
-        How often it died before each kind of call.
+        The number of crashes before each kind of call.
 
     Raises:
-        AssertionError: Some invariant does not hold.
+        AssertionError: An invariant is violated.
     """
     prepare, operate = OPERATIONS[name]
     died: dict[str, int] = {}
@@ -116,7 +117,7 @@ def crash_everywhere(name: str) -> dict[str, int]:
 
 def _judge_survivor(name: str, path: Path, point: int, operate: Operation, before: Any) -> None:
     survivor = state(path)
-    operate(path)  # the lock is free, and what was half done is no hindrance
+    operate(path)  # must succeed: the lock is free, and leftovers do no harm
     final = state(path)
     assert _plain(survivor) in (_plain(before), _plain(final)), f"{name}, point {point}: half-installed"
     check(path)
@@ -131,7 +132,7 @@ def _promises(index: Any) -> set[Promise]:
 
 
 def _plain(index: Any) -> Any:
-    """Without the time of day."""
+    """The index without times and origins."""
     return {
         entry.name: (entry.current, entry.history, {version: held.blob for version, held in entry.versions.items()})
         for entry in index.values()
@@ -139,14 +140,14 @@ def _plain(index: Any) -> Any:
 
 
 def _move_references(path: Path, template: Path) -> None:
-    """References of the copy lead to the copy's own files."""
+    """Make the references in a copied store name the copied files."""
     index = path / "index.json"
     if index.is_file():
         index.write_text(index.read_text("utf-8").replace(template.parent.as_uri(), path.parent.as_uri()), "utf-8")
 
 
 def _run(operate: Operation, path: Path, point: int) -> tuple[int, str]:
-    """Exit code of a child that dies at `point`, and the call that it did not do."""
+    """Run the operation in a child that exits at `point`; returns its exit code and the call that it did not make."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -166,6 +167,7 @@ def _run(operate: Operation, path: Path, point: int) -> tuple[int, str]:
 
 
 def _die_at(point: int, writer: int) -> None:
+    """Patch `os` so that the process exits at its call number `point` and writes the name of the call to `writer`."""
     count, really = 0, {name: getattr(os, name) for name in CALLS}
 
     def wrapped(name: str) -> Callable[..., Any]:
@@ -186,7 +188,7 @@ def _die_at(point: int, writer: int) -> None:
 
 
 def main() -> None:
-    """All operations, or those named; prints how often each died where."""
+    """Run all operations, or those named; prints how often each crashed before which call."""
     print(json.dumps({name: crash_everywhere(name) for name in sys.argv[1:] or OPERATIONS}, indent=2))
 
 

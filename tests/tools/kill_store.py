@@ -1,8 +1,9 @@
-"""`kill -9` while several processes install, update, roll back, remove and collect: `python -m tests.tools.kill_store`.
+"""Kills processes at random while they change a shared store: `python -m tests.tools.kill_store`.
 
-Every worker writes down what it was told is installed, and shows in shared memory what it is doing. In each round one
-worker, or all of them, is killed at a random moment, the store is judged while the others go on, and the dead are
-replaced. Calls to the system are slowed down at random, so that kills land in short calls too. Needs `os.fork`.
+Every worker installs, updates, rolls back, removes and collects. It records which installations were reported as done
+in a journal, and its current step in shared memory. In each round one worker, or all, is killed with `kill -9`, the
+store is checked while the others continue, and killed workers are restarted. System calls are delayed at random, so
+that kills land in short calls, too. Needs `os.fork`.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ OPERATIONS = ("idle", "install", "update", "rollback", "remove", "gc")
 STEPS = ("thinking", "lock", "open", "write", "fsync", "close", "replace", "unlink", "mkdir")
 TARGETS = ("", "skill", "signature", "index", "folder", "lock", "other")
 VERSIONS = tuple(f"1.{minor}.0" for minor in range(12))
-SHARED = "shared"  # a name that all workers install
+SHARED = "shared"  # the skill that all workers install
 
 
 @dataclass
 class Worker:
-    """A process that may be killed, and what it leaves."""
+    """A process that may be killed, its journal and its shared memory."""
 
     number: int
     path: Path  # of the store
@@ -62,7 +63,7 @@ class Worker:
                 os._exit(1)
 
     def kill(self) -> tuple[str, str]:
-        """End it; what it was doing, and what died with it."""
+        """Kill the process; returns its operation and the step that was interrupted."""
         os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
         assert os.WIFSIGNALED(status), f"worker {self.number} ended by itself: {status}"
@@ -70,7 +71,7 @@ class Worker:
         return OPERATIONS[operation], f"{STEPS[step]} {TARGETS[target]}".strip()
 
     def promises(self) -> set[Promise]:
-        """What it was told is installed; a line that was cut short is no promise."""
+        """The installations in the journal; an incomplete last line does not count."""
         if not self.journal.is_file():
             return set()
         lines = self.journal.read_text("utf-8").split("\n")[:-1]
@@ -78,17 +79,17 @@ class Worker:
 
 
 def run(rounds: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Kill `rounds` times.
+    """Kill workers at least `rounds` times.
 
     Returns:
-        How often kills landed where, and what was installed in the end.
+        How often kills landed in which operation and step, and how many promises were kept.
 
     Raises:
-        AssertionError: An invariant does not hold.
+        AssertionError: An invariant is violated.
     """
     for name in (SHARED, *(f"own-{number}" for number in range(workers)), "scratch", "moving"):
         for version in VERSIONS:
-            package(name, version)  # made once, inherited by all
+            package(name, version)  # cached before the workers are forked
     path, rng = folder / "store", random.Random(seed)
     team = [Worker(number, path, seed + number) for number in range(workers)]
     landed: Counter[tuple[str, str]] = Counter()
@@ -99,13 +100,13 @@ def run(rounds: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
             time.sleep(rng.uniform(0, 0.06))
             for worker in team if rng.random() < 0.1 else [rng.choice(_busy(team) or team)]:
                 landed[worker.kill()] += 1
-                check(path, set().union(*(one.promises() for one in team)))
+                check(path, set().union(*(other.promises() for other in team)))
                 worker.start()
     finally:
         for worker in team:
             os.kill(worker.pid, signal.SIGKILL)
             os.waitpid(worker.pid, 0)
-    promised = set().union(*(one.promises() for one in team))
+    promised = set().union(*(worker.promises() for worker in team))
     check(path, promised)
     _check_signatures(path, promised)
     left_by_the_dead = len(litter(path))
@@ -123,7 +124,7 @@ def run(rounds: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def _check_signatures(path: Path, promised: set[Promise]) -> None:
-    """All but the updates were installed with a signature (`check` has looked into them)."""
+    """Check that every skill that was installed with a signature still has one; `check` verifies its content."""
     lost = {
         (name, version)
         for name, version, _ in promised
@@ -133,18 +134,18 @@ def _check_signatures(path: Path, promised: set[Promise]) -> None:
 
 
 def _busy(team: list[Worker]) -> list[Worker]:
-    """Those that do not wait for the lock, in which most of the time goes by."""
+    """The workers that do not wait for the lock; waiting takes most of their time."""
     return [worker for worker in team if worker.shown[1] != STEPS.index("lock")]
 
 
 def _work(worker: Worker) -> None:
-    """Do things at random until killed."""
+    """Run random operations until killed."""
     rng = random.Random(worker.seed)
     _show_steps(worker.shown, rng)
     store = Store(worker.path)
     own = f"own-{worker.number}"
     moving = worker.path.parent / f"moving-{worker.number}.lime"
-    todo: dict[str, Callable[[], object]] = {
+    operations: dict[str, Callable[[], object]] = {
         "install": lambda: _install(store, worker, rng.choice((own, SHARED)), rng.choice(VERSIONS)),
         "update": lambda: _update(store, worker, moving, rng.choice(VERSIONS)),
         "rollback": lambda: store.rollback(rng.choice((own, SHARED))),
@@ -152,10 +153,12 @@ def _work(worker: Worker) -> None:
         "gc": store.gc,
     }
     while True:
-        name = rng.choices(list(todo), (5, 3, 2, 1, 2))[0]
+        name = rng.choices(list(operations), (5, 3, 2, 1, 2))[0]
         worker.shown[:3] = bytes((OPERATIONS.index(name), 0, 0))
-        with contextlib.suppress(SkillError):  # older than what another worker has installed meanwhile, and the like
-            todo[name]()
+        with contextlib.suppress(
+            SkillError
+        ):  # expected: for example, another worker installed a newer version meanwhile
+            operations[name]()
         worker.shown[:3] = bytes(3)
 
 
@@ -166,7 +169,7 @@ def _install(store: Store, worker: Worker, name: str, version: str) -> None:
 
 
 def _update(store: Store, worker: Worker, moving: Path, version: str) -> None:
-    """The file behind a reference changes, then the skill is updated from it."""
+    """Replace the file of a reference, then update the skill from it."""
     data = package("moving", version)
     temporary = moving.with_suffix(".new")
     temporary.write_bytes(data)
@@ -185,7 +188,7 @@ def _promise(worker: Worker, *words: str) -> None:
 
 
 def _show_steps(shown: mmap.mmap, rng: random.Random) -> None:
-    """Let every call to the system say what it is, and take its time now and then."""
+    """Make every system call publish its name and target in shared memory, and delay some calls."""
     opened: dict[int, int] = {}
     waiting = False
     names = STEPS[2:]
@@ -227,7 +230,7 @@ def _target(path: Any) -> int:
 
 
 def main() -> None:
-    """Print where the kills landed."""
+    """Run the kills and print in which steps they landed."""
     parser = argparse.ArgumentParser(description="kill -9 against the store")
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--workers", type=int, default=4)

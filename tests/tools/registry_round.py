@@ -1,7 +1,8 @@
-"""Push to, pull from and update from an OCI registry, whichever it is: the suite's own, or a real one.
+"""Pushes to, pulls from and updates from an OCI registry: the one of the test suite, or a real one.
 
-`python -m tests.tools.registry_round` starts Debian's `docker-registry` (apt-get install docker-registry) and holds
-it to the same round; `python -m tests.tools.registry_round HOST:PORT` takes one that runs already."""
+`python -m tests.tools.registry_round` starts Debian's `docker-registry` (apt-get install docker-registry) and runs the
+round against it; `python -m tests.tools.registry_round HOST:PORT` uses a registry that already runs.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ _PORT = 5917
 
 
 def go_round(host: str, folder: Path) -> str:
-    """One round; the pinned reference of the last push.
+    """Run one round; returns the pinned reference of the last push.
 
     Raises:
-        AssertionError, LimeError: Something is not as it should be.
+        AssertionError, LimeError: The registry or the store misbehaves.
     """
     store, tag = Store(folder / "store"), f"oci://{host}/skills/tiny:latest"
     files = {version: _write(folder / f"{version}.lime", package(version=version)) for version in ("1.0.0", "1.1.0")}
@@ -56,7 +57,7 @@ def _write(path: Path, data: bytes) -> Path:
 
 
 def main() -> None:
-    """Say what was checked against."""
+    """Run the round and print the version of the registry and the last reference."""
     with tempfile.TemporaryDirectory() as work:
         if len(sys.argv) > 1:
             print(go_round(sys.argv[1], Path(work)))

@@ -1,4 +1,4 @@
-"""Skills on a Hugging Face Hub of our own, through the command line and the Hub's client as it is installed."""
+"""Skills on a local Hugging Face Hub, through the command line and the installed client of the Hub."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def served() -> Iterator[Hub]:
 
 
 def lime(served: Hub, tmp_path: Path, *args: str, fails: bool = False) -> Any:
-    """Run a command in a process of its own: the Hub's client reads its settings when it is imported."""
+    """Run a command in a separate process: the Hub's client reads its settings when it is imported."""
     environment = {
         **os.environ,
         "LIME_EDGE_STORE": str(tmp_path / "store"),
@@ -47,7 +47,7 @@ def lime(served: Hub, tmp_path: Path, *args: str, fails: bool = False) -> Any:
 
 
 def test_pull_and_update(served: Hub, tmp_path: Path) -> None:
-    """A signature comes along; `main` moves, a commit does not."""
+    """The signature is fetched, too; `main` may change, a commit may not."""
     reference = f"hf://{REPO}/deep/tiny.lime"
     (first,) = lime(served, tmp_path, "pull", reference, "--json")["installed"]
     assert (first["version"], first["signed"]) == ("1.0.0", True)

@@ -1,4 +1,4 @@
-"""Skills in an OCI registry on this machine, a sound one and ones that lie."""
+"""Skills in a local OCI registry that answers correctly, and in registries that lie."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAME = "skills/tiny"
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Registry]:
-    """A registry with one skill."""
+    """A registry that holds one skill."""
     with registry() as made:
         path = tmp_path / "a.lime"
         path.write_bytes(package())
@@ -38,7 +38,7 @@ def manifest(served: Registry) -> Any:
 
 
 def edited(served: Registry, edit: Callable[[Any], object]) -> None:
-    """Change the manifest behind the tag."""
+    """Edit the manifest of the tag."""
     document = manifest(served)
     edit(document)
     served.manifests[f"{NAME}:1"] = json.dumps(document).encode()
@@ -145,7 +145,7 @@ def no_such_tag(served: Registry) -> None:
 
 LIES: dict[Callable[[Registry], None], str] = {
     lie_about_a_blob: "has sha256:",
-    send_more_than_declared: "more than 10 bytes came",
+    send_more_than_declared: "more than 10 bytes, the limit",
     declare_too_much: "has a layer of 1073741824 bytes",
     another_artifact: "is an artifact of type",
     no_skill: "expected one application/vnd.lime-edge.skill.v1.safetensors",
@@ -154,8 +154,8 @@ LIES: dict[Callable[[Registry], None], str] = {
     a_digest_that_is_a_path: "expected mediaType, size and digest",
     no_json: "is not strict JSON",
     a_list: "is an artifact of type None",
-    a_manifest_without_end: "more than 1048576 bytes came",
-    a_blob_without_end: "bytes came; expected at most that",
+    a_manifest_without_end: "more than 1048576 bytes, the limit",
+    a_blob_without_end: "bytes, the limit for this file",
     a_blob_elsewhere: "plain http can be read",
     a_blob_that_is_missing: "the registry answers 404",
     no_such_tag: "the registry answers 404",
