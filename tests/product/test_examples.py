@@ -40,9 +40,7 @@ def test_app(example: Example) -> None:
 def test_mixed_batch(example: Example) -> None:
     lines = example("mixed_batch.py", exported()[0], learned()[0])
     assert [line.partition(":")[0] for line in lines] == ["base", "odd"]
-    assert (
-        len(example("mixed_batch.py", exported()[0])) == 1
-    )  # the model has none of the skills that the example has prompts for
+    assert len(example("mixed_batch.py", exported()[0])) == 1  # without skills, the base alone answers
 
 
 def test_learn_a_skill(example: Example, tmp_path: Path) -> None:

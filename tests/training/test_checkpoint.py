@@ -78,7 +78,7 @@ def test_vectors_with_the_shared_one_folded_in_say_the_same() -> None:
     wanted = logits(model, TOKENS)
     torch.testing.assert_close(logits(plain, TOKENS), wanted, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(wanted, logits(wrapped(), TOKENS), atol=1e-2)
-    checkpoint.set_vectors(model, checkpoint.get_vectors(model))  # its own, folded: nothing counts twice
+    checkpoint.set_vectors(model, checkpoint.get_vectors(model))  # folded already, so not added twice
     torch.testing.assert_close(logits(model, TOKENS), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -90,3 +90,24 @@ def test_the_digest_is_of_the_shared_adapter_alone() -> None:
     first.lime_A["default"].data[0, 0] += 1e-3
     assert checkpoint.adapter_digest(other) != checkpoint.adapter_digest(model)
     assert checkpoint.adapter_digest(wrapped(alpha=8.0)) != checkpoint.adapter_digest(model)
+
+
+def test_a_shared_adapter_is_copied_with_its_digest() -> None:
+    model, other = wrapped(seed=1), wrapped(seed=2)
+    assert checkpoint.adapter_digest(other) != checkpoint.adapter_digest(model)
+    checkpoint.set_shared(other, checkpoint.get_shared(model))
+    assert checkpoint.adapter_digest(other) == checkpoint.adapter_digest(model)
+
+
+def test_vectors_that_are_not_given_become_neutral() -> None:
+    model = wrapped()
+    name, values = next(iter(checkpoint.get_vectors(model).items()))
+    checkpoint.set_vectors(model, {name: values})
+    left = checkpoint.get_vectors(model)
+    np.testing.assert_array_equal(left.pop(name), values)
+    assert not any(vector.any() for vector in left.values())
+
+
+def test_only_a_wrapped_model_is_lime() -> None:
+    assert checkpoint.is_lime(wrapped())
+    assert not checkpoint.is_lime(backbone())

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from lime_edge import Runtime
 from lime_edge.errors import SkillMismatchError
+from lime_edge.training import backbone, checkpoint
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn
-from tests.support.tiny_training import tasks
-from tests.support.train_case import PLAN, run
+from tests.support.tiny_training import backbone_dir, tasks
+from tests.support.train_case import PLAN, exported, run, trained
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -33,10 +35,21 @@ def test_an_export_takes_what_skills_hold_and_no_more(tmp_path: Path) -> None:
         runtime.load_skill(one.path, prove=True)
         sizes.append(contract.table.row_size)
         if gain_only:
-            with pytest.raises(SkillMismatchError, match=r"up_proj.* of which the model takes the gain alone"):
+            with pytest.raises(SkillMismatchError, match=r"up_proj.* where the model accepts only the gain"):
                 runtime.load_skill(shared / "general.lime")
         if expert:
             runtime.load_skill(more.path, prove=True)
     assert sizes[0] > sizes[1] > sizes[2]
     with pytest.raises(SkillMismatchError, match="expert"):
         runtime.load_skill(more.path)
+
+
+def test_an_export_names_its_backbone_and_its_adapter() -> None:
+    model, _, _ = checkpoint.open_checkpoint(trained()[0], torch.float32)
+    for rank_gate in (False, True):
+        directory, contract = exported(rank_gate)
+        assert contract.backbone_name == str(backbone_dir())
+        assert contract.backbone_digest == backbone.digest(backbone_dir())
+        assert contract.adapter_digest == checkpoint.adapter_digest(model)
+        assert ("rank" in contract.table.kinds) == rank_gate
+        assert {path.name for path in directory.iterdir()} >= {name for name, _ in contract.files}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lime_edge.training.progress import ProgressLines
 from tests.support.train_case import PLAN, run
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -31,3 +33,15 @@ def test_lines_where_there_is_no_terminal(
     assert [step for step, _ in lines] == ["step 5/6", "step 5", "step 6", "step 6/6"]
     assert re.fullmatch(r"loss [\d.]+, \d+ tokens/s", lines[0][1])
     assert lines[2][1] == f"validation loss {figures['eval_loss']:.4f}"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_only_the_first_process_prints_and_no_step_twice(first: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    state = SimpleNamespace(global_step=20, max_steps=20, num_input_tokens_seen=0, is_world_process_zero=first)
+    progress = ProgressLines(None)
+    progress.on_train_begin(None, state, None)
+    progress.on_log(None, state, None, logs={"loss": 1.25})
+    progress.on_log(None, state, None, logs={"eval_loss": 2.5})
+    progress.on_train_end(None, state, None)
+    lines = ["step 20/20: loss 1.250, 0 tokens/s", "step 20: validation loss 2.5000"]
+    assert capfd.readouterr().err.splitlines() == (lines if first else [])
