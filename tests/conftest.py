@@ -1,4 +1,4 @@
-"""What all tests share: quiet tokenizers, one thread, examples that are the same on every run."""
+"""Settings of all tests: silent tokenizers, one thread, the same Hypothesis examples on every run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ settings.load_profile("lime")
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """Torch, where a test module has imported it, waits for its threads on a busy machine; toys need one."""
+    """Limit torch, if a test module imported it, to one thread: tiny models need no more, and threads cost time."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)

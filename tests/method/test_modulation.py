@@ -1,4 +1,4 @@
-"""What modulates an output, against the formula as it reads: values, gradients, what is kept for them."""
+"""Modulation equals the formula in values and gradients, and saves fewer arrays for the backward pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = [kinds for kinds in product([True, False], repeat=3) if any(kinds)]
 
 
 class Given(NamedTuple):
-    """What the formula takes."""
+    """Arguments of the formula."""
 
     y: Tensor
     low: Tensor
@@ -29,7 +29,7 @@ class Given(NamedTuple):
 
 
 def given(kinds: Sequence[bool], count: int, dtype: torch.dtype, one_row: bool = False) -> Given:
-    """y, low, matrix, weights, p, u, b; vectors of kinds that are off are None."""
+    """Random y, low, matrix, weights, p, u, b; the vectors of disabled kinds are None."""
     torch.manual_seed(count)
     weights = torch.rand((1, 1, count) if one_row else (ROWS, TOKENS, count))
     y, low, matrix = torch.randn(ROWS, TOKENS, WIDTH), torch.randn(ROWS, TOKENS, RANK), torch.randn(WIDTH, RANK)
@@ -38,12 +38,12 @@ def given(kinds: Sequence[bool], count: int, dtype: torch.dtype, one_row: bool =
 
 
 def leaves(tensors: Iterable[Tensor | None], dtype: torch.dtype) -> Given:
-    """The same numbers in another type, wanting gradients."""
+    """The same numbers in another dtype, as leaves that require gradients."""
     return Given(*(None if one is None else one.detach().to(dtype).requires_grad_() for one in tensors))  # type: ignore[arg-type]
 
 
 def as_written(found: Given) -> Tensor:
-    """The formula with every factor an array of its own, left to autograd."""
+    """The formula, written with one array for every factor and differentiated by autograd."""
     y, low, matrix, w, p, u, b = found
     mixed = [
         torch.zeros_like(y) if one is None else torch.einsum("bse,eh->bsh", w.expand(*y.shape[:2], -1), one)
@@ -73,7 +73,7 @@ def test_values_and_gradients_are_those_of_the_formula(kinds: Sequence[bool], ex
     out, wanted = as_layers_do(*found), as_written(found)
     torch.testing.assert_close(out, wanted, rtol=1e-6, atol=1e-6)
     for mine, theirs in zip(gradients(out, found), gradients(wanted, found), strict=True):
-        if mine is None:  # nothing depends on the adapter without p
+        if mine is None:  # without p the adapter has no effect
             assert theirs is None or not theirs.any()
         else:
             torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=2e-6)

@@ -1,4 +1,4 @@
-"""Prompt tuning: torch is the definition, and prefixes in exported graphs and in the runtime keep to themselves."""
+"""Prompt tuning: torch equals the definition; in graphs and in the runtime a prefix affects only its own row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from lime_edge import Runtime, read_skill
 from lime_edge.contract.module_table import Module
-from lime_edge.contract.routing import Mode, Routing
+from lime_edge.contract.routing import MODES, Mode, Routing
 from lime_edge.contract.vector_kinds import KINDS, PREFIX
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.exporters import AdapterWeights
@@ -34,7 +34,6 @@ from lime_edge.training.learn_skill import Recipe, learn
 from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.predictor import Predictor, Prompt
 from tests import reference
-from tests.method.test_routing import MODES
 from tests.support.runtime_models import Plain, contract, skill
 from tests.support.tiny_training import backbone, backbone_dir, ids, logits, save, scratch, tasks, tokenizer, wrapped
 
@@ -46,13 +45,13 @@ TOKENS = ids(2, 9)
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_prefix_is_its_definition(mode: Mode) -> None:
-    """In values and in gradients, by central differences along a direction."""
+    """Values, and gradients by central differences along a direction."""
     model = wrapped(base="prompt", r=5, routing=Routing(experts=3, mode=mode))
     (layer,) = tuner(model).layers().values()
     assert isinstance(layer, LimePrompt)
     names = ("base", "offset", "expert", "gain", "shift")
-    held = {name: getattr(layer, f"lime_{name}")["default"].requires_grad_() for name in names}
-    at = {name: leaf.detach().double().numpy() for name, leaf in held.items()}
+    leaves = {name: getattr(layer, f"lime_{name}")["default"].requires_grad_() for name in names}
+    at = {name: leaf.detach().double().numpy() for name, leaf in leaves.items()}
 
     def defined(found: dict[str, Any]) -> Any:
         vectors: dict[str, Any] = {kind: found[kind] for kind in KINDS[:3]}
@@ -63,7 +62,7 @@ def test_a_prefix_is_its_definition(mode: Mode) -> None:
     rng = np.random.default_rng(0)
     pull = rng.standard_normal(wanted.shape)
     torch.autograd.backward((found * torch.tensor(pull, dtype=torch.float32)).sum())
-    for name, leaf in held.items():
+    for name, leaf in leaves.items():
         gradient = leaf.grad.double().numpy()
         direction = rng.standard_normal(gradient.shape)
         ends = [float((pull * defined({**at, name: at[name] + sign * 1e-7 * direction})).sum()) for sign in (1, -1)]
@@ -72,7 +71,7 @@ def test_a_prefix_is_its_definition(mode: Mode) -> None:
 
 
 def test_virtual_tokens_are_embeddings_before_the_prompt() -> None:
-    """Logits, loss, padding, cached steps and transformers' own generate, against the plain model fed embeddings."""
+    """Logits, loss, padding, cached steps and `generate` equal those of the plain model called with embeddings."""
     model, plain = wrapped(base="prompt", r=3), backbone().eval()
     (layer,) = tuner(model).layers().values()
     assert isinstance(layer, LimePrompt)
@@ -113,13 +112,13 @@ def test_what_prompt_tuning_cannot_do_is_refused(tmp_path: Path) -> None:
         model.add_adapter("other", LimeConfig(target_modules=["embed_tokens"]))
     directory = save(wrapped(base="prompt", r=3), tmp_path / "checkpoint")
     for recipe in (Recipe("one", rank_gate=True), Recipe("one", activation="response")):
-        with pytest.raises(ConfigError, match="a skill of prompt tuning has no rank gate"):
+        with pytest.raises(ConfigError, match="base is prompt; expected rank_gate False and activation"):
             learn(tasks() / "skill", directory, tmp_path / "one.lime", recipe, PLAN)
 
 
 @pytest.fixture(scope="module", params=["fp32", "int4"])
 def prefixed(request: pytest.FixtureRequest) -> Path:
-    """An exported model of prompt tuning, four virtual tokens."""
+    """An exported model of prompt tuning with four virtual tokens."""
     directory = save(wrapped(base="prompt"), scratch() / f"prompt-{request.param}")
     target = scratch() / f"prompt-model-{request.param}"
     export_checkpoint(directory, target, request.param)
@@ -127,7 +126,7 @@ def prefixed(request: pytest.FixtureRequest) -> Path:
 
 
 def test_prefixes_in_one_batch_with_the_base(prefixed: Path) -> None:
-    """Every row's answer is its own, whatever runs beside it; a switch reuses no position of another prefix."""
+    """The answer of a row does not depend on the other rows; a switch reuses no position of another prefix."""
     runtime = Runtime.load(prefixed, threads=1)
     for name in ("a", "b"):
         runtime.load_skill(skill(prefixed, name, activation="always"))
@@ -145,7 +144,7 @@ def test_prefixes_in_one_batch_with_the_base(prefixed: Path) -> None:
     assert again[1].token_ids == alone[1].token_ids
     picked = [runtime.choose("Hello", ["yes", "no", "lime"], skill=one).scores for one in skills]
     assert [one.scores for one in runtime.choose("Hello", ["yes", "no", "lime"], skill=skills)] == picked
-    with pytest.raises(ConfigError, match="token 300 of 300"):
+    with pytest.raises(ConfigError, match="token id 300; the vocabulary has 300"):
         open_answers(
             runtime._graph,
             runtime._text,
@@ -154,7 +153,7 @@ def test_prefixes_in_one_batch_with_the_base(prefixed: Path) -> None:
 
 
 def test_the_base_of_a_prefixed_graph_is_the_plain_graph_bit_for_bit(prefixed: Path) -> None:
-    """Nodes were put between the ids and the embeddings; no bit of the base may notice."""
+    """The nodes inserted between ids and embeddings must not change any bit of the base."""
     plain = scratch() / f"{prefixed.name}-plain"
     build_backbone(backbone_dir(), plain, contract(prefixed).precision)  # type: ignore[arg-type]
     tokens = ids(1, 12)[0].tolist()
@@ -182,7 +181,7 @@ def test_widths_that_fill_no_blocks_are_refused() -> None:
 
 
 def test_gemma_scales_embeddings_but_no_prefix(tmp_path: Path) -> None:
-    """In a graph the scale is a node behind the lookup; the prefix comes in after it, as in torch."""
+    """In a graph the scale is a node after the lookup; the prefix is inserted after it, as in torch."""
     model = wrapped("gemma3", base="prompt")
     directory = save(model, tmp_path / "checkpoint", "gemma3")
     file = general_skill(directory)

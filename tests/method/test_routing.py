@@ -1,37 +1,21 @@
-"""Routing in torch against its definition; what it may depend on, and what it may not."""
+"""Routing in torch equals its definition; padding and later tokens do not affect it."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lime_edge.contract.routing import Mode, Routing
+from lime_edge.contract.routing import MODES, Mode, Routing
 from lime_edge.method.routing import balance_losses, evidence, expert_use, select, window_mean, with_flag
 from tests import reference
-
-MODES: tuple[Mode, ...] = get_args(Mode)
-MARGIN = 1e-6  # a token whose routing is this close to a threshold may fall on either side
+from tests.support.layer_case import clear
 
 
 def random(*shape: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).standard_normal(shape)
-
-
-def clear(logits: Any, routing: Routing, margin: float = MARGIN) -> Any:
-    """Which tokens are further from every threshold than the margin: logits [S, E] -> [S]."""
-    kept = []
-    for token in logits:
-        prob = np.sort(reference.softmax(token / routing.temperature))
-        gaps = [1.0]
-        if routing.mode in ("hard", "auto") and routing.keep < routing.experts:
-            gaps.append(prob[-routing.keep] - prob[-routing.keep - 1])
-        if routing.mode == "auto":
-            gaps += list(np.abs(prob - routing.theta * prob[-1]))
-        kept.append(min(gaps) > margin)
-    return np.array(kept)
 
 
 @pytest.mark.parametrize("experts", [1, 2, 4, 8])
@@ -60,7 +44,7 @@ def test_evidence_is_float32_whatever_comes_in() -> None:
 def test_token_scale_knows_no_other_token_and_batch_scale_does() -> None:
     y, d = torch.tensor(random(2, 5, 8)), torch.tensor(random(2, 5, 8, seed=1))
     louder = y.clone()
-    louder[1, 4] *= 100  # the last token of another row
+    louder[1, 4] *= 100  # a token of another row
     routing = Routing()
     token = [evidence(v, d, routing, "token") for v in (y, louder)]
     batch = [evidence(v, d, routing, "batch") for v in (y, louder)]

@@ -1,4 +1,4 @@
-"""Every base: torch is the definition, and the whole way from training to the runtime gives torch's numbers."""
+"""Every base equals its definition, and gives the same numbers from training to the runtime."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_base_is_its_definition(base: str, under: str) -> None:
     for seed, (mode, experts) in enumerate([(mode, experts) for mode in MODES for experts in (1, 4)]):
         routing = Routing(experts=experts, mode=mode, window=1 + seed % 3)
         layer, _ = make(routing, seed, seed % 2 == 0, seed % 3 == 0, seed % 4 == 1, base, under)
-        if "lime_A" in layer.fixed_names:  # a gradient is asked of everything
+        if "lime_A" in layer.fixed_names:  # check also the gradients of fixed parameters
             layer.frozen_peft_weight_names.clear()
             layer.set_adapter("a")
         check(layer, seed)
@@ -58,7 +58,7 @@ def test_dora_starts_as_the_backbone_and_slicefine_at_its_own_rows() -> None:
     torch.manual_seed(0)
     model = checkpoint.wrap(backbone(), LimeConfig(base="dora", r=4, routing=EXPERTS))
     for layer in tuner(model).layers().values():
-        assert torch.equal(layer.standing()["gain"], torch.zeros(layer.out_features))  # g is 1, exactly
+        assert torch.equal(layer.standing()["gain"], torch.zeros(layer.out_features))  # g is exactly 1
     model = checkpoint.wrap(backbone(), LimeConfig(base="slicefine", r=4, routing=EXPERTS))
     for name, layer in tuner(model).layers().items():
         weight = backbone().get_submodule(name).weight
@@ -104,14 +104,14 @@ def test_what_is_trained_and_what_is_not(base: str) -> None:
     optimizer.step()
     assert all(torch.equal(p, fixed[name]) for name, p in model.named_parameters() if name in fixed)
     model.add_adapter("other", LimeConfig(base=base, r=4, routing=EXPERTS))
-    model.set_adapter("default")  # PEFT frees everything of the adapter that it activates
+    model.set_adapter("default")  # PEFT unfreezes all parameters of the adapter that it activates
     free = {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad}
     assert not free & set(VARIANTS[base].fixed_names)
 
 
 @pytest.mark.parametrize("base", ALL)
 def test_few_bits_of_the_backbone_free_nothing(base: str) -> None:
-    """PEFT makes the adapter's parameters anew in float32 then."""
+    """For a half-precision backbone PEFT recreates the adapter's parameters in float32."""
     config = LimeConfig(base=base, r=4, routing=EXPERTS, target_modules=list(ATTENTION))
     model = checkpoint.wrap(backbone(dtype=torch.bfloat16), config)
     held = {n: p for n, p in model.named_parameters() if "lime_" in n}
@@ -129,7 +129,7 @@ def test_a_skill_of_zeros_is_the_backbone(base: str) -> None:
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])  # without and with biases; tied and not
 @pytest.mark.parametrize("base", ALL)
 def test_the_whole_way(base: str, architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train, save, learn, export, run: torch = exported graph = runtime, and without a skill the backbone."""
+    """Train, save, learn, export and run: torch, graph and runtime agree; without a skill they equal the backbone."""
     monkeypatch.setattr("lime_edge.training.backbone.training_dtype", lambda: torch.float32)
     made, file, exported = tmp_path / "checkpoint", tmp_path / "one.lime", tmp_path / "model"
     source = str(backbone_dir(architecture))
@@ -144,7 +144,7 @@ def test_the_whole_way(base: str, architecture: str, tmp_path: Path, monkeypatch
     checkpoint.set_vectors(model, read_skill(file).tensors)
     tokens = ids(1, 40)
     wanted = logits(model.eval(), tokens)[0].numpy()
-    virtual = list(range(300, 304)) if base == "prompt" else []  # ids behind the vocabulary's
+    virtual = list(range(300, 304)) if base == "prompt" else []  # ids beyond the vocabulary
     found = Plain(exported, file)(virtual + tokens[0].tolist())[len(virtual) :]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
     with model.disable_adapter():
@@ -155,8 +155,8 @@ def test_the_whole_way(base: str, architecture: str, tmp_path: Path, monkeypatch
 
     runtime = Runtime.load(exported, threads=1)
     for path in (file, made / "general.lime"):
-        runtime.load_skill(path, prove=True)  # logits of torch, with the skill and without
-    with runtime._registry.lease(["one"]) as lease:  # the runtime's own run, with whatever operators it has
+        runtime.load_skill(path, prove=True)  # golden prompts from torch, with and without the skill
+    with runtime._registry.lease(["one"]) as lease:  # with the operators that the runtime uses
         given = with_prefix(Tokens(tokens[0].numpy(), 39), lease.applied[0], runtime._graph)
         cache = Cache(runtime._graph, lease.array, 1, 64)
         last, _ = cache.prefill(0, given.ids, skill_rows(given, lease.applied[0]))
@@ -188,9 +188,6 @@ def test_one_expert_is_left_out_where_nothing_rests_on_it(base: str, tmp_path: P
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("less")]
 
 
-# -- other modules than Linear ---------------------------------------------------------------------
-
-
 def test_slicefine_needs_a_row_for_every_expert() -> None:
     with pytest.raises(ConfigError, match=r"r is 2; expected 3 \(E\) to 64"):
         checkpoint.wrap(backbone(), LimeConfig(base="slicefine", r=2, routing=EXPERTS))
@@ -198,12 +195,12 @@ def test_slicefine_needs_a_row_for_every_expert() -> None:
 
 
 def test_the_base_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/method.md's own lines, from training to the runtime."""
+    """Run the code of docs/method.md, from training to the runtime."""
     page = (DOCS / "method.md").read_text("utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "vera_of_the_page.py").write_text(code, "utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(VARIANTS, "vera", None)  # taken back after the test
+    monkeypatch.setitem(VARIANTS, "vera", None)  # removed after the test
     page_base = importlib.import_module("vera_of_the_page").LimeVera
     model = wrapped(base="vera", kinds=KINDS)
     layer = next(iter(tuner(model).layers().values()))
