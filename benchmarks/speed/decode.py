@@ -1,10 +1,10 @@
-"""What a token costs: decode with a skill, with many, and with other engines' adapters, one step at a time.
+"""Time of a decoding step: with one skill, with many skills, and with other engines' adapters.
 
     python -m benchmarks.speed.decode EXPORTED SKILL.lime... [--threads 1] [--rivals genai,llama,peft] [--json FILE]
 
-Every figure is one decoding step at a fixed context. Rows without "Runtime" time the session's run with
-everything bound beforehand, ours and the builder's untouched graph alike. "Runtime" rows are a token of
-`Runtime.generate`: sampling, text and all Python included. Rivals run in processes of their own and take
+Every figure is one decoding step at a fixed context. Rows without "Runtime" time the session's run alone, with inputs
+and outputs bound in advance, for our graph and the builder's untouched graph alike. "Runtime" rows time a token of
+`Runtime.generate`, including sampling, text and all Python code. Rivals run in processes of their own, which measure
 their own times.
 """
 
@@ -34,18 +34,18 @@ PARTS = ("skill", "bank", "rows", "runtime", "rivals")
 @options
 @often
 @click.option("--contexts", default="32,256,1024", show_default=True, callback=numbers, help="Tokens before the step.")
-@click.option("--parts", default=",".join(PARTS), show_default=True, help="What to compare.")
+@click.option("--parts", default=",".join(PARTS), show_default=True, help="Parts to measure.")
 @click.option("--rounds", default=200, show_default=True, type=click.IntRange(1))
-@click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps of a turn; one before.")
+@click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Timed steps of a turn.")
 @click.option("--rows", default=8, show_default=True, type=click.IntRange(2), help="Rows of a batch.")
 @click.option("--banks", default="1,64,1000", show_default=True, callback=numbers, help="Skills in the bank.")
 @click.option("--answers", default=20, show_default=True, type=click.IntRange(1), help="Answers through the Runtime.")
-@click.option("--tokens", default=32, show_default=True, type=click.IntRange(2), help="Tokens of such an answer.")
+@click.option("--tokens", default=32, show_default=True, type=click.IntRange(2), help="Tokens of each answer.")
 def main(contexts: list[int], parts: str, **given: Any) -> None:
-    """Measure a decoding step."""
+    """Measure decoding steps."""
     wanted = parts.split(",")
-    if strangers := set(wanted) - set(PARTS):
-        raise click.UsageError(f"no part {', '.join(sorted(strangers))}; expected some of {', '.join(PARTS)}")
+    if unknown := set(wanted) - set(PARTS):
+        raise click.UsageError(f"no part {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
     sizes = Sizes(**{field.name: given.pop(field.name) for field in fields(Sizes)})
     for comparison in openings("decode", max(contexts) + sizes.tokens + 8, given, **asdict(sizes)):
         for context in contexts:
@@ -64,7 +64,7 @@ def main(contexts: list[int], parts: str, **given: Any) -> None:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is run; see the options."""
+    """Amounts of work; see the command's options."""
 
     rounds: int
     steps: int
@@ -78,9 +78,9 @@ class Decoding:
     """The groups of variants at one context.
 
     Args:
-        comparison: What takes part.
+        comparison: What is compared.
         context: Tokens before the step.
-        sizes: How much is run.
+        sizes: Amounts of work.
     """
 
     def __init__(self, comparison: Comparison, context: int, sizes: Sizes) -> None:
@@ -89,7 +89,7 @@ class Decoding:
         self.ids = self.sides.prompt(context)
 
     def skill(self) -> Group:
-        """One row: the base and one skill, with the library and with the function."""
+        """One row: the base and one skill, with the native library and with the graph's functions."""
         bank, ids = self.sides.bank(1)
         cases = {"base, nothing fed": {}, "base, skill 0 fed": fed(bank, ids[:1]), "one skill": fed(bank, ids[1:])}
         variants = [self._untouched(1)]
@@ -99,7 +99,7 @@ class Decoding:
         return self._measure("skill", variants, "one row")
 
     def bank(self) -> Group:
-        """One row: one skill of many."""
+        """One row: one skill, with different numbers of skills in the bank."""
         graph, banks = self.sides.ours[self.sides.best], self.sizes.banks
         rows, ids = self.sides.bank(max(banks))
         first = f"one skill of {banks[0]:,}"
@@ -115,7 +115,7 @@ class Decoding:
         return self._measure("bank", [*variants, changing], f"one row, {self.sides.best}")
 
     def batch(self) -> Group:
-        """Some rows: the base, all with one skill, each with its own."""
+        """Several rows: with the base, with the same skill, and each with a skill of its own."""
         count = self.sizes.rows
         bank, skills = self.sides.bank(count)
         variants = [self._untouched(count)]
@@ -131,7 +131,7 @@ class Decoding:
         return self._measure("rows", variants, f"{count} rows", rows=count)
 
     def runtime(self) -> Group:
-        """One row: whole answers through the Runtime, against as many steps of the untouched graph and of rivals."""
+        """One row: whole answers of the Runtime against the same number of steps of the untouched graph and rivals."""
         sides, tokens = self.sides, self.sizes.tokens
         steps = itertools.cycle(graphs.decode(sides.plain, self.ids, 1, {}, tokens))
         variants = [Variant(UNTOUCHED, turn(lambda: next(steps)(), tokens, settle=0))]
@@ -148,7 +148,7 @@ class Decoding:
             return self._measure("runtime", variants, what, rounds=self.sizes.answers)
 
     def others(self) -> Group:
-        """One row: one skill against other engines and their LoRA."""
+        """One row: one skill against other engines with a LoRA."""
         sides = self.sides
         bank, ids = sides.bank(1)
         ours = Variant(f"one skill ({sides.best})", self._step(sides.ours[sides.best], 1, fed(bank, ids[1:])))
@@ -159,10 +159,10 @@ class Decoding:
 
     def _step(self, graph: Graph, rows: int, feeds: Feeds) -> Callable[[], float]:
         (run,) = graphs.decode(graph, self.ids, rows, feeds)
-        return turn(run, self.sizes.steps if rows == 1 else 1)  # a step of a batch is long
+        return turn(run, self.sizes.steps if rows == 1 else 1)  # one step of a batch is long enough to time
 
     def _changing(self, graph: Graph, rows: Array, ids: Array) -> Callable[[], float]:
-        """Steps that take the skills of a bank one after another, so that none is in the processor's caches."""
+        """Steps that use the skills of a bank in turn, so that none of them is in the processor's caches."""
         feeds = fed(rows, ids[:1])
         (run,) = graphs.decode(graph, self.ids, 1, feeds)
         following = itertools.cycle(ids)
@@ -174,13 +174,16 @@ class Decoding:
         return turn(step, self.sizes.steps)
 
     def _answer(self, runtime: Runtime, skill: str | None) -> Callable[[], float]:
-        """Seconds of a token of an answer, all but the first, whose time is the prompt's."""
+        """Mean seconds of an answer's tokens except the first, which belongs to the prefill."""
         text, tokens = self.sides.tokenizer.decode(self.ids), self.sizes.tokens
 
         def answer() -> float:
             timings = runtime.generate(text, skill=skill, raw=True, max_new_tokens=tokens + 1).timings
             if (timings.prompt_tokens, timings.new_tokens) != (self.context, tokens + 1):
-                raise click.ClickException(f"an answer of {timings.new_tokens} tokens to {timings.prompt_tokens}")
+                raise click.ClickException(
+                    f"the answer has {timings.new_tokens} tokens and its prompt {timings.prompt_tokens}; "
+                    f"expected {tokens + 1} and {self.context}"
+                )
             return timings.decode_seconds / tokens
 
         return answer

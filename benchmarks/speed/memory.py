@@ -1,11 +1,11 @@
-"""What it takes: memory with 1, 100 and 1,000 skills, and the time from nothing to the first token, cold and warm.
+"""Memory with 1, 100 and 1,000 skills, and the time from process start to the first token, cold and warm.
 
     python -m benchmarks.speed.memory EXPORTED SKILL.lime [--mapped] [--drop-caches] [--json FILE]
 
-Every start is a process of its own, that opens the model, loads one skill and answers with one token; times are since
-before the process was made. Cold: the files that it uses were dropped from the page cache before, and how much it read
-from the disk is in the table. Without --drop-caches that leaves what other processes have mapped.
-Linux only: it reads /proc.
+Every start is a process of its own, which opens the model, loads one skill and generates one token. Times are counted
+from just before the process is created. For a cold start, the files that the process uses are dropped from the page
+cache first; the table shows how much was then read from disk. Without --drop-caches, pages that other processes have
+mapped stay in the cache. Linux only: it reads /proc.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command()
 @click.argument("exported", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("skill", type=_FILE)
-@click.option("--loaded", default="1,100,1000", show_default=True, callback=numbers, help="Skills loaded.")
-@click.option("--starts", default=10, show_default=True, type=click.IntRange(1), help="Cold, and as many warm.")
+@click.option("--loaded", default="1,100,1000", show_default=True, callback=numbers, help="Counts of loaded skills.")
+@click.option("--starts", default=10, show_default=True, type=click.IntRange(1), help="Starts of each kind.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
-@click.option("--operators", default="auto", show_default=True, help="Native library, none, or the installed one.")
-@click.option("--mapped", is_flag=True, help="With a copy of the model whose weights are mapped, made before.")
-@click.option("--drop-caches", is_flag=True, help="Empty the whole machine's page cache before a cold start (as root).")
-@click.option("--work", type=click.Path(path_type=Path), help="Keep the copies of the skill here, and take them.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there, too.")
+@click.option("--operators", default="auto", show_default=True, help="auto (installed library), none, or a path.")
+@click.option("--mapped", is_flag=True, help="Run a copy of the model with memory-mapped weights, made beforehand.")
+@click.option("--drop-caches", is_flag=True, help="Empty the machine's whole page cache before cold starts (as root).")
+@click.option("--work", type=click.Path(path_type=Path), help="Folder that keeps the copies of the skill.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results to this JSON file.")
 def main(exported: Path, skill: Path, loaded: list[int], starts: int, json_path: Path | None, **given: Any) -> None:
     """Measure memory and starts."""
     if drop := given["drop_caches"]:
@@ -65,7 +65,7 @@ def main(exported: Path, skill: Path, loaded: list[int], starts: int, json_path:
         skills = [str(path) for path in write_copies(skill, folder / "copies", max(loaded))]
         if given["mapped"]:
             settings["mapped"] = str(folder / "mapped")
-            _start(settings | {"skills": skills[:1]})  # makes it
+            _start(settings | {"skills": skills[:1]})  # creates the mapped copy
         full = _start(settings | {"skills": skills, "counts": sorted(loaded)})
         document["memory"] = _memory(exported, skill, full)
         document["starts"] = _starts(settings | {"skills": skills[:1]}, full["files"], exported, starts, drop)
@@ -76,21 +76,21 @@ def main(exported: Path, skill: Path, loaded: list[int], starts: int, json_path:
 
 def _writable(path: Path) -> None:
     if not os.access(path, os.W_OK):
-        raise click.UsageError(f"--drop-caches: {path} cannot be written; run as root, or without")
+        raise click.UsageError(f"--drop-caches: {path} is not writable; run as root, or without this option")
 
 
 def _start(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """One process from beginning to end."""
+    """Run one measured process and return its figures."""
     given = json.dumps({**settings, "began": time.time()})
     done = subprocess.run([sys.executable, str(_WORKER), given], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise click.ClickException("the process that is measured failed; its own words are above")
+        raise click.ClickException("the measured process failed; its output is above")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
 def _memory(exported: Path, skill: Path, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The table of memory by skills loaded."""
+    """Memory by number of loaded skills; prints the table."""
     own = _bytes(exported, skill)
     stage = answer["stages"]["Runtime.load"]
     shown = Table("skills", "in memory", "of it private", "for each skill", title="memory, MB", title_justify="left")
@@ -107,7 +107,7 @@ def _memory(exported: Path, skill: Path, answer: Mapping[str, Any]) -> dict[str,
 
 
 def _bytes(exported: Path, skill: Path) -> int:
-    """A skill's numbers in the precision of the graph's bank."""
+    """Bytes of a skill's vectors in the graph's bank."""
     contract = read_contract(exported)
     graph = Graph(read_directory(exported, verify=False), SessionSettings("cpu", 1, operators=None))
     return contract.table.pack(read_skill(skill).tensors).astype(graph.bank_dtype).nbytes
@@ -116,7 +116,7 @@ def _bytes(exported: Path, skill: Path) -> int:
 def _starts(
     settings: Mapping[str, Any], files: Sequence[str], exported: Path, count: int, drop: bool
 ) -> dict[str, Any]:
-    """The table of starts: cold and warm ones take turns."""
+    """Times of cold and warm starts, which alternate; prints the table."""
     used = [*files, *settings["skills"], *(str(path) for path in exported.iterdir())]
     answers: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": []}
     for _ in track(range(count), "starting", transient=True):
@@ -137,7 +137,7 @@ def _starts(
 
 
 def _forget(files: Iterable[str], drop: bool) -> None:
-    """Drop files, or everything, from the page cache."""
+    """Drop some files, or everything, from the page cache."""
     os.sync()
     if drop:
         _CACHES.write_text("3")

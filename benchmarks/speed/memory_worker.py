@@ -1,6 +1,6 @@
-"""The process that `memory.py` measures: opens a model, loads skills, answers; one line of JSON at the end.
+"""The process that memory.py measures: opens a model, loads skills, answers, and prints one line of JSON.
 
-Imports what an application would, when it would. The settings are the first argument.
+It imports the package as an application does. The first argument holds the settings as JSON.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
     """Go through the stages of a start, then load more skills.
 
     Args:
-        settings: ``began`` (time.time() before this process was made), ``model``, ``skills`` (paths), ``counts``
-            (how many of them to load before memory is looked at), ``threads``, ``operators`` and ``mapped``.
+        settings: ``began`` (time.time() before this process was created), ``model``, ``skills`` (paths), ``counts``
+            (numbers of loaded skills at which to measure memory), ``threads``, ``operators`` and ``mapped``.
+
+    Returns:
+        Time and memory by stage, memory by number of loaded skills, bytes read from disk, and the files used.
     """
     stages = {"Python": _stage(settings["began"])}
     from lime_edge import Runtime
@@ -43,7 +46,7 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def memory() -> dict[str, int]:
-    """Bytes of this process in memory: all, and those that are no file's and nobody else's."""
+    """Resident bytes of this process: all of them, and the private ones (not file-backed or shared)."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {name: 1024 * int(status[key].split()[0]) for name, key in (("all", "VmRSS"), ("private", "RssAnon"))}
 
@@ -53,13 +56,13 @@ def _stage(began: float) -> dict[str, float]:
 
 
 def _read() -> int:
-    """Bytes that came from a disk, not from the page cache."""
+    """Bytes that were read from disk rather than from the page cache."""
     io = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(io["read_bytes"])
 
 
 def _files() -> list[str]:
-    """Files that this process read or maps."""
+    """Files that this process has imported or maps."""
     mapped = {line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
     imported = {str(module.__file__) for module in sys.modules.values() if getattr(module, "__file__", None)}
     cached = {str(module.__cached__) for module in sys.modules.values() if getattr(module, "__cached__", None)}

@@ -1,13 +1,13 @@
-"""What a prompt costs: prefill with a skill, with many, and with other engines' adapters.
+"""Time of prefill: with one skill, with many skills, and with other engines' adapters.
 
     python -m benchmarks.speed.prefill EXPORTED SKILL.lime... [--threads 1] [--rivals genai,llama,peft] [--json FILE]
 
-Every figure is one prompt from an empty cache, in runs of 256 tokens as the runtime makes them. Rows
-without "Runtime" time the session's runs with everything bound beforehand; both graphs compute the logits of
-every position unless the row says otherwise. "Runtime" rows are `Timings.prefill_seconds` of
-`Runtime.generate`: all but the tokenizer, the first token picked. ORT-GenAI computes all logits; llama.cpp and
-PEFT the last position's, as their own generation does. Rivals run in processes of their own and take their
-own times.
+Every figure is one prompt on an empty cache, in runs of 256 tokens as the runtime makes them. Rows without "Runtime"
+time the session's runs alone, with inputs and outputs bound in advance; both graphs compute the logits of every
+position unless the row says otherwise. "Runtime" rows are `Timings.prefill_seconds` of `Runtime.generate`, which
+excludes the tokenizer and includes the choice of the first token. ORT-GenAI computes all logits; llama.cpp and PEFT
+compute those of the last position, as their own generation does. Rivals run in processes of their own, which measure
+their own times.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LAST = {LOGITS_FROM: np.array([-1])}  # as the runtime feeds it
 @click.option("--rounds", default=40, show_default=True, type=click.IntRange(1))
 @click.option("--bank", default=1000, show_default=True, type=click.IntRange(1), help="Skills in the full bank.")
 def main(lengths: list[int], rounds: int, bank: int, **given: Any) -> None:
-    """Measure a prompt."""
+    """Measure prefill."""
     for comparison in openings("prefill", max(lengths) + 8, given, rounds=rounds, bank=bank):
         for length in lengths:
             prefilling = Prefilling(comparison, length, rounds, bank)
@@ -48,13 +48,13 @@ def main(lengths: list[int], rounds: int, bank: int, **given: Any) -> None:
 
 
 class Prefilling:
-    """The groups of variants for one length.
+    """The groups of variants for one prompt length.
 
     Args:
-        comparison: What takes part.
+        comparison: What is compared.
         length: Tokens of the prompt.
-        rounds: How many.
-        bank: Skills in the full bank.
+        rounds: Number of rounds.
+        bank: Number of skills in the full bank.
     """
 
     def __init__(self, comparison: Comparison, length: int, rounds: int, bank: int) -> None:
@@ -63,7 +63,7 @@ class Prefilling:
         self.ids = self.sides.prompt(length)
 
     def skill(self) -> Group:
-        """The base and one skill, with the library and with the function, and through the Runtime."""
+        """The base and one skill: with the native library, with the graph's functions, and through the Runtime."""
         sides = self.sides
         bank, ids = sides.bank(self.full)
         variants = [Variant(UNTOUCHED, self._graph(sides.plain, {}))]
@@ -85,7 +85,7 @@ class Prefilling:
             return self._measure("skill", variants)
 
     def others(self) -> Group:
-        """One skill against other engines and their LoRA."""
+        """One skill against other engines with a LoRA."""
         sides = self.sides
         graph, (bank, ids) = sides.ours[sides.best], sides.bank(1)
         ours = Variant(f"one skill, last logits only ({sides.best})", self._graph(graph, fed(bank, ids[1:]) | LAST))
@@ -102,7 +102,7 @@ class Prefilling:
         def answer() -> float:
             timings = runtime.generate(text, skill=skill, raw=True, max_new_tokens=1).timings
             if timings.prompt_tokens != self.length:
-                raise click.ClickException(f"a prompt of {timings.prompt_tokens} tokens, not {self.length}")
+                raise click.ClickException(f"the prompt has {timings.prompt_tokens} tokens; expected {self.length}")
             return timings.prefill_seconds
 
         return answer

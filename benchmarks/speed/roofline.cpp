@@ -1,10 +1,10 @@
-// What this machine can do at best: read memory, multiply-add floats, multiply-add bytes.
+// Measures this machine's peak rates: reading memory, multiply-adds of floats, multiply-adds of bytes.
 //
 //     roofline THREADS MEGABYTES...
 //
-// Prints one line a figure: a name and a number, each the best of some repetitions. Reading is measured over
-// and over on working sets of the given sizes, so that a small one shows the caches and a large one the
-// memory. Matrix units (AMX, SME) are not used: a decoding step has no matrices to multiply.
+// Prints one line per rate, a name and a number; each is the best of several repetitions. Reading passes repeatedly
+// over working sets of the given sizes, so that a small one measures the caches and a large one the memory. Matrix
+// units (AMX, SME) are not used: a decoding step multiplies matrices by vectors.
 
 #include <algorithm>
 #include <chrono>
@@ -23,7 +23,7 @@
 namespace {
 
 constexpr int kRepetitions = 9;
-constexpr int kChains = 12;  // independent sums: enough to hide the latency of one multiply-add
+constexpr int kChains = 12;  // independent sums, enough to hide the latency of a multiply-add
 
 #if defined(__AVX512F__)
 constexpr int kFloats = 16;
@@ -35,7 +35,7 @@ constexpr int kFloats = 4;
 using Floats = float __attribute__((vector_size(4 * kFloats)));
 using Words = int32_t __attribute__((vector_size(4 * kFloats)));
 
-// Best seconds of `work(thread)` on all threads at once.
+// Best time in seconds of `work(thread)` running on all threads at once.
 double best_seconds(int threads, const std::function<void(int)>& work) {
     double best = 1e9;
     for (int repetition = 0; repetition < kRepetitions; ++repetition) {
@@ -49,13 +49,13 @@ double best_seconds(int threads, const std::function<void(int)>& work) {
     return best;
 }
 
-// Keeps a result from being optimised away.
+// Prevents the optimiser from removing the computation of a value.
 template <typename T>
 void use(const T& value) {
     __asm__ volatile("" ::"m"(value) : "memory");
 }
 
-// GB/s of reading `megabytes`, passed over often enough to take a few hundredths of a second.
+// GB/s of reading `megabytes`, with enough passes to take a few hundredths of a second.
 double read_rate(int threads, int megabytes) {
     const size_t vectors = size_t(megabytes) * 1000000 / sizeof(Words) / threads;
     const int passes = std::max(1, 512 / megabytes);
@@ -73,17 +73,17 @@ double read_rate(int threads, int megabytes) {
     return double(vectors) * sizeof(Words) * threads * passes / seconds / 1e9;
 }
 
-// Gop/s of `step`, which does `operations` on every one of kChains sums.
+// Gop/s of `step`, which does `operations` operations on each of kChains sums.
 template <typename Sum, typename Step>
 double compute_rate(int threads, double operations, Sum first, Step step) {
     constexpr int kTurns = 4000000;
     const double seconds = best_seconds(threads, [&](int) {
-        Step own = step;  // in registers: nothing else can point to it
+        Step own = step;  // a local copy stays in registers: nothing else points to it
         Sum sums[kChains];
         for (auto& sum : sums) sum = first;
         for (int turn = 0; turn < kTurns; ++turn) {
             for (auto& sum : sums) own(sum);
-            __asm__ volatile("");  // the loop stays a loop
+            __asm__ volatile("");  // prevents the compiler from merging iterations
         }
         use(sums);
     });
@@ -96,7 +96,7 @@ double float_rate(int threads) {
     return compute_rate(threads, 2.0 * kFloats, Floats{}, [a, b](Floats& sum) { sum = sum * a + b; });
 }
 
-// The dot product of bytes into 32-bit sums: the instruction that int4 and int8 kernels are made of.
+// Dot products of bytes into 32-bit sums, the instruction that int4 and int8 kernels are built from.
 double byte_rate(int threads) {
 #if defined(__AVX512VNNI__)
     __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(5);
@@ -120,7 +120,7 @@ double byte_rate(int threads) {
     return compute_rate(threads, 2.0 * 16, vdupq_n_s32(0), [a, b](int32x4_t& sum) { sum = vdotq_s32(sum, a, b); });
 #else
     (void)threads;
-    return 0;  // no such instruction
+    return 0;  // the processor has no such instruction
 #endif
 }
 

@@ -1,11 +1,11 @@
-"""How far a decoding step is from what the machine allows: bytes it must read, operations it must do, time it takes.
+"""Roofline of a decoding step: the bytes it must read, the operations it must do, and the time it takes.
 
     python -m benchmarks.speed.roofline EXPORTED SKILL.lime... [--threads 1] [--json FILE]
 
-Counts what one step of the exported graph cannot do without: every weight once, the keys and values of the
-context, and with a skill the shared adapter and the skill's row. Measures what the machine can do
-(roofline.cpp, compiled here) and the step itself. Activations stay in the processor's caches and are not
-counted. The bound takes reading and computing to overlap fully.
+Counts the minimal work of one step of the exported graph: every weight once, the keys and values of the context, and
+with a skill the shared adapter and the skill's row. Measures the machine's peak rates with roofline.cpp, which it
+compiles first, and the step itself. Activations stay in the processor's caches and are not counted. The bound assumes
+that reading and computing overlap fully.
 """
 
 from __future__ import annotations
@@ -35,38 +35,40 @@ from .command import comparing, numbers, options, threads
 
 _SOURCE = Path(__file__).with_name("roofline.cpp")
 _LARGE = 1000  # MB: more than any cache holds
-_ROUGHLY = 10  # MB: working sets are measured in steps of it
+_ROUGHLY = 10  # MB: sizes of working sets are rounded up to multiples of this
 WEIGHTS, CACHE, SHARED, ROW, LOGITS = "weights", "keys and values", "shared adapter", "skill's rows", "logits"
 
 
 @dataclass
 class Work:
-    """What one step must do."""
+    """The minimal work of one step."""
 
-    bytes: dict[str, int] = field(default_factory=dict)  # by what is read or written
-    byte_operations: int = 0  # of integer dot products
+    bytes: dict[str, int] = field(default_factory=dict)  # bytes read or written, by kind
+    byte_operations: int = 0  # operations of integer dot products
     float_operations: int = 0
 
     def moves(self, what: str, count: float) -> None:
+        """Add bytes of one kind."""
         self.bytes[what] = self.bytes.get(what, 0) + int(count)
 
     @property
     def total(self) -> int:
+        """Bytes of all kinds."""
         return sum(self.bytes.values())
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the machine can do, all threads together."""
+    """Peak rates of the machine, all threads together."""
 
     read: dict[int, float]  # GB/s by working set in MB
-    floats: float  # Gop/s; a multiply-add is two
-    bytes: float
+    floats: float  # Gop/s; a multiply-add counts as two operations
+    bytes: float  # Gop/s of byte dot products; 0 if the processor lacks the instruction
 
     def seconds(self, work: Work) -> dict[str, float]:
-        """The least time for reading and for computing."""
+        """Lower bounds of the time for reading and for computing."""
         rate = self.read[min(self.read, key=lambda size: abs(size - work.total / 1e6))]
-        byte_rate = self.bytes or self.floats  # a processor without the instruction
+        byte_rate = self.bytes or self.floats
         compute = work.byte_operations / byte_rate + work.float_operations / self.floats
         return {"reading": work.total / rate / 1e9, "computing": compute / 1e9}
 
@@ -77,7 +79,7 @@ class Machine:
 @click.option("--rows", default="1,8", show_default=True, callback=numbers, help="Rows of a batch.")
 @click.option("--rounds", default=50, show_default=True, type=click.IntRange(1))
 def main(contexts: list[int], rows: list[int], rounds: int, json_path: Path | None, **given: Any) -> None:
-    """Compare a decoding step with its bound."""
+    """Compare decoding steps with their lower bound."""
     with comparing("roofline", max(contexts) + 8, given, rounds=rounds) as comparison:
         sides, report = comparison.sides, comparison.report
         model = ir.load(sides.asked.exported / "model.onnx")
@@ -95,15 +97,15 @@ def main(contexts: list[int], rows: list[int], rounds: int, json_path: Path | No
 def work_of(
     model: ir.Model, contract: ModelContract, head: int, context: int, rows: int, skills: Sequence[int] = ()
 ) -> Work:
-    """What a decoding step must do.
+    """Count the minimal work of a decoding step.
 
     Args:
         model: An exported graph.
         contract: Its lime.json.
-        head: Size of an attention head, which the graph leaves open.
-        context: Positions held already.
-        rows: B.
-        skills: Experts of every skill that the rows use, each once; nothing for the base, or the graph without
+        head: Size of an attention head, which the graph does not state.
+        context: Positions that the cache already holds.
+        rows: Number of rows, B.
+        skills: Number of experts of each distinct skill that the rows use; empty for the base and for a graph without
             skills.
     """
     work = Work()
@@ -122,13 +124,13 @@ def work_of(
         elif "LayerNormalization" in node.op_type:
             work.moves(WEIGHTS, _constants(node))
     vocabulary = next(value for value in model.graph.outputs if value.name == "logits").shape
-    assert vocabulary is not None  # the builder gives every output a shape
+    assert vocabulary is not None  # the builder writes every output's shape
     work.moves(LOGITS, 4 * rows * _size(vocabulary, -1))
     return work
 
 
 def _attend(work: Work, node: ir.Node, head: int, context: int, rows: int) -> None:
-    """Read the keys and values of the context, multiply each with every head's query and weight."""
+    """Attention: read the keys and values of the context; multiply them by every head's query and weights."""
     past = node.inputs[3]
     assert past is not None  # the graph has a cache
     assert past.shape is not None
@@ -139,7 +141,7 @@ def _attend(work: Work, node: ir.Node, head: int, context: int, rows: int) -> No
 
 
 def _adapt(work: Work, node: ir.Node, rows: int, skills: Sequence[int]) -> None:
-    """x A, then times B, where expert or routing ask for it, and every output changed by its row's mixed vectors."""
+    """Adapted module: x A B, if expert vectors or routing need it, and the row's mixed vectors on every output."""
     bank = next(value for value in node.inputs if value is not None and value.name == "lime.bank")
     assert bank.dtype is not None
     parts = [int(size) for size in node.attributes["parts"].as_ints()]
@@ -156,12 +158,12 @@ def _adapt(work: Work, node: ir.Node, rows: int, skills: Sequence[int]) -> None:
 def _size(shape: ir.Shape, axis: int) -> int:
     size = shape[axis]
     if not isinstance(size, int):
-        raise click.ClickException(f"the graph leaves open how large {size} is")
+        raise click.ClickException(f"the graph does not state the size of dimension {size}; expected a number")
     return size
 
 
 def _constants(node: ir.Node) -> int:
-    """Bytes of a node's own weights; the bank and the ids are inputs of the graph."""
+    """Bytes of a node's constant weights, without bank and ids, which are graph inputs."""
     held = [value for value in node.inputs if value is not None and value.const_value is not None]
     return sum(value.const_value.nbytes for value in held if not value.is_graph_input() and value.const_value)
 
@@ -173,10 +175,10 @@ def _elements(value: ir.Value | None) -> int:
 
 
 def measure_machine(count: int, megabytes: Sequence[int]) -> Machine:
-    """Compile roofline.cpp for this processor and run it.
+    """Compile roofline.cpp for this processor and run it with `count` threads.
 
     Raises:
-        CompilerError: There is no C++ compiler.
+        CompilerError: No C++ compiler is installed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         program = str(Path(scratch) / "roofline")
@@ -191,7 +193,7 @@ def measure_machine(count: int, megabytes: Sequence[int]) -> Machine:
 def _compare(
     sides: Sides, model: ir.Model, machine: Machine, context: int, rows: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Bound and time of the untouched graph, of one skill, and of a skill for every row."""
+    """Bound and time of the untouched graph, of one skill for all rows, and of one skill for each row."""
     (bank, skills), ours = sides.bank(rows), sides.ours[sides.best]
     experts = np.where(skills < 0, sides.contract.routing.experts, 1)[1:].tolist()  # of every skill
     cases: dict[str, tuple[Graph, Mapping[str, Any], list[int]]] = {

@@ -1,11 +1,10 @@
-"""What things weigh: the base install in a fresh environment, and a skill's file against other adapters'.
+"""Sizes: the base install in a fresh environment, and a skill's file against files of other adapters.
 
     python -m benchmarks.speed.size [SKILL.lime...] [--parts install,adapters] [--keep DIR] [--json FILE]
 
-`install` builds the wheel of this repository, installs it with its base dependencies only, and prints the
-size of site-packages, the heaviest packages and the time of an import. Needs the network; changes nothing
-here. `adapters` makes PEFT's LoRA, IA3 and RoAd for the modules that the skills adapt, on the same
-backbone, and saves them as safetensors beside the skills' own bytes.
+`install` builds the wheel of this repository, installs it with its base dependencies in a new environment, and prints
+the size of site-packages, the largest packages and the import time. It needs the network. `adapters` saves PEFT's
+LoRA, IA3 and RoAd on the attention projections of the same backbone as safetensors, and compares them with the skills.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ SHOWN = 12
 
 @click.command()
 @click.argument("skills", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1)
-@click.option("--parts", default=",".join(PARTS), show_default=True, help="What to weigh.")
+@click.option("--parts", default=",".join(PARTS), show_default=True, help="Parts to measure.")
 @click.option("-m", "--model", default=backbone.DEFAULT, show_default=True, help="The backbone of the adapters.")
-@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Make the environment here and keep it.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there, too.")
+@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Create the environment here and keep it.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results to this JSON file.")
 def main(skills: tuple[Path, ...], parts: str, model: str, keep: Path | None, json_path: Path | None) -> None:
-    """Weigh the base install and the skills."""
+    """Measure the sizes of the base install and of skills."""
     wanted = parts.split(",")
-    if strangers := set(wanted) - set(PARTS):
-        raise click.UsageError(f"no part {', '.join(sorted(strangers))}; expected some of {', '.join(PARTS)}")
+    if unknown := set(wanted) - set(PARTS):
+        raise click.UsageError(f"no part {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
     document: dict[str, Any] = {"benchmark": "size", "machine": machine()}
     document["machine"]["packages"] |= versions(("peft", "torch", "transformers"))
     if "adapters" in wanted:
@@ -62,7 +61,11 @@ def main(skills: tuple[Path, ...], parts: str, model: str, keep: Path | None, js
 
 
 def install(home: Path, work: Path) -> dict[str, Any]:
-    """Install into a new environment at `home` and weigh it."""
+    """Install the package into a new environment at `home` and measure it.
+
+    Raises:
+        click.ClickException: The base install contains a heavy library.
+    """
     venv.create(home, with_pip=True)
     scripts = home / ("Scripts" if sys.platform == "win32" else "bin")
     python = str(scripts / "python")
@@ -73,7 +76,7 @@ def install(home: Path, work: Path) -> dict[str, Any]:
     subprocess.run([*pip, "install", str(wheel)], check=True)
     sizes = {name: size for name, size in _sizes(_site(python)).items() if name not in empty}
     if found := sorted(set(sizes) & set(FORBIDDEN)):
-        raise click.ClickException(f"the base install holds {', '.join(found)}")
+        raise click.ClickException(f"the base install contains {', '.join(found)}; expected none of these")
     return {
         "wheel": wheel.name,
         "wheel_bytes": wheel.stat().st_size,
@@ -84,7 +87,7 @@ def install(home: Path, work: Path) -> dict[str, Any]:
 
 
 def _copy(target: Path) -> Path:
-    """The sources alone: setuptools leaves a build folder beside them, whose stale files end up in later wheels."""
+    """Copy the sources: setuptools leaves a build folder beside them, whose stale files end up in later wheels."""
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.dylib", "*.dll")
     for folder in ("lime_edge", "exporters", "runtime"):
         shutil.copytree(ROOT / folder, target / folder, symlinks=True, ignore=ignored)
@@ -99,7 +102,7 @@ def _site(python: str) -> Path:
 
 
 def _sizes(site: Path) -> dict[str, int]:
-    """Bytes of every entry of site-packages."""
+    """Bytes of every entry in site-packages."""
     return {
         entry.name: sum(file.stat().st_size for file in [entry, *entry.rglob("*")] if file.is_file())
         for entry in site.iterdir()
@@ -107,7 +110,7 @@ def _sizes(site: Path) -> dict[str, int]:
 
 
 def _import_seconds(python: str, module: str) -> float:
-    """Wall time of a new interpreter that imports the module, less one that imports nothing; best of three."""
+    """Time of an import: an interpreter with it minus one without, each the best of three."""
     best = {code: float("inf") for code in ("pass", f"import {module}")}
     for _ in range(3):
         for code in best:
@@ -118,7 +121,7 @@ def _import_seconds(python: str, module: str) -> float:
 
 
 def _skills(paths: tuple[Path, ...] | list[Path]) -> Iterator[dict[str, Any]]:
-    """The skills' own files, and what they would take with the vectors in float16."""
+    """Sizes of skill files as they are and with all vectors in float16."""
     for path in paths:
         skill = read_skill(path)
         values = sum(array.size for array in skill.tensors.values())
@@ -133,7 +136,7 @@ def _skills(paths: tuple[Path, ...] | list[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _adapters(model: Path) -> Iterator[dict[str, Any]]:
-    """PEFT's adapters of the same modules."""
+    """Sizes of PEFT's adapters on the attention projections."""
     import peft
     import torch
     from transformers import AutoModelForCausalLM
@@ -168,7 +171,7 @@ def _adapters(model: Path) -> Iterator[dict[str, Any]]:
 
 
 def _stored(path: Path) -> tuple[int, str]:
-    """Bytes of a safetensors file beside the values, and the type of most of its values."""
+    """Bytes of a safetensors file that are not values, and the type of most of its values."""
     with safe_open(path, framework="np") as file:
         slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118 -- not a dict
         counts: dict[str, int] = {}

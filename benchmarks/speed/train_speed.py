@@ -1,11 +1,11 @@
-"""How long a training step takes: LiME-X against the ordinary mixture MoE-X, in rounds.
+"""Time of a training step: LiME-X against the ordinary mixture MoE-X, in paired rounds.
 
     python -m benchmarks.speed.train_speed [--rounds 12] [--json FILE]
 
-Same backbone, E, r, targets, scaling and batch; whole steps, optimiser included. Times are of the
-processor, of all threads together, so that what else runs on the machine counts for little. Rivals are
-measured as this repository has them (all experts in two matrix products) and with their experts
-one after the other, which is how public implementations run them.
+All methods have the same backbone, E, r, targets, scaling and batch; a step includes the optimiser. Times are processor
+time of all threads together, so that other load on the machine matters little. Rivals are measured as this repository
+implements them (all experts in two matrix products), and with their experts one after the other, as public
+implementations run them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lime_edge.method.config import ATTENTION
 from lime_edge.training import backbone
 from lime_edge.training.attention import plain_if_short
 
-#: What is divided by what: a rival's step by LiME's. Goal of the first column: at least 1.29.
+#: Mixture -> the LiME method that its time is divided by; the goal is a ratio of at least 1.29.
 PAIRS = {"moelora": "lime-lora", "moelora-fa": "lime-lora-fa", "moedora": "lime-dora"}
 OTHERS = ("lora", "hydralora", "mola", "mixlora")
 _PACKAGES = ("torch", "transformers", "peft")
@@ -36,7 +36,7 @@ _PATH = click.Path(dir_okay=False, path_type=Path)
 
 
 class LoopedMoeLora(MoeLora):
-    """MoELoRA, one expert after the other."""
+    """MoELoRA that computes one expert after the other."""
 
     def change(self, x: Tensor) -> Tensor:
         weights = F.pad(self.route(x), (0, self.always), value=1.0).to(x.dtype) * self.settings.scaling
@@ -48,7 +48,7 @@ class LoopedMoeLora(MoeLora):
 
 
 class LoopedHydraLora(HydraLora):
-    """HydraLoRA, one head after the other."""
+    """HydraLoRA that computes one head after the other."""
 
     def change(self, x: Tensor) -> Tensor:
         weights = torch.softmax(F.linear(x, self.gate.to(x.dtype)).float(), -1).to(x.dtype) * self.settings.scaling
@@ -65,9 +65,9 @@ class LoopedHydraLora(HydraLora):
 @click.option("--tokens", default=128, show_default=True, type=click.IntRange(4))
 @click.option("--rounds", "count", default=12, show_default=True, type=click.IntRange(1))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
-@click.option("--json", "json_path", type=_PATH, help="Write the figures there, too.")
+@click.option("--json", "json_path", type=_PATH, help="Also write the results to this JSON file.")
 def main(model: str, rows: int, tokens: int, count: int, threads: int, json_path: Path | None) -> None:
-    """Time training steps of LiME and of its rivals."""
+    """Measure training steps of LiME and its rivals."""
     torch.set_num_threads(threads)
     where = backbone.resolve(model)
     vocabulary = backbone.load(where, torch.bfloat16)[0].config.vocab_size
@@ -79,7 +79,7 @@ def main(model: str, rows: int, tokens: int, count: int, threads: int, json_path
 
 
 def batch(rows: int, tokens: int, vocabulary: int) -> dict[str, Any]:
-    """Random rows without padding; the loss falls on a twelfth of the tokens, as with short answers."""
+    """Random rows without padding; the loss covers the last twelfth of the tokens, as with short answers."""
     ids = torch.randint(3, vocabulary, (rows, tokens), generator=torch.Generator().manual_seed(0))
     kept = max(2, tokens // 12)
     return {
@@ -92,7 +92,7 @@ def batch(rows: int, tokens: int, vocabulary: int) -> dict[str, Any]:
 
 
 def variants(where: Path, inputs: dict[str, Any]) -> list[Variant]:
-    """Everything that takes part."""
+    """All methods as variants of a group."""
     ours = [name for name in PAIRS.values() if name in METHODS]
     rivals = [name for name, other in PAIRS.items() if other in METHODS]
     made = [Variant(METHODS[name].title, step(*_method(name, where), inputs)) for name in ours]
@@ -110,7 +110,7 @@ def variants(where: Path, inputs: dict[str, Any]) -> list[Variant]:
 
 
 def step(net: Any, model: torch.nn.Module, inputs: dict[str, Any]) -> Callable[[], float]:
-    """A turn: one whole training step, in processor seconds; `net` is the backbone inside the model."""
+    """A turn of one whole training step, in processor seconds; `net` is the backbone inside the model."""
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)

@@ -1,9 +1,9 @@
-"""What a signature costs at load: skills under a trust policy against the same skills without one, 1 to 1,000 loaded.
+"""Cost of signatures at load: skills with and without a trust policy, with 1 to 1,000 skills loaded.
 
     python -m benchmarks.speed.trust EXPORTED SKILL.lime [--json FILE]
 
-Every skill is another file with a signature of its own (P-256), which the policy asks for. The two runtimes of a count
-load the same file one after the other. Page: docs/trust.md.
+Every skill is a different file with a P-256 signature of its own, which the policy requires. For each number of loaded
+skills, two runtimes load the same file one after the other. See docs/trust.md.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ keys = [{ file = "key.pub" }]
 @click.command()
 @click.argument("exported", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("skill", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--loaded", default="1,10,100,1000", show_default=True, callback=numbers, help="Skills loaded meanwhile.")
-@click.option("--loads", default=100, show_default=True, type=click.IntRange(1), help="Loads measured.")
-@click.option("--work", type=_PATH, help="Keep the signed skills here, and take them from here.")
-@click.option("--json", "json_path", type=_PATH, help="Write the figures there, too.")
+@click.option("--loaded", default="1,10,100,1000", show_default=True, callback=numbers, help="Counts of loaded skills.")
+@click.option("--loads", default=100, show_default=True, type=click.IntRange(1), help="Number of measured loads.")
+@click.option("--work", type=_PATH, help="Folder that keeps the signed skills for later runs.")
+@click.option("--json", "json_path", type=_PATH, help="Also write the results to this JSON file.")
 def main(exported: Path, skill: Path, loaded: list[int], loads: int, work: Path | None, json_path: Path | None) -> None:
-    """Measure loading with and without a trust policy."""
+    """Measure loading skills with and without a trust policy."""
     before = machine()
     with ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -71,7 +71,7 @@ def main(exported: Path, skill: Path, loaded: list[int], loads: int, work: Path 
 
 
 def sign(files: list[Path], folder: Path) -> Path:
-    """A key, a policy that asks for it, and the signatures that are missing; the policy's file."""
+    """Create a key, a policy that requires it, and missing signatures; returns the policy's file."""
     private, policy = folder / "key.pem", folder / "policy.toml"
     if not private.exists():
         key = ec.generate_private_key(ec.SECP256R1())
@@ -89,7 +89,7 @@ def sign(files: list[Path], folder: Path) -> Path:
 def measure(
     exported: Path, files: list[Path], policy: Path, loaded: list[int], loads: int
 ) -> dict[tuple[str, int], list[float]]:
-    """Seconds of every load, by way and number of loaded skills; all runtimes take turns."""
+    """Seconds of every load by (with or without policy, number of loaded skills); the runtimes alternate."""
     spare = files[-loads:]
     runtimes = {
         (way, count): Runtime.load(exported, threads=1, trust=trust)
@@ -102,7 +102,8 @@ def measure(
     taken: dict[tuple[str, int], list[float]] = {key: [] for key in runtimes}
     for number, path in enumerate(track(spare, "loading", transient=True)):
         order = list(runtimes.items())
-        for key, runtime in order[:: -1 if number % 2 else 1]:  # neither way always finds the file in the cache
+        # Alternate the order, so that neither way always finds the file in the page cache.
+        for key, runtime in order[:: -1 if number % 2 else 1]:
             taken[key].append(timed(runtime.load_skill, path))
             runtime.unload_skill(path.stem)
     return taken
