@@ -171,7 +171,7 @@ def test_a_prefix_that_begins_at_the_answer_is_refused(prefixed: Path) -> None:
     runtime = Runtime.load(prefixed, threads=1)
     with pytest.raises(LimeError, match="its prefix precedes the prompt"):
         runtime.load_skill(skill(prefixed, "late", activation="response"))
-    with pytest.raises(LimeError, match="puts no virtual tokens before a prompt"):
+    with pytest.raises(LimeError, match="cannot put virtual tokens before a prompt"):
         write_adapter(prefixed, skill(prefixed, "a", activation="always"), scratch() / "a.onnx_adapter")
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
 
 from lime_edge.errors import ConfigError, LimeError
+from lime_edge.method import wrapped_module
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.registry import VARIANTS
 from lime_edge.training import checkpoint
@@ -119,3 +121,40 @@ def test_gpt2_is_refused_for_export_by_its_architecture(tmp_path: Path) -> None:
         export_checkpoint(tmp_path / "checkpoint", tmp_path / "model", "fp32")
     assert "does not know the architecture 'GPT2LMHeadModel'" in str(caught.value)
     assert "transformer.h.0.attn.c_attn: not a projection of a decoder layer" in str(caught.value)
+
+
+def modules() -> list[Any]:
+    """A module of each type with 5 inputs and 3 outputs, its input as vectors [2, 5], and the input it takes."""
+    vectors = torch.randn(2, 5)
+    tokens = torch.tensor([1, 4])
+    one_hot = torch.nn.functional.one_hot(tokens, 5).float()
+    conv: Any = Conv1D(3, 5)  # type: ignore[no-untyped-call]
+    torch.nn.init.normal_(conv.bias)
+    return [
+        (torch.nn.Linear(5, 3), vectors, vectors),
+        (conv, vectors, vectors),
+        (torch.nn.Embedding(5, 3), one_hot, tokens),
+    ]
+
+
+def test_a_module_is_its_weight_and_bias() -> None:
+    for module, vectors, given in modules():
+        assert wrapped_module.features(module) == (5, 3)
+        wanted = vectors @ wrapped_module.weight(module).T
+        bias = wrapped_module.bias(module)
+        torch.testing.assert_close(module(given), wanted if bias is None else wanted + bias)
+
+
+def test_a_product_is_that_of_the_input_vectors() -> None:
+    matrix = torch.randn(4, 5)
+    for module, vectors, given in modules():
+        torch.testing.assert_close(wrapped_module.product(module, given, matrix), vectors @ matrix.T)
+
+
+def test_starting_rows_give_products_of_similar_size() -> None:
+    torch.manual_seed(0)
+    linear = wrapped_module.starting_rows(torch.nn.Linear(100, 3), 8)
+    embedding = wrapped_module.starting_rows(torch.nn.Embedding(100, 3), 8)
+    assert linear.shape == embedding.shape == (8, 100)
+    assert 0.09 < float(linear.abs().max()) <= 0.1
+    assert 0.9 < float(embedding.abs().max()) <= 1
