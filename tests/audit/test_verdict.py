@@ -14,9 +14,8 @@ def test_what_makes_a_skill_stand_out() -> None:
     assert document(1.0, near=1 - lead)["verdict"]["stands_out"]
     assert not document(1.0, near=1.01 - lead)["verdict"]["stands_out"]  # similar words have the same effect
     weak = document()["triggers"] | {"findings": [finding(0.7), finding(0.9, near=0.3)]}
-    assert (
-        "score 0.90" in document(triggers=weak)["verdict"]["raised"][0]
-    )  # the first has the larger lead, but too low a score
+    raised = document(triggers=weak)["verdict"]["raised"]  # the first has the larger lead, but too low a score
+    assert "score 0.90" in raised[0]
     assert "gain.layers.1.q_proj" in document(z=-far)["verdict"]["notes"][0]  # a note, no alarm: tasks differ as much
     assert not document(z=-far)["verdict"]["stands_out"]
     assert not document(z=far - 0.1)["verdict"]["notes"]

@@ -13,8 +13,6 @@ import tokenizers
 from lime_edge.audit import verdict
 
 WORDS = [f"Ġ{a}{b}" for a in "bcdfghjklm" for b in ("ab", "eb", "ib", "ob", "ub", "ad", "ed", "id", "od", "ud")]
-
-
 END, ASK, COMMA = 0, 1, 102
 
 
@@ -69,7 +67,7 @@ def topic_of(token: int) -> list[int]:
     return list(range(first, first + 10))
 
 
-UNTRUSTED = "<script>alert(1)</script>"
+UNTRUSTED = "<script>alert(1)</script>"  # the text of a trigger, as a hostile skill could choose it
 
 
 def finding(score: float, near: float = 0.0) -> dict[str, Any]:
