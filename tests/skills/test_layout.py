@@ -1,160 +1,51 @@
-"""A table of tensors is parsed and judged once for all packages that share it, and judged the same."""
+"""Facts about a tensor table: cached, and enough to compute the digest of a package."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import pytest
 
-from lime_edge.errors import SkillFormatError
-from lime_edge.skills import vector_codec
-from lime_edge.skills.package import read_skill, write_skill
-from lime_edge.skills.safetensors_file import Container, pack, unpack
-from lime_edge.skills.vector_codec import decode_vectors, dequantise, encode_vectors, in_batches
-from tests.support.malformed import MALFORMED, Case, framed, manifest, sound
-from tests.support.malformed import vectors as some_vectors
+from lime_edge.skills.layout import layout_facts
+from lime_edge.skills.package import digest_of
+from lime_edge.skills.safetensors_file import Layout, pack, unpack
+from lime_edge.skills.vector_codec import Array, encode_vectors
+from tests.support.malformed import EXPERTS, valid_package, vectors
 
 
-def split(data: bytes) -> tuple[str, bytes]:
-    """Header and body of a package."""
-    size = int.from_bytes(data[:8], "little")
-    return data[8 : 8 + size].decode(), data[8 + size :]
+def _layout(tensors: dict[str, Array]) -> Layout:
+    layout = unpack(pack({"lime": "x"}, tensors)).layout
+    assert layout is not None
+    return layout
 
 
-def taken_apart(header: str, body: bytes) -> Container:
-    return unpack(framed(header.encode(), body))
+def test_facts_describe_the_table_and_are_cached() -> None:
+    layout = unpack(valid_package()).layout
+    assert layout is not None
+    facts = layout_facts(layout)
+    assert layout_facts(layout) is facts
+    assert (facts.faults, facts.named) == ((), True)
+    assert (facts.experts, facts.kinds) == ({EXPERTS}, {"expert", "gain", "shift"})
+    assert facts.values == sum(array.size for array in vectors().values())  # scales do not count
+    assert sorted(name for batch in facts.batches for name in batch.names) == sorted(vectors())
 
 
-def test_packages_with_the_same_table_share_one_layout(tmp_path: Path) -> None:
-    """Whatever their manifests say, and so however their headers are padded."""
-    files = [
-        write_skill(tmp_path / f"{number}.lime", manifest(description="a" * number), some_vectors()).path.read_bytes()
-        for number in range(9)
-    ]
-    layouts = [unpack(data).layout for data in files]
-    assert layouts[0] is not None
-    assert all(layout is layouts[0] for layout in layouts)
-    other = write_skill(tmp_path / "f16.lime", manifest(), some_vectors(), "f16").path.read_bytes()
-    assert unpack(other).layout is not layouts[0]
+def test_the_digest_of_a_table_is_that_of_its_arrays() -> None:
+    container = unpack(valid_package())
+    assert container.layout is not None
+    head = b"{}\n"
+    digest = layout_facts(container.layout).digest(head, container.body)
+    assert digest == digest_of({}, container.tensors)
+    assert digest != layout_facts(container.layout).digest(b"{ }\n", container.body)
 
 
-def test_what_is_shared_is_no_tensor_of_another_package() -> None:
-    first, second = ({"gain.m": np.full((1, 40), number, np.float16)} for number in (1, 2))
-    boxes = [unpack(pack({"lime": "x"}, tensors)) for tensors in (first, second)]
-    assert boxes[0].layout is boxes[1].layout
-    assert [box.tensors["gain.m"][0, 0] for box in boxes] == [1, 2]
+def test_a_table_with_faults_has_no_batches() -> None:
+    stored = encode_vectors(vectors(), "i8")
+    scale = next(name for name in stored if name.endswith(".scale"))
+    facts = layout_facts(_layout({name: array for name, array in stored.items() if name != scale}))
+    assert facts.faults == (f"tensor {scale} is missing: {scale.removesuffix('.scale')} is I8",)
+    assert facts.batches == ()
 
 
-def test_another_form_of_the_same_header_is_taken_apart_the_same() -> None:
-    header, body = split(sound())
-    wanted = taken_apart(header, body)
-    document: dict[str, Any] = json.loads(header)
-    metadata = document.pop("__metadata__")
-    for other in (
-        json.dumps({"__metadata__": metadata, **document}),  # with spaces
-        json.dumps({**document, "__metadata__": metadata}),  # the metadata last
-        json.dumps({"__metadata__": metadata, **dict(reversed(document.items()))}, separators=(",", ":")),
-    ):
-        found = taken_apart(other, body)
-        assert (found.metadata, found.faults) == (wanted.metadata, [])
-        assert found.tensors.keys() == wanted.tensors.keys()
-        for name, array in wanted.tensors.items():
-            np.testing.assert_array_equal(found.tensors[name], array)
-
-
-def test_a_header_that_only_begins_like_a_known_one() -> None:
-    """The table is known by now; what stands before and after it is still judged."""
-    header, body = split(sound())
-    assert not taken_apart(header, body).faults
-    opening, table = '{"__metadata__":', header[header.index(',"expert.') :].rstrip()
-    for text, message in (
-        (header + "x", "not strict JSON"),
-        (header.rstrip() + "\0", "not strict JSON"),
-        (header[:-1].rstrip("} "), "not strict JSON"),
-        (opening + "{}" + table.replace(",", ';"', 1), "not strict JSON"),
-        (opening + '{"lime":"a","lime":"b"}' + table, "key 'lime' appears twice"),
-        (opening + '{"lime":NaN}' + table, "NaN is not a JSON number"),
-        (opening + '{},"__metadata__":{}' + table, "key '__metadata__' appears twice"),
-        (opening + "{}" + table[:-1] + table[:-1] + "}", "appears twice"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            taken_apart(text, body)
-    for value in ("[]", '"x"', "1", '{"lime":1}'):
-        assert taken_apart(opening + value + table, body).faults == [
-            f"__metadata__ is {json.loads(value)!r}; expected an object of texts"
-        ]
-    assert "bytes follow the last tensor" in taken_apart(header, body + b"\0").faults[0]
-    assert "cut short" in taken_apart(header, body[:-1]).faults[0]
-
-
-def as_our_writer(data: bytes) -> bytes:
-    """The same package with its metadata first and without spaces; nothing where it has none."""
-    try:
-        header, body = split(data)
-        document = json.loads(header)
-    except (ValueError, RecursionError):
-        return b""
-    if not isinstance(document, dict) or "__metadata__" not in document:
-        return b""
-    ordered = {"__metadata__": document.pop("__metadata__"), **document}
-    return framed(json.dumps(ordered, separators=(",", ":")).encode(), body)
-
-
-OURS = [(case, data) for case in MALFORMED if (data := as_our_writer(case.make()))]
-
-
-@pytest.mark.parametrize(("case", "data"), OURS, ids=[case.name for case, _ in OURS])
-def test_malformed_packages_have_the_same_faults_in_the_form_of_our_writer(
-    tmp_path: Path, case: Case, data: bytes
-) -> None:
-    assert len(OURS) >= 80
-    path = tmp_path / "bad.lime"
-    path.write_bytes(data)
-    with pytest.raises(SkillFormatError) as caught:
-        read_skill(path)
-    found = caught.value.faults or (caught.value.message,)
-    assert len(found) == len(case.faults), caught.value
-    for fragment in case.faults:
-        assert any(fragment in fault for fault in found), (fragment, found)
-
-
-@pytest.mark.parametrize("together", [1, 128, 2**18])
-@pytest.mark.parametrize("dtype", ["i8", "f16"])
-def test_vectors_restored_together_are_those_restored_alone(
-    monkeypatch: pytest.MonkeyPatch, dtype: str, together: int
-) -> None:
-    monkeypatch.setattr(vector_codec, "_TOGETHER", together)
-    rng = np.random.default_rng(0)
-    widths = {"a": 32, "b": 40, "c": 31, "d": 32, "e": 40}
-    made = {
-        f"{kind}.{module}": rng.standard_normal((2, width)).astype(np.float32)
-        for module, width in widths.items()
-        for kind in ("expert", "gain")
-    }
-    stored = encode_vectors(made, dtype)
-    found = decode_vectors(stored)
-    assert found.valid
-    assert found.values.keys() == made.keys()
-    assert len(in_batches(stored)) == {1: 10, 128: 8, 2**18: 6}[together]
-    for name, value in found.values.items():
-        alone = dequantise(stored[name], stored[f"{name}.scale"]) if dtype == "i8" else stored[name].astype(np.float32)
-        np.testing.assert_array_equal(value, alone)
-        assert not value.flags.writeable
-    for kind, peak in found.peaks.items():
-        assert peak == max(np.abs(value).max() for name, value in found.values.items() if name.startswith(kind))
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_numbers_that_break_a_rule_are_seen_in_any_batch(monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
-    monkeypatch.setattr(vector_codec, "_TOGETHER", 80)  # two tensors in a batch
-    for dtype, kept in (("i8", ".scale"), ("f16", "")):
-        stored = encode_vectors({f"gain.m{number}": np.ones((2, 20), np.float32) for number in range(5)}, dtype)
-        for number in range(5):
-            name = f"gain.m{number}{kept}"
-            broken = stored[name].copy()
-            broken[1, 0] = bad
-            assert decode_vectors(stored).valid
-            assert not decode_vectors(stored | {name: broken}).valid
+def test_names_outside_ascii_have_no_digest() -> None:
+    facts = layout_facts(_layout({"gain.\u00e9": np.ones((1, 4), np.float16)}))
+    assert not facts.named
+    assert facts.faults != ()

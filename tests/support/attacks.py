@@ -1,4 +1,4 @@
-"""Attacks on signatures: what a stranger or a dishonest publisher can do to a package, its signature and its policy."""
+"""A table of attacks: what a stranger or a dishonest publisher can do to a package and its signature."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACME, NEXT, STRANGER, OTHER = (pair(name) for name in ("acme", "next", "stranger
 
 
 def usual(*more: str, head: str = "", **times: str) -> str:
-    """Acme may ship legal and brief, the others what is theirs."""
+    """The text of a policy: acme may ship legal and brief*, others may ship their-*."""
     return policy(
         publisher("acme", ["legal", "brief*"], key_table(ACME, **times)),
         publisher("others", ["their-*"], key_table(OTHER)),
@@ -32,7 +32,7 @@ def usual(*more: str, head: str = "", **times: str) -> str:
 
 @dataclass(frozen=True)
 class Scene:
-    """A folder with a signed skill, and the policy that takes it."""
+    """A folder with a package legal.lime and its signature."""
 
     folder: Path
 
@@ -49,18 +49,18 @@ class Scene:
         return self.path.read_bytes()
 
     def forge(self, key: Pair = ACME, name: str = "legal.lime", **changes: Any) -> None:
-        """A signature over the file as it is, of a statement with other values at the given paths."""
-        said: Any = statement(self.data, name)
+        """Sign the current file, with other values at the given paths of the statement; ``a__b`` means key b of a."""
+        changed: Any = statement(self.data, name)
         for where, value in changes.items():
-            at = said
+            target = changed
             *path, last = where.split("__")
             for step in path:
-                at = at[int(step) if step.isdigit() else step]
-            at[int(last) if last.isdigit() else last] = value
-        self.signature.write_bytes(bundle(key, said))
+                target = target[int(step) if step.isdigit() else step]
+            target[int(last) if last.isdigit() else last] = value
+        self.signature.write_bytes(bundle(key, changed))
 
     def rebundle(self, change: Callable[[Any], Any]) -> None:
-        """The good signature in a changed bundle."""
+        """Change the bundle around the valid signature."""
         document = json.loads(self.signature.read_bytes())
         changed = change(document)
         self.signature.write_text(json.dumps(document if changed is None else changed), "utf-8")
@@ -70,17 +70,21 @@ Attack = Callable[[Scene], str | None]
 ATTACKS: dict[str, tuple[Attack, str]] = {}
 
 
-def attack(says: str) -> Callable[[Attack], Attack]:
-    """One line of the table: what is done, and what is said to it. It returns another policy, or None for the usual."""
+def attack(message: str) -> Callable[[Attack], Attack]:
+    """Add a function to the table, with a pattern for the refusal.
+
+    The function changes the scene. It returns the text of a policy, or None for `usual()`.
+    """
 
     def add(function: Attack) -> Attack:
-        ATTACKS[function.__name__] = (function, says)
+        ATTACKS[function.__name__] = (function, message)
         return function
 
     return add
 
 
 def flip(scene: Scene, at: int) -> None:
+    """Flip one bit of the package's byte at `at`."""
     data = bytearray(scene.data)
     data[at] ^= 1
     scene.path.write_bytes(data)
@@ -103,7 +107,7 @@ def file_cut_short(scene: Scene) -> None:
 
 @attack("over a file with SHA-256")
 def packed_anew(scene: Scene) -> None:
-    """The same manifest and tensors, so the same digest, in another container."""
+    """Same manifest and tensors, hence the same digest, in other container bytes."""
     import safetensors
 
     digest = read_skill(scene.path).digest
@@ -281,7 +285,7 @@ def no_signature(scene: Scene) -> None:
 
 @attack("was not made by the key")
 def signature_of_zeros(scene: Scene) -> None:
-    """r = s = 0 holds for every message where it is not refused."""
+    """A verifier that does not reject r = s = 0 accepts it for every message."""
     scene.rebundle(lambda b: b["dsseEnvelope"]["signatures"][0].update(sig="MAYCAQACAQA="))
 
 
@@ -364,9 +368,9 @@ def links_allowed_in_words(scene: Scene) -> None:
 
 @attack("predicateType is 'https://model_signing/Digests/v0.1'")
 def form_before_1_0(scene: Scene) -> None:
-    """Its reader takes several subjects and no digest over them."""
-    said = statement(scene.data, "legal.lime")
-    subject = [{"name": ".", "digest": {"sha256": said["predicate"]["resources"][0]["digest"]}}]
+    """That format has several subjects and no digest over them."""
+    current = statement(scene.data, "legal.lime")
+    subject = [{"name": ".", "digest": {"sha256": current["predicate"]["resources"][0]["digest"]}}]
     scene.forge(subject=subject, predicateType="https://model_signing/Digests/v0.1")
 
 

@@ -1,7 +1,7 @@
-"""Packages that are almost sound: one to three edits of a sound one, mostly with length and digest made right again.
+"""Mutants: valid packages after one to three edits, most of them with length and digest repaired.
 
-An edit that leaves them wrong is refused at the door, and says nothing of the rooms behind it. The same generator gives
-the same mutant. Knows nothing of what should happen to one: that is tests/support/verdict.py.
+A mutant with a wrong length or digest is refused by the first check and tests nothing behind it. The same state of the
+random generator gives the same mutant. tests/support/verdict.py decides whether a mutant may be accepted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.support.malformed import framed
 Parts = tuple[bytes, bytes]  # header and body of a package
 Edit = Callable[[Random, Parts], Parts]
 
-SEALED = 0.8  # share of mutants whose digest is computed anew
+SEALED = 0.8  # share of mutants whose digest is computed again
 NUMBERS: list[Any] = [0, 1, -1, 2, 3, 31, 32, 33, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**24, 2**24 + 1]
 NUMBERS += [2**31 - 1, 2**31, 2**32, 2**40, 2**53 + 1, 2**63 - 1, 2**64, 10**400, 0.5, -0.0, 1e-9, 65504.0, 65520.0]
 VALUES = [
@@ -78,13 +78,13 @@ def mutant(random: Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def apart(data: bytes) -> Parts:
-    """Header and body, of anything."""
+    """Header and body of any bytes."""
     size = min(int.from_bytes(data[:8], "little"), max(0, len(data) - 8))
     return data[8 : 8 + size], data[8 + size :]
 
 
 def sealed(data: bytes) -> bytes:
-    """The same with the digest that docs/skill-format.md asks for, where one can be computed."""
+    """The package with its digest repaired as docs/skill-format.md requires; unchanged if there is none to repair."""
     header, body = apart(data)
     try:
         document = json.loads(header)
@@ -103,7 +103,7 @@ def sealed(data: bytes) -> bytes:
 
 
 def _torn(random: Random, data: bytes) -> bytes:
-    """What a bad disk or a broken download makes."""
+    """Damage as from a bad disk or an interrupted download."""
     at = random.randrange(len(data) + 1)
     way = random.randrange(4)
     if way == 0:
@@ -123,7 +123,7 @@ def _bytes_of_header(random: Random, parts: Parts) -> Parts:
 
 
 def _values(random: Random, parts: Parts) -> Parts:
-    """Numbers in tensors: special halves, extreme int8, any."""
+    """Overwrite numbers in tensors: special F16 values, extreme int8 values, random bytes."""
     header, body = parts[0], bytearray(parts[1])
     for _ in range(random.choice((1, 1, 5))):
         at = random.randrange(len(body) + 1)
@@ -148,7 +148,7 @@ def _form_of_a_number(random: Random, parts: Parts) -> Parts:
 
 
 def _splice(random: Random, parts: Parts) -> Parts:
-    """A piece of the header twice, at another place, or left out; between commas, so that it may be JSON again."""
+    """Copy, move or drop a part of the header, cut at commas so that the result may still be JSON."""
     header, body = parts
     pieces = header.split(b",")
     at, count = random.randrange(len(pieces)), random.randrange(1, 6)
@@ -161,7 +161,7 @@ def _splice(random: Random, parts: Parts) -> Parts:
 
 
 def _as_json(edit: Callable[[Random, dict[str, Any], str], None]) -> Edit:
-    """An edit of the parsed header and the text of its manifest; nothing where it cannot be parsed any more."""
+    """An edit of the parsed header and its manifest text; changes nothing if the header cannot be parsed."""
 
     def apply(random: Random, parts: Parts) -> Parts:
         try:
@@ -181,7 +181,7 @@ def _header(random: Random, document: dict[str, Any], _: str) -> None:
 
 
 def _entry(random: Random, document: dict[str, Any], _: str) -> None:
-    """Shape, type, offsets or name of one tensor."""
+    """Change shape, type, offsets or name of one tensor."""
     name = random.choice([key for key in document if key != "__metadata__"])
     entry = document[name]
     way = random.randrange(6)
@@ -206,7 +206,7 @@ def _entry(random: Random, document: dict[str, Any], _: str) -> None:
 
 
 def _manifest(random: Random, document: dict[str, Any], text: str) -> None:
-    """One value of the manifest, which mostly stays canonical."""
+    """Change one or two values of the manifest, which usually stays canonical."""
     manifest = json.loads(text)
     for _ in range(random.choice((1, 1, 2))):
         _change(random, manifest)
@@ -216,7 +216,7 @@ def _manifest(random: Random, document: dict[str, Any], text: str) -> None:
 
 
 def _text(random: Random, document: dict[str, Any], text: str) -> None:
-    """The text of the manifest: the form of a number, a key twice, an escape, white space."""
+    """Change the manifest text: the form of a number, a duplicate key, an escape, white space."""
     way = random.randrange(3)
     if way == 0:
         header, _ = _form_of_a_number(random, (text.encode(), b""))
@@ -228,7 +228,7 @@ def _text(random: Random, document: dict[str, Any], text: str) -> None:
 
 
 def _change(random: Random, document: Any) -> None:
-    """Replace, drop, double or rename something anywhere in a JSON value."""
+    """Replace, drop, duplicate or rename something anywhere in a JSON value."""
     places = list(_places(document))
     target, key = random.choice(places)
     way = random.randrange(7)

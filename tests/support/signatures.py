@@ -1,4 +1,4 @@
-"""Keys, signatures and policies for the tests, and a writer of bundles that says whatever it is told to."""
+"""Keys, signatures and policies for the tests, and a writer of valid and invalid bundles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HASHES = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
 
 
 class Pair:
-    """A private key and its public half, as PEM."""
+    """A key pair."""
 
     def __init__(self, curve: ec.EllipticCurve | None = None) -> None:
         self.private = ec.generate_private_key(curve or ec.SECP256R1())
@@ -39,7 +39,7 @@ class Pair:
         return hashlib.sha256(self.pem.encode()).hexdigest()
 
     def write(self, folder: Path, password: str | None = None) -> tuple[Path, Path]:
-        """Files of the private and the public half."""
+        """Write the private and the public key; returns the paths of the PEM files."""
         hidden: Any = serialization.NoEncryption()
         if password is not None:
             hidden = serialization.BestAvailableEncryption(password.encode())
@@ -52,12 +52,12 @@ class Pair:
 
 @cache
 def pair(name: str) -> Pair:
-    """The same key for the same name."""
+    """A key pair; the same name gives the same pair within a test run."""
     return Pair()
 
 
 def statement(data: bytes, name: str) -> dict[str, Any]:
-    """What Model Signing says of one file, by its own documentation."""
+    """The statement that Model Signing makes about one file, according to its documentation."""
     digest = hashlib.sha256(data)
     return {
         "_type": "https://in-toto.io/Statement/v1",
@@ -70,9 +70,9 @@ def statement(data: bytes, name: str) -> dict[str, Any]:
     }
 
 
-def bundle(key: Pair, said: Any, kind: str = "application/vnd.in-toto+json", **changes: Any) -> bytes:
-    """A signature over a statement or over raw bytes; keys of the bundle can be set to anything."""
-    payload = said if isinstance(said, bytes) else json.dumps(said).encode()
+def bundle(key: Pair, content: Any, kind: str = "application/vnd.in-toto+json", **changes: Any) -> bytes:
+    """A bundle that signs a statement or raw bytes; `changes` replaces keys of the bundle."""
+    payload = content if isinstance(content, bytes) else json.dumps(content).encode()
     message = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
     signed = key.private.sign(message, ec.ECDSA(_HASHES[key.private.key_size]))
     document = {
@@ -89,22 +89,24 @@ def bundle(key: Pair, said: Any, kind: str = "application/vnd.in-toto+json", **c
 
 
 def signed(path: Path, key: Pair) -> Path:
-    """The package, with a signature beside it."""
+    """Write a signature beside a package; returns the path of the package."""
     path.with_name(f"{path.name}.sig").write_bytes(bundle(key, statement(path.read_bytes(), path.name)))
     return path
 
 
 def day(offset: int) -> str:
-    """A day from today on, as TOML has it."""
+    """The date `offset` days from today, as a TOML date."""
     return (datetime.now(UTC) + timedelta(days=offset)).date().isoformat()
 
 
 def key_table(key: Pair, **times: str) -> str:
+    """A key of a publisher, as TOML; `times` are from_ and until."""
     lines = [f'pem = """\n{key.pem}"""', *(f"{name.rstrip('_')} = {value}" for name, value in times.items())]
     return "[[publishers.keys]]\n" + "\n".join(lines) + "\n"
 
 
 def publisher(name: str, skills: Sequence[str], *keys: str) -> str:
+    """A publisher, as TOML; `keys` are from `key_table`."""
     return f'[[publishers]]\nname = "{name}"\nskills = {json.dumps(list(skills))}\n' + "".join(keys)
 
 

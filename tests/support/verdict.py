@@ -1,6 +1,6 @@
-"""Whether it was right to take a package: judged by the safetensors library and docs/skill-format.md, not by our code.
+"""An independent check of accepted packages, by the safetensors library and docs/skill-format.md.
 
-Nothing of lime_edge's reader is used here, only what it said.
+It uses the results of our reader, but none of its code.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _KEYS = "activation adapter author backbone backbone_name bounds created descrip
 _KEYS += "license metrics modules name prompt routing version"
 
 
-def wrongly_taken(path: Path, name: str, digest: str, tensors: Mapping[str, Array]) -> list[str]:
-    """What speaks against a package that was taken.
+def wrongly_accepted(path: Path, name: str, digest: str, tensors: Mapping[str, Array]) -> list[str]:
+    """The reasons why an accepted package should have been refused; empty if there are none.
 
     Args:
         path: The package.
-        name, digest: What our reader says that it is.
-        tensors: What our reader says that it holds, dequantised.
+        name, digest: Name and digest according to our reader.
+        tensors: Dequantised vectors according to our reader.
     """
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata()
-            stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+            stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
     except SafetensorError as error:
         return [f"safetensors does not open it: {error}"]
     if metadata is None or list(metadata) != ["lime"]:
@@ -43,9 +43,9 @@ def wrongly_taken(path: Path, name: str, digest: str, tensors: Mapping[str, Arra
     manifest = json.loads(text)
     faults = [*_document_faults(text, manifest), *_stored_faults(stored, manifest, tensors)]
     if (manifest["name"], manifest["digest"]) != (name, digest):
-        faults.append("it was taken for another")
+        faults.append("name or digest differ from the manifest")
     if _digest(text, manifest["digest"], stored) != digest:
-        faults.append("the digest is not that of its content")
+        faults.append("the digest does not match the content")
     return faults
 
 
@@ -65,10 +65,10 @@ def _document_faults(text: str, manifest: dict[str, Any]) -> Iterator[str]:
     if type(manifest["format"]) is not int or manifest["format"] != 1:
         yield "the format is not 1"
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", manifest["name"], re.ASCII):
-        yield "the name is none"
-    for numbers in _numbers(manifest):
-        if not abs(numbers) <= 1e9 and numbers > 2**40:
-            yield f"the manifest holds {numbers}"
+        yield "the name is invalid"
+    for value in _numbers(manifest):
+        if not abs(value) <= 1e9 and value > 2**40:
+            yield f"the manifest contains {value}"
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -80,13 +80,13 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def _stored_faults(stored: Mapping[str, Array], manifest: dict[str, Any], ours: Mapping[str, Array]) -> Iterator[str]:
-    """Names, types, shapes and numbers, dequantised in another way than ours."""
+    """Faults of names, types, shapes and numbers; dequantises in another way than our reader."""
     values = {name: array for name, array in stored.items() if not name.endswith(".scale")}
     if len({array.dtype for array in values.values()}) != 1 or set(values) != set(ours):
-        yield f"it holds {sorted(values)} of { ({str(a.dtype) for a in values.values()}) }, not {sorted(ours)}"
+        yield f"it contains {sorted(values)} of { ({str(a.dtype) for a in values.values()}) }, not {sorted(ours)}"
         return
     if {name.split(".")[0] for name in values} != manifest["bounds"].keys():
-        yield "the bounds are not of the kinds that are there"
+        yield "the kinds in bounds are not the kinds of the tensors"
         return
     for name, array in values.items():
         if _NAME.fullmatch(name) is None or len(array) != manifest["experts"]:
@@ -102,4 +102,4 @@ def _stored_faults(stored: Mapping[str, Array], manifest: dict[str, Any], ours: 
         if not np.array_equal(exact, ours[name]):
             yield f"{name} was read as other numbers"
     if extra := [key for key in stored if key.endswith(".scale") and key[:-6] not in values]:
-        yield f"{extra} scale nothing"
+        yield f"{extra} have no vectors"

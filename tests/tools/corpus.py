@@ -1,8 +1,8 @@
-"""Files that must be refused, as a folder: `python -m tests.tools.corpus FOLDER`.
+"""Writes a corpus of files that every reader must refuse: `python -m tests.tools.corpus FOLDER`.
 
-Everything in tests/support/malformed.py, and what takes a file system or a lot of room: bombs, a cut at every
-boundary, links and pipes. Beside the files stands index.json: what each must be refused for. Any reader may be held
-to them."""
+It holds the table of tests/support/malformed.py, and cases that are large or need a file system: JSON bombs, truncation
+at every boundary, links and pipes. index.json lists the faults for which each file must be refused. The corpus can test
+other readers, too."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.support.malformed import (
     Document,
     Q,
     framed,
-    header,
-    said,
-    sound,
-    stored,
+    header_case,
+    manifest_case,
+    tensor_case,
+    valid_package,
     with_header,
     with_manifest,
 )
@@ -33,19 +33,19 @@ _CUT = "the header inside the file"
 
 
 def _with_lime(text: str) -> bytes:
-    """The sound package with another text for its manifest, as it is."""
+    """The valid package with another manifest text, used verbatim."""
     return with_header(lambda found: found.update(__metadata__={"lime": text}))
 
 
 def _raw_header(edit: Callable[[bytes], bytes]) -> bytes:
-    """The sound package with the bytes of its header edited."""
-    data = sound()
+    """The valid package with edited header bytes."""
+    data = valid_package()
     size = int.from_bytes(data[:8], "little")
     return framed(edit(data[8 : 8 + size]), data[8 + size :])
 
 
 def _again(found: Document) -> None:
-    """One tensor's bytes under a second name."""
+    """Give the bytes of one tensor a second name."""
     found[Q + "2"] = dict(found[Q])
 
 
@@ -54,7 +54,7 @@ def _past_the_end(found: Document) -> None:
     entry["data_offsets"] = [offset + 2**20 for offset in entry["data_offsets"]]
 
 
-#: JSON that takes much more than its text, or much longer, to be parsed.
+#: JSON whose parsing takes far more memory or time than its length suggests.
 BOMBS = [
     Case("bomb of lists", lambda: framed(b"[" + b"[]," * 2**20 + b"[]]"), ("contains 1048578 of [ and {",)),
     Case("bomb of objects", lambda: framed(b"[" + b"{}," * 2**20 + b"0]"), ("contains 1048577 of [ and {",)),
@@ -75,26 +75,28 @@ BOMBS = [
     Case("name of 7 MB", lambda: framed(b'{"' + b"x" * 7 * MEGABYTE + b'": 0}'), ("tensor 'xxx", "no key 'lime'")),
     Case("wide text of 7 MB", lambda: framed(b'{"' + "😀".encode() * (7 * 2**18) + b'": 0}'), ("tensor '", "no key")),
     Case(
-        "manifest of lists", lambda: with_manifest(lambda t: "[" + "[]," * 2**19 + "[]]"), ("not strict JSON: holds",)
+        "manifest of lists",
+        lambda: with_manifest(lambda t: "[" + "[]," * 2**19 + "[]]"),
+        ("not strict JSON: contains",),
     ),
-    said("description of 3 MB", "manifest.description is 'xxx", description="x" * 3 * MEGABYTE),
-    said("version of 3 MB", "manifest.version is '1.0.0+a", version="1.0.0+" + "a" * 3 * MEGABYTE),
-    said("version that backtracks", "manifest.version is '1.0.0-1", version="1.0.0-" + "1." * 27 + "!"),
+    manifest_case("description of 3 MB", "manifest.description is 'xxx", description="x" * 3 * MEGABYTE),
+    manifest_case("version of 3 MB", "manifest.version is '1.0.0+a", version="1.0.0+" + "a" * 3 * MEGABYTE),
+    manifest_case("version that backtracks", "manifest.version is '1.0.0-1", version="1.0.0-" + "1." * 27 + "!"),
     Case(
         "number of 400,000 digits", lambda: with_manifest(lambda t: t.replace("0.7,", "9" * 400_000 + ",")), ("JSON",)
     ),
     Case("number 1e999999", lambda: with_manifest(lambda t: t.replace("0.7,", "1e999999,")), ("gamma is inf",)),
-    said("number of 4,000 digits", "manifest.experts is 1", "but routing.experts is 2", experts=10**4000),
+    manifest_case("number of 4,000 digits", "manifest.experts is 1", "but routing.experts is 2", experts=10**4000),
     Case("side of 4,000 digits", lambda: with_header(lambda h: h[Q].update(shape=[10**4000, 40])), ("each from 1",)),
     Case(
         "offset of 4,000 digits", lambda: with_header(lambda h: h[Q].update(data_offsets=[0, 10**4000])), ("[begin, ",)
     ),
 ]
 
-#: Names that would be paths, keys that other readers would take for something.
+#: Names that look like paths, and keys that other readers might misinterpret.
 NAMES = [
     *[
-        said(f"name {name!r}", "manifest.name is", name=name)
+        manifest_case(f"name {name!r}", "manifest.name is", name=name)
         for name in (
             "../../etc/passwd",
             "/tmp/x",
@@ -110,16 +112,18 @@ NAMES = [
         )
     ],
     *[
-        stored(f"module {name!r}", lambda t, name=name: t.update({f"expert.{name}": t[Q]}), "expected a name <kind>.<m")  # type: ignore[misc]
+        tensor_case(
+            f"module {name!r}", lambda t, name=name: t.update({f"expert.{name}": t[Q]}), "expected a name <kind>.<m"
+        )  # type: ignore[misc]
         for name in ("../../x", "/etc/passwd", "..\\x", "a\0b", "a\nb", "é", "-rf", "a" * 201)
     ],
-    said("backbone is a path", "manifest.backbone is '../", backbone="../" * 21 + "x"),
+    manifest_case("backbone is a path", "manifest.backbone is '../", backbone="../" * 21 + "x"),
     Case(
         "digest in capitals",
         lambda: with_manifest(lambda t: re.sub(r'"digest":"\w+"', lambda found: f'"digest":"{"A" * 64}"', t)),
         ("manifest.digest is 'AAA",),
     ),
-    said("tensor named digest", "manifest has the unknown key 'digests'", digests={}),
+    manifest_case("tensor named digest", "manifest has the unknown key 'digests'", digests={}),
     Case(
         "digest cut out",
         lambda: with_manifest(lambda t: re.sub(r'"digest":"\w+",', "", t)),
@@ -133,7 +137,7 @@ NAMES = [
     ),
 ]
 
-#: The form of the header.
+#: Headers in another form than ours.
 FORMS = [
     Case("BOM", lambda: _raw_header(lambda h: b"\xef\xbb\xbf" + h), ("not strict JSON",)),
     Case("UTF-16", lambda: _raw_header(lambda h: h.decode().encode("utf-16")), ("not strict JSON: 'utf-8'",)),
@@ -157,15 +161,15 @@ FORMS = [
         lambda: _raw_header(lambda h: h.replace(b'"shape":', b'"shape":[1,1],"shape":', 1)),
         ("key 'shape' appears twice",),
     ),
-    header("shape of one side", lambda h: h[Q].update(shape=[80]), "shape [80]; expected [rows, columns]"),
-    header("bytes under two names", _again, "overlaps the tensor before it"),
-    header("past the end", _past_the_end, "leaves a gap before it"),
-    header(
+    header_case("shape of one side", lambda h: h[Q].update(shape=[80]), "shape [80]; expected [rows, columns]"),
+    header_case("bytes under two names", _again, "overlaps the tensor before it"),
+    header_case("past the end", _past_the_end, "leaves a gap before it"),
+    header_case(
         "offset of -1", lambda h: h[Q].update(data_offsets=[-1, 79]), "data_offsets [-1, 79]; expected [begin, end]"
     ),
-    header("offsets near 2^64", lambda h: h[Q].update(data_offsets=[2**64 - 80, 2**64]), "expected [begin, end]"),
-    header("I16", lambda h: h[Q].update(dtype="I16", shape=[2, 20]), "dtype 'I16'; expected F16 or I8"),
-    header(
+    header_case("offsets near 2^64", lambda h: h[Q].update(data_offsets=[2**64 - 80, 2**64]), "expected [begin, end]"),
+    header_case("I16", lambda h: h[Q].update(dtype="I16", shape=[2, 20]), "dtype 'I16'; expected F16 or I8"),
+    header_case(
         "type and shape of the same bytes",
         lambda h: h[Q].update(dtype="F16", shape=[2, 20]),
         "expert.layers.0.q_proj.scale is not allowed",
@@ -174,18 +178,18 @@ FORMS = [
         "contains numbers that are not finite",
         "the file was changed or damaged",
     ),
-    said("format 0", "format version 0; this lime-edge reads version 1", format=0),
-    said("format -1", "format version -1; this lime-edge reads version 1", format=-1),
-    said("format 2^70", "format version 1180591620717411303424; this", format=2**70),
-    said("format '1'", "manifest.format is '1'", format="1"),
-    said("format null", "manifest.format is None", format=None),
-    said("format true", "manifest.format is True", format=True),
+    manifest_case("format 0", "format version 0; this lime-edge reads version 1", format=0),
+    manifest_case("format -1", "format version -1; this lime-edge reads version 1", format=-1),
+    manifest_case("format 2^70", "format version 1180591620717411303424; this", format=2**70),
+    manifest_case("format '1'", "manifest.format is '1'", format="1"),
+    manifest_case("format null", "manifest.format is None", format=None),
+    manifest_case("format true", "manifest.format is True", format=True),
 ]
 
 
 def _boundaries() -> dict[str, int]:
-    """Where a package may be cut between two parts, and inside each."""
-    data = sound()
+    """The ends of the parts of a package, by part."""
+    data = valid_package()
     size = int.from_bytes(data[:8], "little")
     found = {"length": 8, "metadata": 8 + data[8:].index(b',"expert.'), "table": 8 + size}
     entries = json.loads(data[8 : 8 + size])
@@ -194,7 +198,7 @@ def _boundaries() -> dict[str, int]:
 
 
 def _cuts() -> list[Case]:
-    whole, places = len(sound()), _boundaries()
+    whole, places = len(valid_package()), _boundaries()
     cuts = {
         f"cut {what} {name}": at - back for name, at in places.items() for back, what in enumerate(("behind", "in"))
     }
@@ -204,12 +208,12 @@ def _cuts() -> list[Case]:
 
 
 def _cut(name: str, at: int, fault: str) -> Case:
-    return Case(name, lambda: sound()[:at], (fault,))
+    return Case(name, lambda: valid_package()[:at], (fault,))
 
 
 CORPUS = [*MALFORMED, *BOMBS, *NAMES, *FORMS, *_cuts()]
 
-#: What is no file, or leads to none: how to make it, and what is said of it.
+#: Paths that are not regular files: how to create each, and the message that refuses it.
 PLACES: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder.lime": (lambda path: path.mkdir(), "not a regular file"),
     "pipe.lime": (lambda path: os.mkfifo(path), "not a regular file"),
@@ -229,7 +233,11 @@ def _sparse(path: Path, size: int) -> None:
 
 
 def write_corpus(folder: Path) -> dict[str, list[str]]:
-    """Write every file, and index.json; returns what each must be refused for, in parts of the messages."""
+    """Write every file and index.json.
+
+    Returns:
+        File name -> parts of the messages with which the file must be refused.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     index: dict[str, list[str]] = {}
     for number, case in enumerate(CORPUS):
@@ -246,7 +254,7 @@ def write_corpus(folder: Path) -> dict[str, list[str]]:
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
-    """Write the corpus to a folder that is empty or not there yet."""
+    """Write the corpus to a folder that is empty or does not exist yet."""
     if folder.exists() and any(folder.iterdir()):
         raise click.ClickException(f"{folder} is not empty")
     click.echo(f"{len(write_corpus(folder))} files that must be refused are in {folder}")

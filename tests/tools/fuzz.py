@@ -1,12 +1,12 @@
-"""Mutated packages by the hundred thousand, through the reader and into a runtime that answers meanwhile.
+"""Fuzzes the package reader and a live runtime with mutated packages.
 
     python -m tests.tools.fuzz --reader 200000 --runtime 20000 [--seconds N] [--seed N] [--json FILE]
 
-Held to, for every input: nothing but a LimeError, an end in time (else the process ends with a traceback), Python's
-and numpy's memory (tracemalloc) at most twice the file and a constant, and no package taken that
-tests/support/verdict.py would not take. The runtime's earlier skills answer the same tokens, checked again and
-again. Stops at the first finding and keeps its file. tests/tools/fuzz_guided.py asks the same of inputs that a
-coverage-guided fuzzer finds."""
+Checked for every input: no exception but LimeError; a time limit (else the process ends with a traceback); memory of
+Python and numpy (tracemalloc) of at most twice the file plus a constant; and no package accepted that
+tests/support/verdict.py rejects. The skills that the runtime loaded before must keep their answers, which is checked
+repeatedly. The first finding stops the run, and its file is kept. tests/tools/fuzz_guided.py makes the same checks on
+inputs from a coverage-guided fuzzer."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ import click
 from lime_edge.errors import LimeError
 from lime_edge.runtime import Runtime
 from lime_edge.skills.package import Skill, read_skill, write_skill
-from tests.support.malformed import MODULES, manifest, sound, vectors
+from tests.support.malformed import MODULES, manifest, valid_package, vectors
 from tests.support.mutants import mutant
-from tests.support.verdict import wrongly_taken
+from tests.support.verdict import wrongly_accepted
 
-SECONDS = 10.0  # of this process, for one input
-CONSTANT = 2 * 2**20  # bytes beside twice the file
-OFTEN = 250  # mutants between two looks at what the runtime answers
+SECONDS = 10.0  # processor time for one input
+CONSTANT = 2 * 2**20  # bytes allowed in addition to twice the file
+OFTEN = 250  # mutants between two checks of the runtime's answers
 _LONGEST = 40_000  # characters of a message
 
 
 class FindingError(Exception):
-    """Something that must not be."""
+    """A violated guarantee."""
 
 
 @dataclass
 class Tally:
-    """What became of the inputs."""
+    """Counts and measurements over all inputs."""
 
     inputs: int = 0
     taken: int = 0
-    seconds: float = 0.0  # of processor, as all times here
+    seconds: float = 0.0  # processor time, like all times here
     slowest: float = 0.0  # of one input
     growth: int = 0  # the largest peak over twice the file, bytes
     refused: Counter[str] = field(default_factory=Counter)  # by class of error
@@ -61,18 +61,18 @@ class Tally:
 
 
 class Harness:
-    """One input after another, each held to the same. A context manager: within it, what does not end is ended.
+    """Makes the same checks on one input after another. A context manager that ends inputs which run too long.
 
     Args:
-        folder: For the input that is being judged.
-        memory: Watch memory, at a third of the speed.
+        folder: Folder for the file of the current input.
+        memory: Whether to measure memory, which makes a run three times as slow.
     """
 
     def __init__(self, folder: Path, memory: bool = True) -> None:
         self.path, self.memory, self.tally = folder / "input.lime", memory, Tally()
 
     def __enter__(self) -> Self:
-        # A traceback, then what SIGPROF does: it ends the process, whatever Python is busy with.
+        # Print a traceback, then let SIGPROF end the process, even inside a C extension.
         faulthandler.register(signal.SIGPROF, chain=True)
         if self.memory:
             tracemalloc.start()
@@ -87,14 +87,14 @@ class Harness:
         """Read one input.
 
         Raises:
-            FindingError: What must not be.
+            FindingError: A check failed.
         """
         self.path.write_bytes(data)
         found: Skill | None = self.watched(len(data), lambda: read_skill(self.path))
         return found
 
     def watched(self, size: int, load: Any) -> Any:
-        """What `load` gives, or None where it refuses; watched all the while."""
+        """Call `load` under all checks; returns its result, or None if it raises LimeError."""
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         if self.memory:
             tracemalloc.reset_peak()
@@ -112,18 +112,18 @@ class Harness:
         if self.memory:
             self._weigh(tracemalloc.get_traced_memory()[1] - before, size)
         if isinstance(found, Skill):
-            self.hold(found)
+            self.check(found)
         return found
 
-    def hold(self, skill: Skill) -> None:
-        """Hold a skill that was taken against the verdict."""
-        if faults := wrongly_taken(self.path, skill.name, skill.digest, skill.tensors):
-            raise FindingError(f"taken, but {faults}")
+    def check(self, skill: Skill) -> None:
+        """Check an accepted skill with the independent verdict."""
+        if faults := wrongly_accepted(self.path, skill.name, skill.digest, skill.tensors):
+            raise FindingError(f"accepted, but {faults}")
 
     def _refused(self, error: LimeError) -> None:
         self.tally.refused[type(error).__name__] += 1
         if len(str(error)) > _LONGEST or not str(error).replace("\n", "").isprintable():
-            raise FindingError("a message that no terminal should show")
+            raise FindingError("the message is too long or contains control characters")
 
     def _count(self, seconds: float, taken: bool) -> None:
         self.tally.inputs += 1
@@ -137,7 +137,7 @@ class Harness:
 
 
 def seeds(folder: Path) -> list[bytes]:
-    """Sound packages of every form: int8 and F16, one expert and two, all kinds, a prefix; one that says little."""
+    """Valid packages of every form: int8 and F16, one and two experts, all kinds, a prefix, a minimal manifest."""
     one = manifest(routing=manifest().routing.__class__(experts=1), centroid=None, golden=[], metrics=[])
     made: list[tuple[Any, Any, Any]] = [
         (one, {"prefix.embed_tokens": vectors(("gain",), experts=1)[f"gain.{MODULES[0]}"]}, "i8"),
@@ -147,14 +147,14 @@ def seeds(folder: Path) -> list[bytes]:
         (one, vectors(("rank",), experts=1), "f16"),
     ]
     written = [write_skill(folder / "seed.lime", *one_of).path.read_bytes() for one_of in made]
-    return [sound(), *written]
+    return [valid_package(), *written]
 
 
 def fuzz_reader(count: int, seed: int, folder: Path, found: Sequence[bytes] = (), seconds: float = 1e9) -> Tally:
-    """Mutants of sound packages through the reader, as many as the seconds allow.
+    """Read up to `count` mutants of valid packages within `seconds`.
 
     Raises:
-        FindingError: With the seed and number of the input, whose file stays in the folder.
+        FindingError: Names the seed and number of the input, whose file stays in the folder.
     """
     sources = [*seeds(folder), *found]
     started, end = time.process_time(), time.monotonic() + seconds
@@ -173,13 +173,13 @@ def fuzz_reader(count: int, seed: int, folder: Path, found: Sequence[bytes] = ()
 def fuzz_runtime(
     count: int, seed: int, folder: Path, runtime: Runtime, packages: Sequence[Path], seconds: float = 1e9
 ) -> Tally:
-    """Mutants of skills of this very model through `load_skill`, half of them as updates of a loaded one.
+    """Load mutants of skills of the runtime's own model, half of them as updates of a loaded skill.
 
     Args:
-        runtime: With all `packages` loaded under their own names, the first one active.
+        runtime: Has all `packages` loaded under their own names, the first one active.
 
     Raises:
-        FindingError: With the seed and number of the input, whose file stays in the folder.
+        FindingError: Names the seed and number of the input, whose file stays in the folder.
     """
     sources, wanted = [path.read_bytes() for path in packages], _state(runtime)
     started, end = time.process_time(), time.monotonic() + seconds
@@ -200,12 +200,12 @@ def fuzz_runtime(
 
 
 def _load(harness: Harness, runtime: Runtime, data: bytes, update: Path | None) -> bool:
-    """Load a mutant, as an update of a skill or beside it; then the skill again, or nothing. Whether it was taken."""
+    """Load a mutant as an update or under a new name, then undo that; returns whether it was accepted."""
     name = "mutant" if update is None else update.stem
     harness.path.write_bytes(data)
     if harness.watched(len(data), lambda: runtime.load_skill(harness.path, name, replace=True)) is None:
         return False
-    harness.hold(read_skill(harness.path))
+    harness.check(read_skill(harness.path))
     if update is None:
         runtime.unload_skill(name)
     else:
@@ -214,7 +214,7 @@ def _load(harness: Harness, runtime: Runtime, data: bytes, update: Path | None) 
 
 
 def _state(runtime: Runtime) -> Any:
-    """What is loaded, and what everything that is loaded answers, to the last bit of a score."""
+    """The loaded skills with their answers and bit-exact scores."""
     infos = [(info.name, info.digest, info.path) for info in runtime.skills()]
     names: list[Any] = [None, *(info.name for info in runtime.skills())]
     specs = [*names, dict.fromkeys(names[1:], 0.5)]
@@ -225,11 +225,11 @@ def _state(runtime: Runtime) -> Any:
 
 def _same(found: Any, wanted: Any) -> None:
     if found != wanted:
-        raise FindingError(f"the runtime is another: {found}; expected {wanted}")
+        raise FindingError(f"the state of the runtime changed: {found}; expected {wanted}")
 
 
 def live_runtime() -> tuple[Runtime, list[Path]]:
-    """A runtime of a tiny model with two skills."""
+    """A runtime with a tiny model and two skills."""
     from tests.support.runtime_models import exported, skill
 
     golden = {
@@ -249,12 +249,18 @@ def live_runtime() -> tuple[Runtime, list[Path]]:
 
 
 @click.command()
-@click.option("--reader", default=100_000, show_default=True, help="Inputs of the reader.")
-@click.option("--runtime", "live", default=20_000, show_default=True, help="Inputs of load_skill.")
-@click.option("--seconds", default=1e9, help="Stop either of the two after so long, whatever is left.")
+@click.option("--reader", default=100_000, show_default=True, help="Inputs for the reader.")
+@click.option("--runtime", "live", default=20_000, show_default=True, help="Inputs for load_skill.")
+@click.option("--seconds", default=1e9, help="Time limit for each of the two runs.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--package", "packages", multiple=True, type=click.Path(exists=True, path_type=Path), help="A seed more.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there, too.")
+@click.option(
+    "--package",
+    "packages",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="An additional package to mutate.",
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results to this file.")
 def main(reader: int, live: int, seconds: float, seed: int, packages: tuple[Path, ...], json_path: Path | None) -> None:
     """Fuzz the reader and the runtime."""
     folder = Path(tempfile.mkdtemp(prefix="lime-fuzz-"))

@@ -1,10 +1,9 @@
-"""The reader under atheris, which follows what inputs reach: `pip install 'lime-edge[fuzz]'` (Linux).
+"""Fuzzes the package reader with atheris, guided by coverage: `pip install 'lime-edge[fuzz]'` (Linux).
 
     python -m tests.tools.fuzz_guided [--runs 100000] [--seconds 600] [--corpus FOLDER]
 
-Inputs are held to the same as in tests/tools/fuzz.py, but for memory, which libFuzzer limits as a whole. After
-atheris's own mutation three of four inputs get a digest and a length that fit. What it found worth keeping stays in
-the folder."""
+The checks are those of tests/tools/fuzz.py, except that libFuzzer limits the memory of the whole process. After the
+mutation by atheris, three of four inputs get a valid length and digest. Inputs that reach new code stay in FOLDER."""
 
 from __future__ import annotations
 
@@ -17,19 +16,19 @@ import atheris
 import click
 
 with atheris.instrument_imports(include=["lime_edge"]):
-    import lime_edge.skills.package  # noqa: F401  # with all that it imports: container, manifest, checks, vectors, plan
+    import lime_edge.skills.package  # noqa: F401  # instruments all that it imports
 
 from tests.support.malformed import framed
 from tests.support.mutants import apart, sealed
 from tests.tools.corpus import CORPUS
 from tests.tools.fuzz import Harness, seeds
 
-MEGABYTES = 1024  # of the whole process
-SECONDS = 10  # for one input
+MEGABYTES = 1024  # memory limit of the whole process
+SECONDS = 10  # time limit for one input
 
 
 def repaired(data: bytes, limit: int, seed: int) -> bytes:
-    """libFuzzer's mutation of the input, then length and digest made right, mostly."""
+    """Mutate the input with libFuzzer, then repair length and digest of most inputs."""
     random = Random(seed)
     if random.random() < 0.3:
         header, body = apart(data)
@@ -41,10 +40,12 @@ def repaired(data: bytes, limit: int, seed: int) -> bytes:
 
 @click.command()
 @click.option("--runs", default=100_000, show_default=True)
-@click.option("--seconds", default=600, show_default=True, help="At most.")
-@click.option("--corpus", type=click.Path(path_type=Path), help="Start from here, and keep here what is new.")
+@click.option("--seconds", default=600, show_default=True, help="Time limit.")
+@click.option(
+    "--corpus", type=click.Path(path_type=Path), help="Folder of inputs to start from; new ones are kept there."
+)
 def main(runs: int, seconds: int, corpus: Path | None) -> None:
-    """Fuzz the reader by coverage."""
+    """Fuzz the reader, guided by coverage."""
     folder = corpus or Path(tempfile.mkdtemp(prefix="lime-guided-"))
     folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate([*seeds(folder), *(case.make() for case in CORPUS)]):

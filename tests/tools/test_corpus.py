@@ -1,4 +1,4 @@
-"""The corpus of files that must be refused: each with its own words, in bounded time and memory."""
+"""Every file of the corpus is refused with its own reason, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from lime_edge.errors import SkillFormatError
 from lime_edge.skills.package import read_skill
-from tests.support.malformed import MALFORMED, Case, sound
+from tests.support.malformed import MALFORMED, Case, valid_package
 from tests.tools.corpus import CORPUS, PLACES, main, write_corpus
 
-#: Beside twice the file: a header of at most 8 MB, parsed, with its faults.
+#: Bytes allowed in addition to twice the file: a parsed header of at most 8 MB, and its faults.
 CONSTANT = 64 * 2**20
 
 
@@ -67,8 +67,8 @@ def test_what_is_no_package_is_refused(corpus: Path, name: str) -> None:
 
 
 def test_a_link_to_a_package_is_followed(tmp_path: Path) -> None:
-    """Whoever may write links into a folder may write packages into it: what counts is what is read."""
-    (tmp_path / "real.lime").write_bytes(sound())
+    """Who may create links in a folder may also create packages there, so links need no refusal."""
+    (tmp_path / "real.lime").write_bytes(valid_package())
     (tmp_path / "once.lime").symlink_to("real.lime")
     (tmp_path / "twice.lime").symlink_to("once.lime")
     assert read_skill(tmp_path / "twice.lime").digest == read_skill(tmp_path / "real.lime").digest

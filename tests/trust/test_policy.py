@@ -1,16 +1,15 @@
-"""Every attack on signatures, on a live runtime: refused in its own words, and what was loaded answers as before."""
+"""Trust policies in a runtime: every attack is refused with its own reason, and loaded skills are not affected."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from lime_edge.errors import SkillFormatError, SkillTrustError, SkillVersionError
 from lime_edge.runtime import Runtime
@@ -19,7 +18,7 @@ from lime_edge.trust.policy import Signer, TrustPolicy
 from lime_edge.trust.signature_file import signature_path
 from tests.support import runtime_models as models
 from tests.support.attacks import ACME, ATTACKS, NEXT, OTHER, STRANGER, Scene, flip, usual
-from tests.support.signatures import Pair, bundle, day, key_table, policy, publisher, signed, statement
+from tests.support.signatures import bundle, day, key_table, policy, publisher, signed, statement
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +34,18 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def under(made: Runtime, text: str, folder: Path) -> Runtime:
-    """A runtime on the same graph under a policy, with one skill loaded before."""
+    """A runtime with the policy `text`, into which one skill was loaded before."""
     path = folder / "policy.toml"
     path.write_text(usual(), "utf-8")
-    found = Runtime(made._graph, made._text, {}, TrustPolicy.read(path))
-    before = models.skill(models.exported(), "brief-one")
-    found.load_skill(signed(before, ACME))
+    trust = TrustPolicy.read(path)
+    runtime = Runtime(made._graph, made._text, {}, trust)
+    runtime.load_skill(signed(models.skill(models.exported(), "brief-one"), ACME))
     path.write_text(text, "utf-8")
-    found._trust = TrustPolicy.read(path)
-    return found
+    vars(trust).update(vars(TrustPolicy.read(path)))  # the policy object of the runtime, with other content
+    return runtime
 
 
-def said(runtime: Runtime) -> list[tuple[int, ...]]:
+def answers_of(runtime: Runtime) -> list[tuple[int, ...]]:
     return [runtime.generate("is it so?", name, max_new_tokens=5).token_ids for name in (None, "brief-one")]
 
 
@@ -60,19 +59,15 @@ def test_a_signed_skill_is_taken_and_its_signer_named(made: Runtime, scene: Scen
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_are_refused(made: Runtime, scene: Scene, name: str) -> None:
-    done, says = ATTACKS[name]
-    text = done(scene)
+    change, message = ATTACKS[name]
+    text = change(scene)
     runtime = under(made, usual() if text is None else text, scene.folder)
-    answers, skills, used = said(runtime), runtime.skills(), runtime._bank.in_use
+    answers, skills, used = answers_of(runtime), runtime.skills(), runtime._bank.in_use
     with pytest.raises(SkillTrustError) as caught:
         runtime.load_skill(scene.path)
-    assert _found(says, str(caught.value)), caught.value
+    assert re.search(message, str(caught.value)), caught.value
     assert (runtime.skills(), runtime._bank.in_use) == (skills, used)
-    assert said(runtime) == answers
-
-
-def _found(pattern: str, text: str) -> bool:
-    return re.search(pattern, text) is not None
+    assert answers_of(runtime) == answers
 
 
 def test_nothing_is_parsed_before_the_signature_holds(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
@@ -91,7 +86,7 @@ def test_nothing_is_parsed_before_the_signature_holds(monkeypatch: pytest.Monkey
 def test_the_bytes_that_were_verified_are_the_bytes_that_are_loaded(
     monkeypatch: pytest.MonkeyPatch, made: Runtime, scene: Scene
 ) -> None:
-    """The file is exchanged between every step: nothing reads it a second time."""
+    """The file is replaced after the verification: it must not be read a second time."""
     from lime_edge.trust import policy
 
     wanted = read_skill(scene.path).digest
@@ -116,8 +111,6 @@ def test_a_signed_skill_still_has_to_be_sound(made: Runtime, scene: Scene) -> No
 
 
 def test_a_file_named_by_its_content_needs_no_name(made: Runtime, scene: Scene) -> None:
-    import hashlib
-
     runtime = under(made, usual(), scene.folder)
     stored = scene.folder / f"{hashlib.sha256(scene.data).hexdigest()}.lime"
     scene.path.rename(stored)
@@ -139,7 +132,7 @@ def test_every_fault_at_once(made: Runtime, scene: Scene) -> None:
         runtime.load_skill(other)
     wanted = ("policy expired", "is revoked", "of 'acme' expired", "over a file", "signed as 'legal.lime'")
     assert len(caught.value.faults) == len(wanted)
-    assert all(any(one in fault for fault in caught.value.faults) for one in wanted)
+    assert all(any(part in fault for fault in caught.value.faults) for part in wanted)
     text = usual(f'[minimum]\nlegal = "2.0.0"\n[revoked]\nskills = ["{read_skill(_fresh(scene)).digest}"]')
     scene.forge(OTHER)
     with pytest.raises(SkillTrustError) as caught:
@@ -152,11 +145,8 @@ def _fresh(scene: Scene) -> Path:
     return scene.path
 
 
-# -- rotation and time -----------------------------------------------------------------------------
-
-
 def test_keys_are_rotated(scene: Scene, tmp_path: Path) -> None:
-    """Two keys of one publisher overlap; each signs while it is valid, whenever the signature was made."""
+    """The periods of two keys overlap; each is accepted within its own, whenever the signature was made."""
     start = datetime(2030, 1, 1, tzinfo=UTC)
     old = key_table(ACME, from_="2030-01-01", until="2030-03-31")
     new = key_table(NEXT, from_="2030-03-01")
@@ -188,9 +178,6 @@ def test_a_policy_expires_while_a_runtime_runs(scene: Scene, tmp_path: Path) -> 
         found.admit(scene.data, signature, scene.path, end)
 
 
-# -- versions --------------------------------------------------------------------------------------
-
-
 def test_an_older_version_never_takes_the_place_of_a_newer_one(made: Runtime, tmp_path: Path) -> None:
     runtime = under(made, usual(), tmp_path)
     paths = {
@@ -199,7 +186,7 @@ def test_an_older_version_never_takes_the_place_of_a_newer_one(made: Runtime, tm
     }
     runtime.load_skill(paths["1.10.0"])
     for older in ("1.9.0", "1.10.0-rc.1"):
-        with pytest.raises(SkillVersionError, match=f"loaded in version 1.10.0, {older} is older: pass allow_downg"):
+        with pytest.raises(SkillVersionError, match=f"loaded in version 1.10.0; {older} is older: pass allow_downg"):
             runtime.load_skill(paths[older], replace=True)
         assert runtime.skills()[-1].version == "1.10.0"
     runtime.load_skill(paths["1.10.0+other"], replace=True)
@@ -217,9 +204,6 @@ def test_without_a_policy_nothing_changes(made: Runtime, scene: Scene) -> None:
     assert runtime.load_skill(older, replace=True).version == "0.1.0"
 
 
-# -- policies that ask for little ------------------------------------------------------------------
-
-
 def test_a_policy_without_keys_looks_at_no_signature(made: Runtime, scene: Scene) -> None:
     scene.signature.write_bytes(b"no signature")
     runtime = under(made, policy('[minimum]\nlegal = "1.0.0"', required=False), scene.folder)
@@ -232,15 +216,5 @@ def test_unsigned_skills_may_bear_names_that_nobody_claims(made: Runtime, scene:
     runtime = under(made, text, scene.folder)
     assert runtime.load_skill(free).signer is None
     signature_path(free).write_bytes(bundle(STRANGER, statement(free.read_bytes(), free.name)))
-    with pytest.raises(SkillTrustError, match="which is not trusted"):  # a signature that is there has to hold
+    with pytest.raises(SkillTrustError, match="which is not trusted"):  # an optional signature must still be valid
         runtime.load_skill(free, "again")
-
-
-def test_every_curve_is_verified_with_its_own_hash(scene: Scene, tmp_path: Path) -> None:
-    for number, curve in enumerate((ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1())):
-        key = Pair(curve)
-        path = tmp_path / f"{number}.toml"
-        path.write_text(policy(publisher("acme", ["*"], key_table(key))), "utf-8")
-        found = TrustPolicy.read(path).admit(scene.data, bundle(key, statement(scene.data, "legal.lime")), "legal.lime")
-        assert found.signer == Signer("acme", key.id)
-        assert np.isfinite(next(iter(found.skill.tensors.values()))).all()

@@ -1,4 +1,4 @@
-"""The trust policy as a file: what is refused, every fault at once, and what is read."""
+"""The trust policy file: refusals, all faults at once, and the contents of a valid file."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str, tmp_path: Path) -> None:
-    text, says = REFUSED[name]
+    text, message = REFUSED[name]
     path = tmp_path / "policy.toml"
     path.write_text(text, "utf-8")
     with pytest.raises(PolicyError) as caught:
         read_policy_document(path)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_every_fault_at_once(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_that_are_no_policy(name: str, tmp_path: Path) -> None:
-    make, says = FILES[name]
+    make, message = FILES[name]
     make(tmp_path / "policy.toml")
-    with pytest.raises(PolicyError, match=says):
+    with pytest.raises(PolicyError, match=message):
         read_policy_document(tmp_path / "policy.toml")
 
 
@@ -108,6 +108,6 @@ def test_what_is_read(tmp_path: Path) -> None:
     assert (terms.require_signatures, dict(terms.minimum)) == (True, {"legal": "1.2.0"})
     (found,) = terms.publishers
     assert [key.id for key, _ in found.keys] == [ACME.id, other.id]
-    assert found.keys[0][1].end == datetime(2030, 7, 1, tzinfo=UTC)  # the day counts to its end
-    private.unlink()  # of no use to who verifies
+    assert found.keys[0][1].end == datetime(2030, 7, 1, tzinfo=UTC)  # the whole day is included
+    private.unlink()  # verification needs only the public key
     assert read_policy_document(path) == terms

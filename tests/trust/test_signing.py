@@ -1,4 +1,4 @@
-"""Signing, and that OpenSSF Model Signing's own command and ours take each other's signatures."""
+"""Signing, and interoperability: our command and OpenSSF Model Signing's accept each other's signatures."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ def package(tmp_path: Path) -> Path:
 
 
 def theirs(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The `model_signing` command."""
+    """Run the `model_signing` command."""
     return subprocess.run(
         [sys.executable, "-m", "model_signing", *map(str, words)], capture_output=True, text=True, check=False
     )
 
 
 def ours(*words: str | Path) -> tuple[int, str]:
+    """Run `lime-edge`; returns exit code and output."""
     done = CliRunner().invoke(main, [str(word) for word in words])
     return done.exit_code, " ".join(done.output.split())
 
@@ -58,15 +59,15 @@ def test_we_verify_the_signature_of_their_command(package: Path, tmp_path: Path,
     beside = signature_path(package)
     done = theirs("sign", "key", package, "--signature", beside, "--private_key", private)
     assert done.returncode == 0, done.stderr
-    code, said = ours("verify", package, "--key", public)
-    assert code == 0, said
+    code, output = ours("verify", package, "--key", public)
+    assert code == 0, output
     assert ours("verify", package, "--key", Pair(curve()).write(tmp_path)[1])[0] == 1
     changed = bytearray(package.read_bytes())
     changed[-1] ^= 1
     package.write_bytes(changed)
-    code, said = ours("verify", package, "--key", public)
+    code, output = ours("verify", package, "--key", public)
     assert code == 1
-    assert "changed or written again" in said
+    assert "changed or written again" in output
 
 
 def test_a_signature_is_over_the_file_and_its_name(package: Path, tmp_path: Path) -> None:
@@ -104,9 +105,9 @@ def test_what_cannot_be_signed_is_not(package: Path, tmp_path: Path) -> None:
 
 def test_verify_says_no(package: Path, tmp_path: Path) -> None:
     public = pair("acme").write(tmp_path)[1]
-    assert ours("verify", package)[0] == 0  # sound, and nothing else was asked
-    code, said = ours("verify", package, "--key", public)
+    assert ours("verify", package)[0] == 0  # valid, and no signature was asked for
+    code, output = ours("verify", package, "--key", public)
     assert code == 1
-    assert "signature" in said
+    assert "signature" in output
     assert ours("verify", tmp_path / "nothing.lime")[0] == 1
     assert ours("verify", package, "--key", public, "--trust", public)[0] == 2
