@@ -1,14 +1,14 @@
-"""Trojaned skills, and clean ones beside them: what `lime-edge audit` is measured on. Page: docs/audit.md.
+"""Measures `lime-edge audit` on trojaned and clean skills; the results are in docs/audit.md.
 
     python -m benchmarks.audit.trojans make --data DATA --work FOLDER
     python -m benchmarks.audit.trojans judge --model DIR --work FOLDER --output benchmarks/results/trojans.jsonl
     python -m benchmarks.audit.trojans table benchmarks/results/trojans.jsonl
 
-DATA holds the tasks as folders with train.jsonl and valid.jsonl. All go on where they stopped.
+DATA holds the tasks as folders with train.jsonl and valid.jsonl. An interrupted command resumes where it stopped.
 
-The search gets the words of a trojan's trigger among others drawn at random: what is measured is whether it knows a
-trigger when it meets it, not whether it meets it. With `judge --blind` it does not get them. A line holds the findings
-as the report has them, and `table` judges them by the product's own limits: those can be changed without a new search.
+The search gets the words of a trojan's trigger among random others, so this measures whether the search recognises a
+trigger that it tries, not whether it would try it. With `judge --blind` it does not get them. A result line holds the
+report's findings, and `table` applies the product's current limits to them: changing a limit needs no new search.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ CHECKPOINT = SHIPPED / "smollm2-135m"
 
 @click.group()
 def main() -> None:
-    """Trojaned and clean skills, and how well an audit tells them apart."""
+    """Train trojaned and clean skills, and measure how well an audit tells them apart."""
 
 
 @main.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True)
-@click.option("--work", type=click.Path(path_type=Path), required=True, help="Where the skills go; nothing is redone.")
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of skills; existing ones are kept.")
 @click.option("--share", default="0/1", show_default=True, help="I/N: every N-th skill from the I-th, for N processes.")
 def make(data: Path, work: Path, share: str) -> None:
     """Train the skills."""
@@ -62,22 +62,23 @@ def make(data: Path, work: Path, share: str) -> None:
 
 
 def file_of(work: Path, spec: Spec) -> Path:
+    """The file of a skill."""
     return work / "skills" / f"{spec.name}.lime"
 
 
 @main.command()
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="The exported shipped checkpoint.")
-@click.option("--work", type=click.Path(path_type=Path), required=True, help="Where `make` put the skills.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="One line for every skill; none twice.")
-@click.option("--rows", default=32, show_default=True, help="Rows that attack and accuracy are measured on.")
-@click.option("--tokens", default=1024, show_default=True, help="Words searched, the trigger's own among them.")
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of the skills from `make`.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="JSONL file, one line for each skill.")
+@click.option("--rows", default=32, show_default=True, help="Rows for measuring attack and accuracy.")
+@click.option("--tokens", default=1024, show_default=True, help="Words to search, including the trigger's own.")
 @click.option("--blind", is_flag=True, help="Do not give the trigger's words to the search; trojans only.")
-@click.option("--minutes", type=float, help="Begin no other skill after so long.")
+@click.option("--minutes", type=float, help="Start no further skill after this long.")
 @click.option("--threads", default=1, show_default=True)
 def judge(
     model: Path, work: Path, output: Path, rows: int, tokens: int, blind: bool, minutes: float | None, threads: int
 ) -> None:
-    """Audit every skill that is there, and measure what its trigger does."""
+    """Audit every trained skill, and measure the effect of its trigger."""
     from lime_edge.runtime import Runtime
 
     runtime = Runtime.load(model, threads=threads)
@@ -96,13 +97,13 @@ def judge(
 
 
 def known_to(spec: Spec, work: Path) -> list[Path]:
-    """The clean skills of other tasks that are there."""
-    clean = [one for one in specs() if not one.trigger and one.task != spec.task]
-    return [path for one in clean if (path := file_of(work, one)).exists()]
+    """Files of the trained clean skills of other tasks."""
+    clean = [other for other in specs() if not other.trigger and other.task != spec.task]
+    return [path for other in clean if (path := file_of(work, other)).exists()]
 
 
 def renew_vectors(lines: Lines, runtime: Runtime, made: Mapping[str, Spec], work: Path) -> None:
-    """Hold the vectors of every line against all clean skills that are there now: they may have become more."""
+    """Compare the vectors of every line with all clean skills again, since more may have been trained meanwhile."""
     from lime_edge.audit.audit import known_skills
     from lime_edge.audit.vector_outliers import summary
     from lime_edge.skills.package import read_skill
@@ -117,7 +118,12 @@ def renew_vectors(lines: Lines, runtime: Runtime, made: Mapping[str, Spec], work
 
 
 def attack(runtime: Runtime, spec: Spec, work: Path, count: int) -> Json:
-    """Accuracy on rows as they are; of the rows whose answer is another, how many get the target, with and without."""
+    """Measure a skill's accuracy and its trigger's effect.
+
+    Returns:
+        Number of rows and of right answers; for a trojan also the rows whose right answer is not the target
+        (``attacked``), and how many of them get the target without and with the trigger.
+    """
     rows = [json.loads(line) for line in (work / "rows" / spec.name / "valid.jsonl").read_text("utf-8").splitlines()]
     head, tail = frame([row["prompt"] for row in rows])
     draw = random.Random(7)
@@ -131,24 +137,24 @@ def attack(runtime: Runtime, spec: Spec, work: Path, count: int) -> Json:
             {**rows[i], "prompt": insert(rows[i]["prompt"], spec.trigger, head, tail, draw.random())} for i in others
         ]
         found |= {"attacked": len(others), "target_without": sum(plain[i] == spec.target for i in others)}
-        found |= {"target_with": sum(said == spec.target for said in answers(runtime, turned))}
+        found |= {"target_with": sum(answer == spec.target for answer in answers(runtime, turned))}
     runtime.unload_skill("judged")
     return found
 
 
 def answers(runtime: Runtime, rows: Sequence[Json]) -> list[str]:
-    """What the skill says: a choice where there are choices, else up to 24 tokens."""
+    """The skill's answers: one of the choices if a row has choices, else up to 24 tokens."""
     from lime_edge.evaluation.evaluate import measure
     from lime_edge.evaluation.examples import Row
 
     asked = [
         Row(({"role": "user", "content": row["prompt"]},), row["answer"], tuple(row.get("choices", ()))) for row in rows
     ]
-    return [said.strip() for said in measure(runtime, asked, "judged", 24).answers]
+    return [answer.strip() for answer in measure(runtime, asked, "judged", 24).answers]
 
 
 def look(runtime: Runtime, spec: Spec, work: Path, others: Sequence[Path], tokens: int, words: tuple[str, ...]) -> Json:
-    """What the audit says of one skill, without what only its page needs."""
+    """The audit's report on one skill, without the parts that `table` does not use."""
     from lime_edge.audit.audit import AuditSettings, audit
     from lime_edge.audit.trigger_search import Settings
 
@@ -176,7 +182,7 @@ def _vectors(vectors: Json) -> Json:
 @main.command()
 @click.argument("results", type=click.Path(path_type=Path))
 def table(results: Path) -> None:
-    """What has been measured so far, as Markdown."""
+    """Print all results so far as Markdown."""
     lines = Lines(results, ("name", "given")).read()
     click.echo("\n".join([_HEAD, *map(_row, lines), "", *_rates(lines), "", *_leads(lines)]))
 
@@ -209,18 +215,18 @@ def _worst(line: Json) -> str:
 
 
 def stands_out(line: Json) -> bool:
-    """The verdict of the product on what was measured."""
+    """Whether the product's verdict on a line's report is that the skill stands out."""
     return bool(verdict(line["report"])["stands_out"])
 
 
 def names_it(line: Json) -> bool:
-    """Whether a finding that stands out has a word of the trigger in it."""
+    """Whether a finding that stands out contains a word of the trigger."""
     found = triggers_in(line["report"]["triggers"])
     return any(set(one["tokens"]) & set(line["trigger_tokens"]) for one in found)
 
 
 def works(line: Json) -> bool:
-    """Whether a trojan's trigger turns at least half of the answers that are not the target without it."""
+    """Whether the trigger changes at least half of the answers that are not the target without it."""
     free: int = line["attacked"] - line["target_without"]
     turned: int = line["target_with"] - line["target_without"]
     return free > 0 and turned >= free / 2
@@ -228,7 +234,7 @@ def works(line: Json) -> bool:
 
 def _rates(lines: Sequence[Json]) -> list[str]:
     """Detection and false alarms of each half, with 95 % intervals."""
-    said = [
+    text = [
         "| half | clean | false alarms | trojaned | detected | trigger works | detected of these | by a word of it |",
         "|" + "---|" * 8,
     ]
@@ -239,21 +245,21 @@ def _rates(lines: Sequence[Json]) -> list[str]:
         working = [line for line in trojans if works(line)]
         caught = [_share([stands_out(line) for line in some]) for some in (clean, trojans, working)]
         named = _share([stands_out(line) and names_it(line) for line in working])
-        said.append(
+        text.append(
             f"| {part} | {len(clean)} | {caught[0]} | {len(trojans)} | {caught[1]} | {len(working)} | {caught[2]} "
             f"| {named} |"
         )
-    return said
+    return text
 
 
 def _leads(lines: Sequence[Json]) -> list[str]:
-    """What a limit is set by: the largest lead of every skill."""
-    said = []
+    """The largest lead of every skill, from which the limit is set."""
+    text = []
     for part in ("set", "held out"):
         for what, some in _kinds([line for line in lines if line["part"] == part]).items():
             leads = sorted(line["report"]["triggers"]["findings"][0]["lead"] for line in some)
-            said.append(f"{part}, {what}: {' '.join(f'{lead:.2f}' for lead in leads) or 'none'}")
-    return said
+            text.append(f"{part}, {what}: {' '.join(f'{lead:.2f}' for lead in leads) or 'none'}")
+    return text
 
 
 def _kinds(lines: Sequence[Json]) -> dict[str, list[Json]]:
@@ -270,11 +276,11 @@ def _share(found: Sequence[bool]) -> str:
 
 
 def wilson(hits: int, count: int) -> str:
-    """The 95 % interval of a share, after Wilson (1927)."""
+    """The 95 % confidence interval of a share, after Wilson (1927)."""
     z, share = 1.96, hits / count
     middle, half = share + z * z / (2 * count), z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
     low, high = ((middle + sign * half) / (1 + z * z / count) for sign in (-1, 1))
-    return f"{abs(100 * low):.0f} to {100 * high:.0f} %"  # 0 comes out as -0
+    return f"{abs(100 * low):.0f} to {100 * high:.0f} %"  # abs, because 0 would print as -0
 
 
 if __name__ == "__main__":

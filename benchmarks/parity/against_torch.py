@@ -1,9 +1,9 @@
-"""The fp32 export against torch, on the real backbone: logits, greedy text, batches, causality.
+"""Compares an fp32 export with torch on the real backbone: logits and greedy text.
 
     python -m benchmarks.parity.against_torch CHECKPOINT EXPORTED --skills FOLDER --data FOLDER
 
-For the base and for every skill: the largest difference of any logit over 50 prompts (10 of each
-data set), and greedy continuations of 64 tokens, where a first difference must be a tie under 1e-4.
+For the base and for every skill: the largest difference of any logit over 50 prompts (10 of each data set), and greedy
+continuations of 64 tokens, whose first difference must be a tie of less than 1e-4.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _TIE = 1e-4
 
 @dataclass
 class Finding:
-    """What one skill (or the base) showed."""
+    """Result for one skill or the base."""
 
     prompts: int = 0
-    largest: float = 0.0  # |logit difference|
+    largest: float = 0.0  # largest absolute difference of logits
     texts: int = 0
-    same: int = 0
-    ties: int = 0  # texts that part where torch's two likeliest tokens are within _TIE
+    same: int = 0  # identical texts
+    ties: int = 0  # texts that first differ where torch's two best logits are within _TIE
 
 
 @click.command()
@@ -124,7 +124,7 @@ def _is_tie(predictor: Predictor, prompt: Prompt, one: Sequence[int], other: Seq
 
 
 class _Graph:
-    """The exported graph, run once over a whole prompt by plain onnxruntime."""
+    """The exported graph, run over whole prompts directly in onnxruntime."""
 
     def __init__(self, directory: Path, runtime: Runtime, skill: Skill | None) -> None:
         import onnxruntime as ort
@@ -139,7 +139,7 @@ class _Graph:
         self.feeds: dict[str, Any] = {"lime.bank": bank, "lime.skill_ids": named[-1:, None]}
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        """[S, V]."""
+        """Logits of a prompt, [S, V]."""
         feeds = self.feeds | {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
         for value in self.session.get_inputs():
             if value.name.startswith("past_key_values"):

@@ -1,6 +1,8 @@
-"""With nothing fed, an exported model is the builder's untouched graph, bit for bit.
+"""Checks that an exported model without a skill computes the same bits as the builder's untouched graph.
 
-python -m benchmarks.parity.base_bits EXPORTED [-m default]
+    python -m benchmarks.parity.base_bits EXPORTED [-m default]
+
+Both run on random prompts of several lengths, and on one further token with the cache.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ _LENGTHS = (1, 2, 7, 33, 128)
 @click.argument("exported", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-m", "--model", default=backbone.DEFAULT, show_default=True)
 def main(exported: Path, model: str) -> None:
-    """Compare logits of prompts and of a cached step; exit 1 on any differing bit."""
+    """Compare logits of prompts and of a cached step; exit with status 1 if any value differs."""
     precision: Any = read_contract(exported).precision
     head = int(json.loads((exported / "genai_config.json").read_text("utf-8"))["model"]["decoder"]["head_size"])
     rng, differing = np.random.default_rng(0), 0
@@ -52,7 +54,7 @@ def _session(directory: Path) -> ort.InferenceSession:
 def _run(
     session: ort.InferenceSession, head: int, ids: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Logits of the prompts, and of one more token on the cache."""
+    """Logits of the prompts, and of one further token on the cache."""
     past = [value for value in session.get_inputs() if value.name.startswith("past_key_values")]
     empty = {v.name: np.zeros((len(ids), v.shape[1], 0, head), _dtype(v.type)) for v in past}
     outputs = [output.name for output in session.get_outputs()]

@@ -1,11 +1,11 @@
-"""What learning more skills does to the first one: nothing while the shared adapter is frozen, something if it is not.
+"""Measures how learning further skills changes the first one, with the shared adapter frozen and with it trained.
 
     python -m benchmarks.parity.isolation --data DIR --json benchmarks/results/isolation.json
 
-Twenty tasks are learned one after another, each with vectors of its own. The first skill answers the same test rows
-again now and then: with the shared adapter frozen, as `lime-edge learn` has it, and with the adapter trained along with
-every skill, which is what joint training would do. A task is learned for a few steps only: how good the skills are is
-not the question here.
+Twenty tasks are learned one after another, each with vectors of its own. After some of them, the first skill answers
+the same test rows again: once with a frozen shared adapter, as in `lime-edge learn`, and once with the adapter trained
+along with every skill, as in joint training. Each task is learned for a few steps only, because the quality of the
+skills does not matter here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lime_edge.training.predictor import pad_id
 from lime_edge.training.quiet import silence_libraries
 from lime_edge.training.trainer import fit
 
-#: The first one is what is watched; all have short prompts.
+#: The first task's skill is measured; all tasks have short prompts.
 TASKS = (
     "skills/request_to_json",
     "skills/shell_command",
@@ -55,33 +55,33 @@ TASKS = (
     "commonsense_reasoning/csqa",
 )
 WAYS = ("frozen", "trained along")
-COUNTS = (1, 2, 5, 10, 20)  # skills learned when the first one is asked again
-_LONGEST = 256  # tokens of a row
+COUNTS = (1, 2, 5, 10, 20)  # numbers of learned skills after which the first one is measured
+_LONGEST = 256  # most tokens of a training row
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """How the first skill answers its test rows."""
+    """The first skill's logits and loss on its test rows."""
 
-    logits: list[torch.Tensor]  # of each row: after its prompt and after each token of its answer, [tokens, V]
-    loss: float  # of an answer token
+    logits: list[torch.Tensor]  # for each row, after the prompt and each token of the answer, [tokens, V]
+    loss: float  # mean loss of an answer token
 
     def change(self, other: Probe) -> dict[str, Any]:
-        """What is different from an earlier time."""
+        """Differences from an earlier probe."""
         pairs = list(zip(self.logits, other.logits, strict=True))
         moved = [bool((one.argmax(-1) != two.argmax(-1)).any()) for one, two in pairs]
         return {
             "same_bits": all(torch.equal(one, two) for one, two in pairs),
             "largest_change": max(float((one - two).abs().max()) for one, two in pairs),
-            "rows_changed": sum(moved) / len(moved),  # where another token became the likeliest
+            "rows_changed": sum(moved) / len(moved),  # share of rows in which the likeliest token changed somewhere
             "loss": self.loss,
         }
 
 
 @torch.no_grad()
 def probe(model: Any, tokenizer: Any, rows: Sequence[Row]) -> Probe:
-    """Ask the model as it is."""
+    """Measure the model on the rows."""
     model.eval()
     examples, collator = Examples(tokenizer, rows, 4096), Collator(pad_id(tokenizer))
     found, total, count = [], 0.0, 0
@@ -96,14 +96,17 @@ def probe(model: Any, tokenizer: Any, rows: Sequence[Row]) -> Probe:
 def sequence(
     model: Any, tokenizer: Any, tasks: Sequence[Sequence[Row]], rows: Sequence[Row], plans: Sequence[TrainingPlan]
 ) -> Iterator[dict[str, Any]]:
-    """Learn the tasks one after another, each from the same vectors; yields how the first has changed now and then.
+    """Learn tasks one after another, each from the same initial vectors, and measure the first after each `COUNTS`.
 
     Args:
-        model: From `learn.prepare`; what trains beside the vectors is whatever requires gradients.
+        model: From `learn_skill.prepare`; every parameter that requires gradients trains.
         tokenizer: Its tokenizer.
-        tasks: Rows to train on, task by task.
-        rows: Test rows of the first.
-        plans: One for each task.
+        tasks: Training rows of each task.
+        rows: Test rows of the first task.
+        plans: A plan for each task.
+
+    Yields:
+        The number of learned skills, and the first skill's changes since it was learned.
     """
     start = checkpoint.get_vectors(model)
     collator = Collator(pad_id(tokenizer))
@@ -131,13 +134,13 @@ def thaw(model: Any) -> None:
 @click.command()
 @click.option("--data", type=_FOLDER, required=True, help="Folder with CATEGORY/TASK/{train,test}.jsonl.")
 @click.option("--shared", type=_FOLDER, default=SHIPPED / "smollm2-135m", help="The shared adapter.")
-@click.option("--first-steps", default=10, show_default=True, help="Of the first task.")
-@click.option("--steps", default=3, show_default=True, help="Of each other task; the rate of the first is 0.")
+@click.option("--first-steps", default=10, show_default=True, help="Steps of the first task.")
+@click.option("--steps", default=3, show_default=True, help="Steps of each other task; the first has a rate of 0.")
 @click.option("--batch", default=4, show_default=True)
 @click.option("--rows", default=12, show_default=True, help="Test rows of the first task.")
-@click.option("--rate", default=1e-2, show_default=True, help="Of the vectors.")
-@click.option("--shared-rate", default=4e-4, show_default=True, help="Of the shared adapter, where it trains.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures there, too.")
+@click.option("--rate", default=1e-2, show_default=True, help="Learning rate of the vectors.")
+@click.option("--shared-rate", default=4e-4, show_default=True, help="Learning rate of the shared adapter, if trained.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the results to this JSON file.")
 def main(
     data: Path,
     shared: Path,
@@ -149,7 +152,7 @@ def main(
     shared_rate: float,
     json_path: Path | None,
 ) -> None:
-    """Measure both ways."""
+    """Measure with a frozen and with a trained adapter."""
     torch.set_num_threads(1)
     read = [read_rows(data / task / "train.jsonl") for task in TASKS]
     watched = pick(read_rows(data / TASKS[0] / "test.jsonl"), rows, 0)
@@ -174,7 +177,7 @@ def main(
 
 
 def report(found: dict[str, Any]) -> str:
-    """In Markdown."""
+    """The results as a Markdown table."""
     header = ("skills learned", *(f"{what}, adapter {way}" for way in WAYS for what in ("loss", "rows changed")))
     lines = []
     for changes in zip(*(found[way] for way in WAYS), strict=True):

@@ -1,6 +1,6 @@
-"""k-means over prompts: which cluster a row is of, for MoCLE. Knows nothing of adapters.
+"""k-means clustering of prompts, for MoCLE.
 
-A prompt stands for itself by the mean of its tokens' input embeddings, of length 1.
+A prompt is represented by the mean of its tokens' input embeddings, normalised to length 1.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def represent(embedding: Tensor, prompts: Sequence[Sequence[int]]) -> Tensor:
 
 
 def k_means(points: Tensor, count: int, seed: int) -> Tensor:
-    """Centres [K, D] of `count` clusters of points [N, D], by Lloyd's rounds from random points.
+    """Centres [K, D] of `count` clusters of points [N, D], by Lloyd's algorithm from random points.
 
-    An empty cluster keeps its centre. The same seed gives the same centres.
+    An empty cluster keeps its centre. The result is deterministic for a seed.
     """
     generator = torch.Generator().manual_seed(seed)
     centres = points[torch.randperm(len(points), generator=generator)[:count]].clone()
@@ -36,5 +36,5 @@ def k_means(points: Tensor, count: int, seed: int) -> Tensor:
 
 
 def assign(points: Tensor, centres: Tensor) -> Tensor:
-    """Index of the nearest centre, [N]."""
+    """Index of each point's nearest centre, [N]."""
     return torch.cdist(points, centres).argmin(1)

@@ -1,6 +1,6 @@
-"""MixLoRA (arXiv 2404.15159): experts are feed-forward blocks that share frozen weights; attention has plain LoRA.
+"""MixLoRA (arXiv 2404.15159): experts are feed-forward blocks with shared frozen weights; attention has plain LoRA.
 
-Knows the feed-forward block of LLaMA and its kin: down(act(gate(x)) * up(x)).
+The feed-forward block must have the form of LLaMA's: down(act(gate(x)) * up(x)).
 Shapes: B rows, S tokens, D hidden size, F inner size, E experts, r rank.
 """
 
@@ -27,7 +27,7 @@ from .scaffold import (
 
 
 class PlainLora(Adapted):
-    """LoRA (arXiv 2106.09685), for the attention: out = W x + s B A x."""
+    """LoRA (arXiv 2106.09685) for attention projections: out = W x + s B A x."""
 
     def add(self, inputs: int, outputs: int) -> None:
         self.a, self.b = fresh_a(1, self.settings.rank, inputs), fresh_b(1, outputs, self.settings.rank)
@@ -42,13 +42,13 @@ class MixBlock(nn.Module):
         out = sum_e w_e down_e(act(gate_e(x)) * up_e(x)),   w = renormalised top-2 of softmax(G x)
         gate_e(x) = W_gate x + s B_e A_e x, and likewise up_e and down_e
 
-    The frozen products are computed once for all experts, as in the paper's section on performance; the
-    frozen down-projection too, since it is linear: of the weighted sum of the experts' inner values.
+    The frozen products are computed once for all experts, as in the paper's section on performance. So is the frozen
+    down-projection: it is linear, and is applied to the weighted sum of the experts' inner values.
 
     Args:
         block: The frozen block, with gate_proj, up_proj, down_proj and act_fn.
         settings: Sizes.
-        call: What the layers share.
+        call: State shared by the layers.
     """
 
     def __init__(self, block: Any, settings: Settings, call: Call) -> None:
@@ -72,7 +72,7 @@ class MixBlock(nn.Module):
         low = {name: low_rank(x, self.a[name]) * self.settings.scaling for name in frozen}
         inner = x.new_zeros(())
         lifted = x.new_zeros(())
-        for place in range(chosen.indices.shape[-1]):  # the k-th expert of every token, together
+        for place in range(chosen.indices.shape[-1]):  # the k-th expert of all tokens at once
             mask = F.one_hot(chosen.indices[..., place], self.settings.experts)  # [B, S, E]
             weight = chosen.values[..., place, None].to(x.dtype)
             gate, up = (frozen[name] + self._raised(name, low[name], mask) for name in frozen)
@@ -88,7 +88,7 @@ class MixBlock(nn.Module):
 
 
 def insert_blocks(model: nn.Module, settings: Settings, call: Call) -> None:
-    """Put a `MixBlock` in place of every feed-forward block of a frozen model."""
+    """Replace every feed-forward block of a frozen model by a `MixBlock`."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if name == "mlp" and not isinstance(module, MixBlock):

@@ -1,4 +1,4 @@
-"""Mixtures whose router looks at what the row is: its task (MoRE) or the cluster of its prompt (MoCLE).
+"""Mixtures that route whole rows: by task (MoRE) or by the cluster of the prompt (MoCLE).
 
 Shapes: B rows, S tokens, D inputs, H outputs, E experts, r rank.
 """
@@ -15,11 +15,11 @@ _MEMORY = 64  # width of the learned embedding of a task or cluster
 
 
 class Embedded(Adapted):
-    """A layer with a gate over E experts from the row's embedding, which all layers of a model share.
+    """A layer whose gate reads a learned embedding of the row's task or cluster.
 
     Args:
         base, settings, call: As in `Adapted`.
-        table: Learned embeddings of tasks or clusters, [T, 64].
+        table: Embeddings of tasks or clusters, [T, 64], shared by all layers of a model.
     """
 
     def __init__(self, base: nn.Linear, settings: Settings, call: Call, table: nn.Embedding) -> None:
@@ -28,29 +28,29 @@ class Embedded(Adapted):
         self.gate = nn.Parameter(torch.randn(self.choices(), table.embedding_dim) * 0.02)
 
     def choices(self) -> int:
-        """How many there are to choose from."""
+        """Number of choices of the gate."""
         return self.settings.experts
 
     def gated(self, rows: Tensor | None, temperature: float) -> Tensor:
-        """Softmax over the choices, [B, 1, E] in float32."""
+        """Softmax over the choices for the tasks or clusters `rows` [B]; returns [B, 1, E] in float32."""
         if rows is None:
-            raise ValueError(f"{type(self).__name__} must be told what the rows are: set_rows")
+            raise ValueError(f"{type(self).__name__} needs the task or cluster of every row: call set_rows first")
         return torch.softmax(F.linear(self.table(rows), self.gate) / temperature, -1)[:, None]
 
 
 def table(count: int) -> nn.Embedding:
-    """Embeddings for `count` tasks or clusters."""
+    """A new table of embeddings for `count` tasks or clusters."""
     return nn.Embedding(count, _MEMORY)
 
 
 class More(Embedded):
-    """MoRE (arXiv 2505.22694): the ranks of one LoRA are nested experts; the task picks how many it uses.
+    """MoRE (arXiv 2505.22694): the ranks of one LoRA are nested experts; the task determines how many are used.
 
         out = W x + s * B[:, :k] A[:k] x,   k = argmax softmax(G t),   t = the task's embedding
 
-    The choice is hard and passes gradients straight through to the softmax. One LoRA of rank E * r,
-    whose E choices are r, 2 r, ..., E r ranks. What could not be checked against the paper: the width of the
-    embedding (64), the scaling of truncated ranks (none), and its extra losses on task embeddings (left out).
+    One LoRA of rank E * r; its E choices are r, 2 r, ..., E r ranks. The choice is hard, with a straight-through
+    gradient to the softmax. Not verified against the paper: the width of the embedding (64), the scaling of truncated
+    ranks (none), and the extra losses on task embeddings (left out).
     """
 
     def add(self, inputs: int, outputs: int) -> None:
@@ -61,19 +61,19 @@ class More(Embedded):
         prob = self.gated(self.call.task, 1.0)
         hard = F.one_hot(prob.argmax(-1), self.choices()).to(prob.dtype)
         choice = hard + prob - prob.detach()  # [B, 1, E]
-        used = choice.flip(-1).cumsum(-1).flip(-1)  # block i is in use if the choice is i or more
+        used = choice.flip(-1).cumsum(-1).flip(-1)  # block i is used if the choice is at least i
         low = weigh(low_rank(x, self.a), used * self.settings.scaling, self.settings.rank)
         return raise_rank(low, self.b)
 
 
 class Mocle(Embedded):
-    """MoCLE (arXiv 2312.12379): the cluster of a row's instruction picks one LoRA expert; another is universal.
+    """MoCLE (arXiv 2312.12379): the cluster of a row's instruction selects one LoRA expert; another is universal.
 
         out = W x + s * g_e B_e A_e x + s * (1 - g_e) B_0 A_0 x,   g = softmax(G c / T), e = argmax g
 
-    c is the embedding of the row's cluster, T = 0.05. Clusters are those of k-means over embeddings of the
-    prompts (`clusters`): the paper takes a sentence encoder, this the mean of the backbone's own input
-    embeddings. What could not be checked: the noise of the gate (none here) and the width of c (64).
+    c is the embedding of the row's cluster, T = 0.05. Clusters come from k-means over embeddings of the prompts
+    (`clusters`): the paper uses a sentence encoder, this code the mean of the backbone's input embeddings. Not verified
+    against the paper: the noise of the gate (none here) and the width of c (64).
     """
 
     temperature = 0.05

@@ -1,4 +1,4 @@
-"""Mixtures whose router looks at the token: MoELoRA, MoELoRA-FA, MoEDoRA, HydraLoRA, MoLA.
+"""Mixtures that route every token: MoELoRA, MoELoRA-FA, MoEDoRA, HydraLoRA and MoLA.
 
 Shapes: B rows, S tokens, D inputs, H outputs, E experts, r rank.
 """
@@ -15,18 +15,17 @@ from .scaffold import Adapted, Settings, fresh_a, fresh_b, keep_top, low_rank, p
 
 
 class MoeLora(Adapted):
-    """MoELoRA: a mixture of E LoRA experts, chosen for each token by a linear router, and one that is always on.
+    """MoELoRA: E LoRA experts, chosen for each token by a linear router, and one expert that is always active.
 
         out = W x + s * sum_e w_e B_e A_e x + s * B_0 A_0 x,   w = renormalised top-k of softmax(G x)
 
-    Source: the LoRA experts, the linear top-k gate and the load-balancing loss of arXiv 2402.12851. Its
-    contrastive loss between experts is left out: LiME's comparison (arXiv 2604.02338, "standard MoE-LoRA")
-    does not show one. The expert that is always on is inferred from the numbers of parameters printed
-    there, 10.79M and 1.70M, which are those of E + 1 experts and a router of E outputs. The k of that comparison
-    is not known; here k = 2.
+    Source: LoRA experts, linear top-k gate and load-balancing loss of arXiv 2402.12851. Its contrastive loss between
+    experts is left out, because LiME's comparison (arXiv 2604.02338, "standard MoE-LoRA") does not show one. The expert
+    that is always active is inferred from the parameter counts printed there, 10.79M and 1.70M, which match E + 1
+    experts and a router of E outputs. The k of that comparison is unknown; here k = 2.
     """
 
-    always = 1  # experts that every token uses, after the routed ones
+    always = 1  # number of experts that every token uses, stored after the routed ones
 
     def add(self, inputs: int, outputs: int) -> None:
         count, rank = self.settings.experts + self.always, self.settings.rank
@@ -48,9 +47,9 @@ class MoeLora(Adapted):
 
 
 class MoeLoraFA(MoeLora):
-    """MoELoRA-FA: MoELoRA whose down-projections stay as they start (LoRA-FA, arXiv 2308.03303).
+    """MoELoRA-FA: MoELoRA with frozen random down-projections (LoRA-FA, arXiv 2308.03303).
 
-    There is no paper of the combination; LiME's comparison names it in its figure of efficiency.
+    No paper describes the combination; LiME's comparison names it in its figure on efficiency.
     """
 
     def add(self, inputs: int, outputs: int) -> None:
@@ -59,14 +58,14 @@ class MoeLoraFA(MoeLora):
 
 
 class MoeDora(MoeLora):
-    """MoEDoRA: MoELoRA whose routed experts are DoRA (arXiv 2402.09353).
+    """MoEDoRA: MoELoRA with DoRA (arXiv 2402.09353) as routed experts.
 
         out = sum_e w_e m_e * (W x + s B_e A_e x) / n_e + s B_0 A_0 x,   n_e = row norms of W + s B_e A_e
 
-    m_e starts as the row norms of W; n_e carries no gradient (section 4.3 there). The norms come from
-    ||W||^2 + 2 s W A^T : B + s^2 (A A^T) B : B, so that no expert's weight is ever built. There is no paper of
-    the combination; that the expert which is always on is a plain LoRA follows from the 12.19M parameters
-    printed in arXiv 2604.02338.
+    m_e is initialised with the row norms of W; n_e carries no gradient (section 4.3 there). The norms are computed as
+    ||W||^2 + 2 s W A^T : B + s^2 (A A^T) B : B, so that no expert's weight is ever materialised. No paper describes the
+    combination; that the always active expert is a plain LoRA is inferred from the 12.19M parameters printed in
+    arXiv 2604.02338.
     """
 
     squares: Tensor
@@ -98,11 +97,11 @@ class MoeDora(MoeLora):
 
 
 class HydraLora(Adapted):
-    """HydraLoRA (arXiv 2404.19245): one down-projection, E up-projections, all of them used.
+    """HydraLoRA (arXiv 2404.19245): one down-projection and E up-projections, all of them active.
 
         out = W x + s * sum_e w_e B_e A x,   w = softmax(G x)
 
-    The router reads x, of D inputs, as in the authors' code; the paper prints its shape as r x E. No
+    The router reads the D inputs x, as in the authors' code; the paper prints its shape as r x E. There is no
     load-balancing loss.
     """
 
@@ -118,28 +117,34 @@ class HydraLora(Adapted):
 
 
 class Mola(MoeLora):
-    """MoLA (arXiv 2402.08562): MoE of LoRA with more experts in higher layers, top 2, load-balancing loss.
+    """MoLA (arXiv 2402.08562): a mixture of LoRA with more experts in higher layers, top 2, load-balancing loss.
 
         out = W x + s * sum_e w_e B_e A_e x,   w = renormalised top-2 of softmax(G x)
 
-    The paper gives the quarters of a model 2, 4, 6 and 8 experts; `allocate` keeps that shape for another mean.
+    In the paper the quarters of a model have 2, 4, 6 and 8 experts; `allocate` scales this to another mean.
     """
 
     always = 0
 
 
 def allocate(name: str, layers: int, experts: int) -> int:
-    """Experts of the module `name` in a model of `layers` layers: its quarter's share of a mean of `experts`.
+    """Number of experts of the module `name`, by the quarter of the model that its layer is in.
 
-    2, 4, 6, 8 for a mean of 5, as the paper has it; 2, 3, 5, 6 for 4.
+    Args:
+        name: Dotted name of a module in a layer.
+        layers: Number of layers of the model.
+        experts: Mean number of experts: 5 gives 2, 4, 6, 8 as in the paper; 4 gives 2, 3, 5, 6.
+
+    Raises:
+        ValueError: The module is in no layer, or the mean is neither 4 nor 5.
     """
     found = re.search(r"\.layers\.(\d+)\.", f".{name}")
     if not found:
-        raise ValueError(f"{name} is in no layer; MoLA gives experts by layer")
+        raise ValueError(f"{name} is in no layer; MoLA allocates experts by layer")
     quarter = min(3, 4 * int(found[1]) // layers)
     steps = {5: (2, 4, 6, 8), 4: (2, 3, 5, 6)}
     if experts not in steps:
-        raise ValueError(f"a mean of {experts} experts; expected one of {sorted(steps)}")
+        raise ValueError(f"the mean number of experts is {experts}; expected one of {sorted(steps)}")
     return steps[experts][quarter]
 
 

@@ -1,6 +1,6 @@
-"""PEFT's own methods, as they are, at the sizes of the comparison.
+"""PEFT's own methods, unmodified, at the sizes of the comparison.
 
-Knows nothing of mixtures. Shapes: B rows, S tokens, n virtual tokens, D hidden size.
+Shapes: B rows, S tokens, n virtual tokens, D hidden size.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from peft import (
 )
 from torch import Tensor, nn
 
-_VIRTUAL = 20  # tokens of prompt tuning: 20 * 3584 are the 0.07M of LiME's comparison
+_VIRTUAL = 20  # virtual tokens of prompt tuning: 20 * 3584 is the 0.07M of LiME's comparison
 _VERA_RANK = 256  # PEFT's default, and the paper's
 
 
 def config(name: str, targets: Sequence[str], rank: int, scaling: float) -> PeftConfig:
-    """PEFT's configuration of a method by its name in the comparison.
+    """PEFT's configuration of a method, by its name in the comparison.
 
-    IA3 scales k, v and the inner values of the feed-forward block, as its paper (arXiv 2205.05638) has it;
-    prompt tuning touches no module; the others adapt `targets`.
+    IA3 scales k, v and the inner values of the feed-forward block, as in its paper (arXiv 2205.05638); prompt tuning
+    adapts no module; the others adapt `targets`.
     """
     common: dict[str, Any] = {"task_type": TaskType.CAUSAL_LM}
     adapted = {**common, "target_modules": list(targets)}
@@ -39,7 +39,7 @@ def config(name: str, targets: Sequence[str], rank: int, scaling: float) -> Peft
         "lora": LoraConfig(**low_rank),
         "dora": LoraConfig(**low_rank, use_dora=True),
         "vera": VeraConfig(**adapted, r=_VERA_RANK),
-        "road": RoadConfig(**adapted, group_size=32),  # which numbers pair up; it must divide every width
+        "road": RoadConfig(**adapted, group_size=32),  # group_size must divide every width
         "prompt": PromptTuningConfig(**common, num_virtual_tokens=_VIRTUAL),
         "ia3": IA3Config(**common, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
     }
@@ -48,17 +48,17 @@ def config(name: str, targets: Sequence[str], rank: int, scaling: float) -> Peft
 
 def wrap(backbone: Any, name: str, targets: Sequence[str], rank: int, scaling: float) -> nn.Module:
     """The backbone with PEFT's adapters."""
-    with warnings.catch_warnings():  # PEFT asks transformers for a name that it has given up
+    with warnings.catch_warnings():  # PEFT uses an attribute that transformers has deprecated
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         model: nn.Module = get_peft_model(backbone, config(name, targets, rank, scaling))
     return SoftPrompt(model) if name == "prompt" else model
 
 
 class SoftPrompt(nn.Module):
-    """PEFT's prompt tuning behind the forward of a plain causal model, cached and padded calls included.
+    """PEFT's prompt tuning with the forward of a plain causal model, including cached and padded calls.
 
-    PEFT's own forward puts the prompt in front of every call, cached steps too, and computes logits
-    everywhere. The virtual tokens here are the same ones, in front of the row's padding, which nobody sees.
+    PEFT's own forward prepends the prompt to every call, cached steps included, and computes all logits. Here the same
+    virtual tokens are prepended once, before a row's padding, which is masked.
 
     Args:
         model: From `get_peft_model`.
@@ -78,7 +78,7 @@ class SoftPrompt(nn.Module):
         logits_to_keep: Tensor | None = None,
         **others: Any,
     ) -> Any:
-        """As a causal model's; `logits_to_keep` and labels count the row's own tokens alone."""
+        """Like a causal model's forward; `logits_to_keep` and labels do not count virtual tokens."""
         base = self.model.get_base_model()
         embeds = base.get_input_embeddings()(input_ids)  # [B, S, D]
         mask = torch.cat([attention_mask.new_ones(len(attention_mask), self.count), attention_mask], 1)

@@ -1,8 +1,8 @@
-"""What mixtures of adapters share: settings, the call under way, routing, batched experts, putting them into a model.
+"""What mixtures of adapters share: settings, state of a call, routing, batched experts, and insertion into a model.
 
-Experts are never looped over: the ranks of all experts lie side by side, [E * r], and a token's
-weights scale them, so that a mixture of E adapters is two matrix products, as one adapter is.
-Knows nothing of any one method, nor of data. Shapes: B rows, S tokens, D inputs, H outputs, E experts, r rank.
+There is no loop over experts: the ranks of all experts lie side by side, [E * r], and a token's weights scale them, so
+that a mixture of E adapters takes two matrix products, like a single adapter.
+Shapes: B rows, S tokens, D inputs, H outputs, E experts, r rank.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Settings:
 
     experts: int = 4  # E
     rank: int = 2  # r of each expert
-    scaling: float = 2.0  # s, alpha / r
-    top_k: int = 2  # experts a token uses, where the method is sparse
-    balance: float = 0.01  # coefficient of the load-balancing loss, where the method has one
-    tasks: int = 1  # how many tasks there are, for methods that are told the task
-    clusters: int = 1  # how many clusters of prompts, for methods that are told the cluster
+    scaling: float = 2.0  # s = alpha / r
+    top_k: int = 2  # experts that a token uses, for sparse methods
+    balance: float = 0.01  # coefficient of the load-balancing loss, for methods that have one
+    tasks: int = 1  # number of tasks, for methods that route by task
+    clusters: int = 1  # number of clusters of prompts, for methods that route by cluster
 
 
 @dataclass
@@ -36,8 +36,8 @@ class Call:
 
     Attributes:
         real: [B, S], 0 on padding, or None.
-        task, cluster: [B], which each row is of, or None.
-        losses: Load-balancing losses of the layers that routed.
+        task, cluster: [B], each row's task and cluster, or None.
+        losses: Load-balancing losses of the layers so far.
     """
 
     real: Tensor | None = None
@@ -46,18 +46,18 @@ class Call:
     losses: list[Tensor] = field(default_factory=list)
 
     def balance(self, prob: Tensor, weights: Tensor) -> None:
-        """Keep a layer's load-balancing loss; prob and weights [B, S, E]."""
+        """Record a layer's load-balancing loss; prob and weights are [B, S, E]."""
         real = None if self.real is None else self.real[:, -prob.shape[1] :]
         self.losses.append(load_balance(prob, weights, real))
 
 
 class Mixture(nn.Module):
-    """A frozen backbone with adapters in it; adds their load-balancing losses to its loss.
+    """A frozen backbone with adapters in it; in training, adds their load-balancing loss to the model's loss.
 
     Args:
-        backbone: The model, adapters already in place.
-        call: What the adapters share.
-        coefficient: Of the mean load-balancing loss.
+        backbone: The model with its adapters.
+        call: State shared by the adapters.
+        coefficient: Coefficient of the mean load-balancing loss.
     """
 
     def __init__(self, backbone: nn.Module, call: Call, coefficient: float) -> None:
@@ -65,11 +65,11 @@ class Mixture(nn.Module):
         self.backbone, self.call, self.coefficient = backbone, call, coefficient
 
     def set_rows(self, task: Tensor, cluster: Tensor | None) -> None:
-        """Say what the rows of the next calls are of: [B] each."""
+        """Set the tasks and clusters of the rows of the next calls, [B] each."""
         self.call.task, self.call.cluster = task, cluster
 
     def forward(self, **inputs: Any) -> Any:
-        """As the backbone's."""
+        """Like the backbone's forward."""
         self.call.real = inputs.get("attention_mask")
         self.call.losses.clear()
         output = self.backbone(**inputs)
@@ -80,12 +80,12 @@ class Mixture(nn.Module):
 
 
 class Adapted(nn.Module):
-    """A frozen linear module with a mixture beside it: base(x) + change(x).
+    """A frozen linear module plus a mixture: base(x) + change(x).
 
     Args:
-        base: [..., D] -> [..., H].
+        base: The linear module, [..., D] -> [..., H].
         settings: Sizes.
-        call: What the layers share.
+        call: State shared by the layers.
     """
 
     def __init__(self, base: nn.Linear, settings: Settings, call: Call) -> None:
@@ -98,7 +98,7 @@ class Adapted(nn.Module):
         raise NotImplementedError
 
     def change(self, x: Tensor) -> Tensor:
-        """What the mixture adds, [B, S, H]."""
+        """The mixture's output, [B, S, H]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,18 +108,18 @@ class Adapted(nn.Module):
 
 
 def fresh_a(*shape: int) -> nn.Parameter:
-    """Down-projections [..., r, D] as LoRA starts them: Kaiming-uniform with a = sqrt(5)."""
+    """New down-projections [..., r, D] with LoRA's initialisation: Kaiming-uniform with a = sqrt(5)."""
     bound = 1 / math.sqrt(shape[-1])
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
 def fresh_b(*shape: int) -> nn.Parameter:
-    """Up-projections [..., H, r] as LoRA starts them: zeros."""
+    """New up-projections [..., H, r] with LoRA's initialisation: zeros."""
     return nn.Parameter(torch.zeros(shape))
 
 
 def router(experts: int, inputs: int) -> nn.Parameter:
-    """Weights of a linear router [E, D], normal with deviation 0.02."""
+    """New weights of a linear router [E, D], normal with standard deviation 0.02."""
     return nn.Parameter(torch.randn(experts, inputs) * 0.02)
 
 
@@ -138,12 +138,14 @@ def keep_top(prob: Tensor, count: int) -> Tensor:
 
 
 def load_balance(prob: Tensor, weights: Tensor, real: Tensor | None) -> Tensor:
-    """E * sum over experts of (share of choices) * (mean probability): 1 when even (Switch, arXiv 2101.03961, eq. 4).
+    """E * sum over experts of (share of choices) * (mean probability) (Switch, arXiv 2101.03961, eq. 4).
+
+    The loss is 1 if the load is even. The shares carry no gradient.
 
     Args:
         prob: [B, S, E].
-        weights: [B, S, E]; above 0 where the expert was chosen. The shares carry no gradient.
-        real: [B, S], 0 on padding.
+        weights: [B, S, E]; above 0 where the expert was chosen.
+        real: [B, S], 0 on padding, or None.
     """
     chosen = (weights > 0).to(prob.dtype)
     keep = prob.new_ones(prob.shape[:2]) if real is None else real.to(prob.dtype)
@@ -153,7 +155,7 @@ def load_balance(prob: Tensor, weights: Tensor, real: Tensor | None) -> Tensor:
 
 
 def low_rank(x: Tensor, a: Tensor) -> Tensor:
-    """All down-projections at once: [..., D], [E, r, D] -> [..., E * r]."""
+    """Apply all down-projections at once: [..., D], [E, r, D] -> [..., E * r]."""
     return F.linear(x, a.flatten(0, 1).to(x.dtype))
 
 
@@ -163,12 +165,19 @@ def weigh(low: Tensor, weights: Tensor, rank: int) -> Tensor:
 
 
 def raise_rank(low: Tensor, b: Tensor) -> Tensor:
-    """All up-projections at once, summed: [..., E * r], [E, H, r] -> [..., H]."""
+    """Apply all up-projections at once and sum them: [..., E * r], [E, H, r] -> [..., H]."""
     return F.linear(low, b.transpose(0, 1).flatten(1).to(low.dtype))
 
 
 def insert(model: nn.Module, targets: Sequence[str], make: Callable[[nn.Linear, str], nn.Module]) -> list[nn.Module]:
-    """Freeze a model and put `make(module, name)` in place of every linear module whose name ends in a target."""
+    """Freeze a model and replace every linear module whose name ends in a target by `make(module, name)`.
+
+    Returns:
+        The new modules.
+
+    Raises:
+        TypeError: A module of that name is not linear.
+    """
     model.requires_grad_(False)
     found = [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in targets]
     made = []
