@@ -109,7 +109,7 @@ def run(rounds: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
     promised = set().union(*(worker.promises() for worker in team))
     check(path, promised)
     _check_signatures(path, promised)
-    left_by_the_dead = len(litter(path))
+    leftovers = len(litter(path))
     Store(path).gc()
     assert not litter(path), litter(path)
     check(path, promised)
@@ -117,7 +117,7 @@ def run(rounds: int, workers: int, seed: int, folder: Path) -> dict[str, Any]:
     return {
         "kills": landed.total(),
         "promises kept": len(promised),
-        "left by the dead, collected": left_by_the_dead,
+        "left by the dead, collected": leftovers,
         "by operation": dict(Counter(operation for operation, _ in landed.elements()).most_common()),
         "by step": dict(Counter(f"{operation}: {step}" for operation, step in landed.elements()).most_common()),
     }
@@ -155,9 +155,7 @@ def _work(worker: Worker) -> None:
     while True:
         name = rng.choices(list(operations), (5, 3, 2, 1, 2))[0]
         worker.shown[:3] = bytes((OPERATIONS.index(name), 0, 0))
-        with contextlib.suppress(
-            SkillError
-        ):  # expected: for example, another worker installed a newer version meanwhile
+        with contextlib.suppress(SkillError):  # expected: for example, nothing to roll back to
             operations[name]()
         worker.shown[:3] = bytes(3)
 

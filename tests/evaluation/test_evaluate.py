@@ -1,0 +1,63 @@
+"""Measuring a skill: rows are batched, answers return to the order of the rows, and samples are repeatable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lime_edge.evaluation.evaluate import examples, measure
+from lime_edge.evaluation.examples import Row
+
+
+class FakeRuntime:
+    """Answers a prompt with its own text, and a choice with the first one; records the size of every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, str | None]] = []
+
+    def skills(self) -> list[Any]:
+        return [SimpleNamespace(name="odd", digest="d" * 64)]
+
+    def generate(self, prompts: Sequence[Any], skill: str | None, *, max_new_tokens: int, temperature: float) -> Any:
+        assert (max_new_tokens, temperature) == (7, 0.0)
+        self.calls.append(("generate", len(prompts), skill))
+        return [SimpleNamespace(text=prompt[-1]["content"]) for prompt in prompts]
+
+    def choose(self, prompts: Sequence[Any], choices: Sequence[str], skill: str | None, *, best_only: bool) -> Any:
+        assert best_only
+        self.calls.append(("choose", len(prompts), skill))
+        return [SimpleNamespace(label=choices[0]) for _ in prompts]
+
+
+def row(prompt: str, answer: str, *choices: str) -> Row:
+    return Row(({"role": "user", "content": prompt},), answer, choices)
+
+
+def test_rows_run_in_batches_and_answers_keep_the_order_of_the_rows() -> None:
+    runtime: Any = FakeRuntime()
+    free = [row("x" * length, "x" * length) for length in range(40, 0, -1)]
+    rows = [row("?", "yes", "yes", "no"), *free, row("?", "b", "a", "b"), row("?", "no", "yes", "no")]
+    result = measure(runtime, rows, "odd", 7)
+    assert result.answers == ["yes", *(one.answer for one in free), "a", "yes"]
+    assert (result.score.rows, result.score.exact) == (43, 41 / 43)
+    assert (result.skill, result.digest) == ("odd", "d" * 64)
+    expected = [("choose", 2, "odd"), ("generate", 32, "odd"), ("generate", 8, "odd"), ("choose", 1, "odd")]
+    assert runtime.calls == expected
+
+
+def test_the_base_model_has_no_digest() -> None:
+    runtime: Any = FakeRuntime()
+    result = measure(runtime, [row("a", "b")], None, 7)
+    assert (result.skill, result.digest, result.score.exact) == (None, None, 0)
+
+
+def test_a_sample_is_the_same_every_time(tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": str(number), "answer": "a"}) for number in range(50)]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines), "utf-8")
+    every = examples(tmp_path, None)
+    assert len(every) == 50
+    assert examples(tmp_path, 10) == examples(tmp_path, 10) != every[:10]
+    assert sorted(one.messages[0]["content"] for one in examples(tmp_path, 99)) == sorted(map(str, range(50)))

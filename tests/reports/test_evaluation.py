@@ -1,0 +1,42 @@
+"""The report on an evaluation: which metrics it names, for programs and for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lime_edge.evaluation.evaluate import Result
+from lime_edge.evaluation.examples import Row, data_digest
+from lime_edge.evaluation.metrics import Score
+from lime_edge.reports.evaluation import summary
+
+RUNTIME: Any = SimpleNamespace(contract=SimpleNamespace(backbone_name="tiny", precision="int4", graph_digest="a" * 64))
+QUESTION = ({"role": "user", "content": "?"},)
+RESULTS = [
+    Result(None, None, Score(2, 0.5, 0.66666), 1.234, ["a", "b"]),
+    Result("odd", "d" * 64, Score(2, 1.0, 1.0), 2.0, ["a", "c"]),
+]
+
+
+def test_free_answers_have_exact_match_and_f1() -> None:
+    rows = [Row(QUESTION, "a"), Row(QUESTION, "c", ("b", "c"))]
+    document, (table,) = summary(RUNTIME, Path("data"), rows, RESULTS)
+    assert document["dataset"] == data_digest(rows)
+    assert document["model"] == {"backbone": "tiny", "precision": "int4", "graph": "a" * 64}
+    assert document["results"] == [
+        {"skill": None, "digest": None, "seconds": 1.23, "exact match": 0.5, "f1": 0.6667},
+        {"skill": "odd", "digest": "d" * 64, "seconds": 2.0, "exact match": 1.0, "f1": 1.0},
+    ]
+    assert table.title == f"2 rows of data ({data_digest(rows)[:12]}), int4"
+    assert table.columns == ("", "exact match", "f1", "seconds")
+    assert table.rows == [["base", "50.0 %", "66.7 %", "1.2"], ["odd", "100.0 %", "100.0 %", "2.0"]]
+
+
+def test_choices_have_accuracy_alone() -> None:
+    rows = [Row(QUESTION, "a", ("a", "b")), Row(QUESTION, "c", ("b", "c"))]
+    document, (table,) = summary(RUNTIME, Path("data"), rows, RESULTS)
+    assert [result["accuracy"] for result in document["results"]] == [0.5, 1.0]
+    assert not {"exact match", "f1"} & document["results"][0].keys()
+    assert table.columns == ("", "accuracy", "seconds")
+    assert list(table.numbers) == [1, 2]

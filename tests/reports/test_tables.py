@@ -1,0 +1,52 @@
+"""Tables and JSON on standard output, and text from untrusted sources in them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from lime_edge.errors import ConfigError
+from lime_edge.reports.tables import STDOUT, Table, report, say
+
+TABLE = Table("a title", [("[bold]red\x1b[31m[/bold]", "7")], ("name", "count"), (1,))
+DOCUMENT = {"name": "é\u2028", "count": 7}
+
+
+def test_tables_show_untrusted_text_without_markup_or_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    report(DOCUMENT, [TABLE], None)
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("a title", "name", "count", "[bold]red\N{REPLACEMENT CHARACTER}[31m[/bold]"))
+    assert "\x1b" not in shown
+
+
+def test_a_table_without_columns_is_a_list_of_facts(capsys: pytest.CaptureFixture[str]) -> None:
+    report(DOCUMENT, [Table("", [("key", "x" * 200)])], None)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 110
+    assert sum(line.count("x") for line in lines) == 200  # folded, not cut
+
+
+def test_json_takes_the_place_of_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    report(DOCUMENT, [TABLE], STDOUT)
+    assert json.loads(capsys.readouterr().out) == DOCUMENT
+
+
+def test_a_file_gets_the_json_and_the_screen_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(DOCUMENT, [TABLE], str(tmp_path / "facts.json"))
+    assert json.loads((tmp_path / "facts.json").read_text("utf-8")) == DOCUMENT
+    assert "a title" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"facts.json cannot be written: No such file"):
+        report(DOCUMENT, [], str(tmp_path / "no" / "facts.json"))
+
+
+def test_answers_are_made_safe_for_a_terminal_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say("a\x1b[2Jb\n")
+    assert capsys.readouterr().out == "a\x1b[2Jb\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    say("a\x1b[2Jb\n")
+    assert capsys.readouterr().out == "a\N{REPLACEMENT CHARACTER}[2Jb\n"
