@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 from transformers.utils import logging
@@ -29,7 +30,8 @@ def test_prints_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_progress_bars_are_restored_even_after_an_error(shown: bool) -> None:
-    switch = {True: logging.enable_progress_bar, False: logging.disable_progress_bar}
+    bars: Any = logging  # its functions have no annotations
+    switch = {True: bars.enable_progress_bar, False: bars.disable_progress_bar}
     before = logging.is_progress_bar_enabled()
     switch[shown]()
     try:
