@@ -36,5 +36,10 @@ def test_order_does_not_matter_but_name_type_shape_and_values_do() -> None:
     other = ("b", np.ones(2))
     wanted = tensor_digest([("a", ARRAY), other])
     assert tensor_digest([other, ("a", ARRAY)]) == wanted
-    changed = [("c", ARRAY), ("a", ARRAY.astype(np.float64)), ("a", ARRAY.reshape(3, 2)), ("a", ARRAY + 1)]
+    changed: list[tuple[str, Any]] = [
+        ("c", ARRAY),
+        ("a", ARRAY.astype(np.float64)),
+        ("a", ARRAY.reshape(3, 2)),
+        ("a", ARRAY + 1),
+    ]
     assert wanted not in {tensor_digest([tensor, other]) for tensor in changed}

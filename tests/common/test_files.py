@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from lime_edge.common import files
 from lime_edge.common.files import make_folder, read_bounded, reason, write_file
 
 
@@ -33,7 +32,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, call, fail)
+        patch.setattr(os, call, fail)
         with pytest.raises(OSError, match="No space left"):
             write_file(path, b"new")
     assert path.read_bytes() == b"old"
@@ -42,7 +41,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
 
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.write
-    monkeypatch.setattr(files.os, "write", lambda descriptor, data: whole(descriptor, data[:3]))
+    monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, data[:3]))
     write_file(tmp_path / "a", b"0123456789")
     assert (tmp_path / "a").read_bytes() == b"0123456789"
 

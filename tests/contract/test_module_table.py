@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def test_packed_vectors_are_at_their_offsets_and_the_rest_is_neutral() -> None:
 def test_a_bank_has_the_base_in_row_0_and_negates_ids_of_several_experts() -> None:
     one, several = {"gain.b": np.ones((1, 70), np.float32)}, {"gain.b": np.ones((3, 70), np.float32)}
     rows, ids = TABLE.bank([one, several], np.float16)
-    assert (rows.shape, rows.dtype) == ((3, TABLE.row_size), np.float16)
+    assert rows.shape == (3, TABLE.row_size)
+    assert rows.dtype == np.float16
     assert ids.tolist() == [0, 1, -2]
     assert not rows[0].any()
     np.testing.assert_array_equal(rows[2], TABLE.pack(several).ravel())
@@ -65,7 +67,7 @@ def test_a_soft_prefix_is_one_vector_of_all_virtual_tokens() -> None:
 
 
 @pytest.mark.parametrize("change", [{"name": "c"}, {"out_features": 51}, {"rank": 5}])
-def test_the_digest_covers_names_and_sizes_but_not_kinds(change: dict[str, object]) -> None:
+def test_the_digest_covers_names_and_sizes_but_not_kinds(change: dict[str, Any]) -> None:
     first, second = TABLE.modules
     assert replace(TABLE, modules=(replace(first, **change), second)).digest != TABLE.digest
     assert replace(TABLE, modules=(second, first)).digest != TABLE.digest

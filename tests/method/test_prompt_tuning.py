@@ -177,7 +177,7 @@ def test_a_prefix_that_begins_at_the_answer_is_refused(prefixed: Path) -> None:
 
 def test_widths_that_fill_no_blocks_are_refused() -> None:
     weights = AdapterWeights((), Routing(experts=1), PREFIX, prefix=Module("model.embed_tokens", 40, 2))
-    assert list(weights.faults()) == ["model.embed_tokens: 40 numbers are no multiple of 64; prefixes need that"]
+    assert list(weights.faults()) == ["model.embed_tokens: the width is 40; expected a multiple of 64"]
 
 
 def test_gemma_scales_embeddings_but_no_prefix(tmp_path: Path) -> None:
