@@ -1,4 +1,4 @@
-"""ONNX Runtime GenAI on an exported directory, with the native operators and without: base and skill as the runtime."""
+"""ONNX Runtime GenAI gives the same answers as the runtime, with the native operators and without."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["fp32", "int4"])
 def models(request: pytest.FixtureRequest, library: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same export without the library and with it."""
+    """The same export without the native library and with it."""
     plain = exported(precision=request.param)
     placed = shutil.copytree(plain, tmp_path_factory.mktemp("placed") / request.param)
     place_operators(placed, library)
@@ -37,7 +37,7 @@ def models(request: pytest.FixtureRequest, library: Path, tmp_path_factory: pyte
 
 
 def answer(model: Path, ids: list[int], adapter: Path | None = None) -> list[int]:
-    """The likeliest tokens."""
+    """The greedy answer."""
     loaded = genai.Model(str(model))
     settings = genai.GeneratorParams(loaded)
     length = len(ids) + COUNT
@@ -78,7 +78,7 @@ def test_the_model_is_the_same_with_the_library(models: list[Path], library: Pat
 
 
 def test_genai_loads_what_the_config_names(models: list[Path], library: Path, tmp_path: Path) -> None:
-    """Without this, all above could be the functions' work."""
+    """Otherwise the functions in the graph could have produced all of the above."""
     broken = shutil.copytree(models[1], tmp_path / "broken")
     (broken / library.name).write_bytes(b"no library")
     with pytest.raises(RuntimeError, match=library.name):

@@ -1,4 +1,4 @@
-"""Several threads, several skills: nobody sees another's, whatever is loaded and unloaded meanwhile."""
+"""Several threads with different skills do not affect each other while skills are loaded and unloaded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_concurrent_answers_are_the_sequential_ones(window: int) -> None:
     done = threading.Event()
 
     def churn() -> None:
-        """Load, replace, use and unload other skills, as fast as it goes."""
+        """Load, replace, use and unload other skills as fast as possible."""
         number = 0
         while not done.is_set():
             names = [f"spare-{number % 7}-{copy}" for copy in range(3)]
@@ -70,26 +70,9 @@ def test_disabling_is_of_one_thread() -> None:
     assert seen == ["legal"]
 
 
-def test_streams_of_several_skills_side_by_side() -> None:
-    made = runtime(exported(), "legal", "brief")
-    specs: list[Any] = ["legal", "brief", None, {"legal": 0.3, "brief": 0.3}]
-    wanted = [made.generate("Hello", spec, max_new_tokens=10).text for spec in specs]
-    streams = [made.stream("Hello", spec, max_new_tokens=10) for spec in specs]
-    found = [""] * len(specs)
-    going = list(range(len(specs)))
-    while going:
-        for number in list(going):
-            piece = next(streams[number], None)
-            if piece is None:
-                going.remove(number)
-            else:
-                found[number] += piece
-    assert found == wanted
-
-
-@pytest.mark.skipif(not STATUS.exists(), reason="reads Linux's accounts")
+@pytest.mark.skipif(not STATUS.exists(), reason="reads /proc")
 def test_memory_stays_flat() -> None:
-    """100 rounds of switching, blending, loading and unloading cost nothing that stays."""
+    """100 rounds of switching, blending, loading and unloading leak no memory."""
     directory = exported()
     made = runtime(directory, "legal", "brief")
     third = skill(directory, "third")

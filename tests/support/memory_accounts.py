@@ -1,4 +1,4 @@
-"""What Linux's accounts say of this process, for tests of memory."""
+"""Memory use of this process as Linux reports it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ STATUS = Path("/proc/self/status")
 
 
 def private() -> int:
-    """Bytes in memory that are no file's: pages of libraries and models come and go as the system likes."""
+    """Bytes of anonymous memory: pages of mapped files vary, because the system evicts and reloads them."""
     line = next(line for line in STATUS.read_text("utf-8").splitlines() if line.startswith("RssAnon:"))
     return 1024 * int(line.split()[1])

@@ -1,11 +1,12 @@
-"""Tiny exported models and skills for the runtime's tests, and the plain way to run them."""
+"""Tiny exported models and skills for the runtime's tests, and a plain implementation to compare with."""
 
 from __future__ import annotations
 
 import atexit
+import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.exporters import AdaptedModule, AdapterWeights, export
 from lime_edge.runtime import Runtime
+from lime_edge.runtime.text.prompts import Text
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import read_skill, write_skill
-from tests.support.tiny import tiny_model
+from tests.support.tiny import tiny_model, tiny_tokenizer
 
 Array = npt.NDArray[Any]
 HIDDEN, INSIDE, HEAD, RANK, LAYERS = 64, 96, 16, 4, 2
@@ -30,14 +32,14 @@ PROMPTS = ["Hello", "a much longer question: é中😀 what is the answer to the
 
 @cache
 def scratch() -> Path:
-    """A folder that goes away with the process."""
+    """A folder that is deleted when the process ends."""
     path = Path(tempfile.mkdtemp(prefix="lime-runtime-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
 
 
 def exported(window: int = 1, precision: Any = "fp32", architecture: str = "llama") -> Path:
-    """A tiny exported model directory; not to be written to."""
+    """A tiny exported model directory; tests must not write to it."""
     source, target = scratch() / architecture, scratch() / f"{architecture}-{precision}-{window}"
     if target.exists():
         return target
@@ -53,7 +55,7 @@ def exported(window: int = 1, precision: Any = "fp32", architecture: str = "llam
             ("mlp.up_proj", HIDDEN, INSIDE),
         )
     ]
-    gain_only = ("up_proj",)  # as the shipped model
+    gain_only = ("up_proj",)  # as in the shipped model
     routing = Routing(experts=3, window=window)
     weights = AdapterWeights(tuple(modules), routing, KINDS, "token", "tiny", "main", "b" * 64, "a" * 64, gain_only)
     export(weights, source, target, precision)
@@ -61,11 +63,32 @@ def exported(window: int = 1, precision: Any = "fp32", architecture: str = "llam
 
 
 def runtime(directory: Path, *names: str, **manifest: Any) -> Runtime:
-    """A runtime with random skills loaded by these names."""
+    """A runtime with random skills of these names."""
     made = Runtime.load(directory, threads=1)
     for name in names:
         made.load_skill(skill(directory, name, **manifest))
     return made
+
+
+def answer_ids(made: Runtime, **arguments: Any) -> tuple[int, ...]:
+    """The tokens of a short answer to the prompt "Hello"."""
+    found: tuple[int, ...] = made.generate("Hello", max_new_tokens=6, **arguments).token_ids
+    return found
+
+
+@cache
+def tiny_text() -> Text:
+    """A tokenizer with a chat template."""
+    folder = scratch() / "text"
+    folder.mkdir()
+    return Text(tiny_tokenizer(folder), [2])
+
+
+def edit_json(file: Path, change: Callable[[Any], None]) -> None:
+    """Change the document in a JSON file."""
+    document = json.loads(file.read_text("utf-8"))
+    change(document)
+    file.write_text(json.dumps(document), "utf-8")
 
 
 def contract(directory: Path) -> ModelContract:
@@ -73,7 +96,7 @@ def contract(directory: Path) -> ModelContract:
 
 
 def skill(directory: Path, name: str, seed: int = 0, size: float = 0.5, **manifest: Any) -> Path:
-    """Write a random skill for a model; returns its file."""
+    """Write a random skill for a model and return its file."""
     found = contract(directory)
     rng = np.random.default_rng([seed, *name.encode()])
     tensors = {
@@ -96,12 +119,12 @@ def skill(directory: Path, name: str, seed: int = 0, size: float = 0.5, **manife
 
 
 class Plain:
-    """The same graph run plainly: whole sequences in one go, nothing cached, one row at a time.
+    """Runs the same graph without cache or batches: one whole sequence at a time.
 
     Args:
         directory: An exported model.
         path: A skill, or None for the base.
-        activation: From which token on it applies.
+        activation: "always" or "response".
     """
 
     def __init__(self, directory: Path, path: Path | None = None, activation: str = "always") -> None:
@@ -131,7 +154,7 @@ class Plain:
         return logits
 
     def answer(self, ids: Sequence[int], boundary: int, count: int) -> list[int]:
-        """The likeliest tokens one after another, the whole sequence run anew for each."""
+        """Decode greedily; every step runs the whole sequence again."""
         whole = list(ids)
         while len(whole) < len(ids) + count:
             whole.append(int(self(whole, boundary)[-1].argmax()))

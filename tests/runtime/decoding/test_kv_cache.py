@@ -1,4 +1,4 @@
-"""The KV cache and the loop over it: cached, chunked, batched and copied runs equal plain whole ones."""
+"""The KV cache: cached, chunked, batched and copied runs equal plain full runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lime_edge.skills.package import read_skill
 from tests.support.runtime_models import Plain, exported, runtime, skill
 
 Ids = npt.NDArray[np.int64]
-TOLERANCE = 1e-4  # fp32: single tokens take other kernels than whole prompts
-IDS = [0, -1, -2]  # of the base and of two skills of several experts
+TOLERANCE = 1e-4  # fp32: single tokens use other kernels than prompts
+IDS = [0, -1, -2]  # the base and two skills with several experts
 ACTIVE = 7  # position from which the skill applies in these tests
 
 
@@ -30,7 +30,7 @@ def rows(count: int, skill: int = IDS[1]) -> Ids:
 
 
 class Setup:
-    """A graph, a bank with two skills in rows 1 and 2, and their plain forms."""
+    """A graph, a bank with two skills in rows 1 and 2, and plain implementations to compare with."""
 
     def __init__(self, window: int) -> None:
         directory = exported(window)
@@ -56,7 +56,7 @@ def test_prefill_and_steps_equal_a_full_forward(setup: Setup) -> None:
     found = [cache.prefill(0, ids[:20], rows(20))[0].copy()]
     found += [cache.step(ids[at : at + 1], np.array([IDS[1]]))[0].copy() for at in range(20, 30)]
     np.testing.assert_allclose(np.stack(found), wanted[19:], atol=TOLERANCE)
-    assert np.abs(wanted - setup.plain[0](ids.tolist())).max() > 0.1  # the skill does something
+    assert np.abs(wanted - setup.plain[0](ids.tolist())).max() > 0.1  # the skill has an effect
 
 
 def test_chunks_give_the_same_bits(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_chunks_give_the_same_bits(setup: Setup, monkeypatch: pytest.MonkeyPatch
 
 
 def test_rows_of_a_batch_equal_rows_alone(setup: Setup) -> None:
-    """Different lengths, different skills, one of them the base; then rows that finish."""
+    """Different lengths and skills, one of them the base; then some rows finish."""
     lengths, skills = (5, 40, 17, 1), np.array([IDS[row] for row in (1, 2, 0, 2)])
     batch, alone = setup.cache(4), [setup.cache(1) for _ in lengths]
     for row, length in enumerate(lengths):
@@ -87,10 +87,10 @@ def test_rows_of_a_batch_equal_rows_alone(setup: Setup) -> None:
 
 
 def test_a_prefix_is_copied_only_as_far_as_it_would_be_the_same(setup: Setup) -> None:
-    """The same tokens with two skills that begin at ACTIVE share what comes before, bit for bit."""
+    """The same tokens with two skills share the positions before ACTIVE, bit for bit."""
     ids, cache = tokens(2, 20), setup.cache(3)
     reused = [cache.prefill(row, ids, rows(20, skill))[1] for row, skill in enumerate(IDS[at] for at in (1, 2, 1))]
-    assert reused == [0, ACTIVE, 18]  # never all but one: a single token takes another kernel
+    assert reused == [0, ACTIVE, 18]  # leaves two tokens: a single one uses another kernel
     again, count = cache.prefill(1, ids, rows(20, IDS[2]))
     assert count == 18
     np.testing.assert_array_equal(again, setup.cache(1).prefill(0, ids, rows(20, IDS[2]))[0])
@@ -116,7 +116,7 @@ def test_capacity_is_refused_with_numbers(setup: Setup) -> None:
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gemma3", "mistral"])
 def test_other_architectures(architecture: str) -> None:
-    """Biases, sliding windows longer than the prompt, other norms: the loop needs to know none of it."""
+    """Biases, other norms, sliding windows longer than the prompt: no special case is needed."""
     directory = exported(architecture=architecture)
     made = runtime(directory, "one", activation="always")
     plain: Any = Plain(directory, made.skills()[0].path)

@@ -1,8 +1,6 @@
-"""Sampling against its plain definition, and settings that cannot be."""
+"""Sampling compared with its plain definition, token by token."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lime_edge.errors import ConfigError, ModelError
+from lime_edge.errors import ModelError
 from lime_edge.runtime.decoding.generation_options import Options
 from lime_edge.runtime.decoding.sampling import Sampler, draw, likeliest, nucleus, penalised
 
@@ -18,7 +16,7 @@ LOGITS = np.random.default_rng(0).normal(0, 3, 40).astype(np.float32)
 
 
 def plainly(logits: npt.NDArray[np.float32], options: Options) -> npt.NDArray[np.float64]:
-    """The distribution, [V], token by token: softmax, the k largest, the p most probable, softmax again."""
+    """The distribution [V], computed token by token: softmax, top-k, top-p, then normalised again."""
     scaled = logits.astype(np.float64) / options.temperature
     order = np.argsort(-scaled, kind="stable").tolist()
     kept = order[: options.top_k or None]
@@ -77,7 +75,7 @@ def test_greedy_takes_the_first_of_equals_and_leaves_the_logits_alone() -> None:
     st.integers(1, 70),
 )
 def test_the_likeliest_are_the_highest_and_their_equals(logits: npt.NDArray[np.float32], count: int) -> None:
-    """Many ties, in vocabularies large enough to be looked at in groups."""
+    """Many ties, in vocabularies large enough for groups."""
     found = likeliest(logits, min(count, len(logits) - 1))
     lowest = sorted(logits.tolist(), reverse=True)[min(count, len(logits) - 1) - 1]
     assert found.tolist() == [token for token, value in enumerate(logits.tolist()) if value >= lowest]
@@ -97,7 +95,7 @@ def test_the_nucleus_is_the_fewest_that_make_up_the_share(values: list[float], s
 
 
 def test_no_token_without_weight_is_drawn_however_the_sums_are_rounded() -> None:
-    """Cold enough, nearly all weights are 0: the last of a block, of the vocabulary, and those before the first."""
+    """At a low temperature nearly all weights are 0, including those at the ends of blocks and of the vocabulary."""
     logits = np.full(3000, -100, np.float32)
     logits[[700, 1023, 2400]] = 0
     last = float(np.nextafter(1, 0))
@@ -126,28 +124,3 @@ def test_logits_that_are_not_numbers_are_an_error() -> None:
     for bad in (np.nan, np.inf):
         with pytest.raises(ModelError, match="not finite"):
             Sampler(Options(), [])(np.array([0, bad, 1], np.float32))
-
-
-def test_every_fault_of_the_settings_at_once() -> None:
-    call: dict[str, Any] = {
-        "max_new_tokens": 0,
-        "temperature": -1,
-        "top_k": 1.5,
-        "top_p": float("nan"),
-        "repetition_penalty": "high",
-        "seed": True,
-        "stop": ["", "x"],
-        "beams": 4,
-    }
-    with pytest.raises(ConfigError) as caught:
-        Options.settle(call)
-    assert len(caught.value.faults) == len(call)
-    assert "temperature is -1; expected a number from 0 to 10" in caught.value.faults
-    assert "unknown setting 'beams'; expected one of max_new_tokens" in str(caught.value)
-
-
-def test_the_call_wins_over_the_skill_and_the_skill_over_the_default() -> None:
-    skill = {"temperature": 0.5, "top_k": 3, "stop": ("END",)}
-    assert Options.settle({}, skill) == Options(temperature=0.5, top_k=3, stop=("END",))
-    assert Options.settle({"temperature": 0, "stop": []}, skill) == Options(temperature=0, top_k=3)
-    assert Options.settle({"stop": "now", "temperature": None}).stop == ("now",)

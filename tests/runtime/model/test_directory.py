@@ -1,26 +1,20 @@
-"""Opening a model directory: every fault at once, the device, and what is not imported."""
+"""Model directories with faults: all faults are reported at once."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
 import pytest
 
-import lime_edge.runtime
 from lime_edge.common.digests import json_digest
 from lime_edge.contract.model import ModelContract, read_contract
-from lime_edge.errors import ConfigError, DeviceError, ModelError
+from lime_edge.errors import ModelError
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.model.directory import file_digest
-from tests.support.paths import ROOT
-from tests.support.runtime_models import exported, skill
+from tests.support.runtime_models import edit_json, exported
 
 
 @pytest.fixture
@@ -28,31 +22,8 @@ def copied(tmp_path: Path) -> Path:
     return shutil.copytree(exported(), tmp_path / "model")
 
 
-def test_public_names() -> None:
-    assert lime_edge.runtime.__all__ == [
-        "Choice",
-        "Generation",
-        "Operators",
-        "Runtime",
-        "SkillInfo",
-        "Stream",
-        "Timings",
-    ]
-
-
-def test_load(copied: Path) -> None:
-    made = Runtime.load(str(copied), device="cpu", threads=1, verify=True)
-    assert (made.device, made.context_length, made.contract.precision) == ("cpu", 256, "fp32")
-    assert (made.skills(), made.active_skill) == ([], None)
-
-
 def edit(name: str, change: Callable[[Any], None]) -> Callable[[Path], None]:
-    def apply(folder: Path) -> None:
-        document = json.loads((folder / name).read_text("utf-8"))
-        change(document)
-        (folder / name).write_text(json.dumps(document), "utf-8")
-
-    return apply
+    return lambda folder: edit_json(folder / name, change)
 
 
 def damage(name: str) -> Callable[[Path], None]:
@@ -80,7 +51,7 @@ def written(name: str, data: bytes) -> Callable[[Path], None]:
 
 
 def sealed(name: str, data: bytes) -> Callable[[Path], None]:
-    """Replace a file and make lime.json agree."""
+    """Replace a file and update its digest in lime.json."""
 
     def apply(folder: Path) -> None:
         (folder / name).write_bytes(data)
@@ -157,51 +128,3 @@ def test_weights_are_verified_when_asked(copied: Path) -> None:
 def test_no_directory(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a directory; expected what `lime-edge export` writes"):
         Runtime.load(tmp_path / "nope")
-
-
-def test_a_graph_without_a_bank(copied: Path) -> None:
-    """A contract that promises a window which the graph does not have."""
-    edit("lime.json", lambda document: document["routing"].update(window=2))(copied)
-    with pytest.raises(ModelError) as caught:
-        Runtime.load(copied, threads=1)
-    assert caught.value.faults == (
-        "no input or output 'lime.past_evidence'",
-        "no input or output 'lime.evidence'",
-    )
-
-
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Runtime.load(exported(), device="tpu", threads=0, spin=-1)
-    assert len(caught.value.faults) == 3
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError) as missing:
-        Runtime.load(exported(), device="cuda")
-    assert "needs CUDAExecutionProvider; this onnxruntime has CPUExecutionProvider" in str(missing.value)
-    assert "pip install 'lime-edge[cuda]'" in str(missing.value)
-    assert Runtime.load(exported(), device="auto", threads=1).device == "cpu"
-
-
-def test_a_library_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not a library of LiME operators for this machine"):
-        Runtime.load(exported(), threads=1, operators=tmp_path / "nope.so")
-
-
-SCRIPT = """
-import sys
-from lime_edge.runtime import Runtime
-made = Runtime.load(sys.argv[1], threads=1)
-made.load_skill(sys.argv[2])
-made.use_skill("legal")
-made.generate("Hello", max_new_tokens=3)
-list(made.stream("Hello", max_new_tokens=3))
-made.choose("Hello", ["yes", "no"])
-heavy = {"torch", "transformers", "peft", "onnx", "onnx_ir", "onnxscript", "optimum"}
-print(sorted(heavy & set(sys.modules)))
-"""
-
-
-def test_running_needs_neither_torch_nor_onnx() -> None:
-    command = [sys.executable, "-W", "error", "-c", SCRIPT, str(exported()), str(skill(exported(), "legal"))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert (done.stdout.strip(), done.stderr, done.returncode) == ("[]", "", 0)

@@ -1,4 +1,4 @@
-"""A model whose weights are mapped from a copy: the same bits, made once, made anew when it has to be."""
+"""Models mapped from a prepacked copy: the same bits, created once, rebuilt when outdated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.runtime_models import PROMPTS, exported, skill
 
 pytestmark = pytest.mark.skipif(
     tuple(map(int, ort.__version__.split(".")[:2])) < mapped_weights._OLDEST,
-    reason="onnxruntime does not keep such copies whole",
+    reason="this onnxruntime does not save such copies correctly",
 )
 FILES = {"model.onnx", "model.onnx.data", "mapped.json"}
 
@@ -57,7 +57,7 @@ def test_the_same_bits_from_a_copy_made_once(tmp_path: Path, precision: str, ope
 
 
 def cut(folder: Path) -> None:
-    """As another file: whoever has one mapped that shrinks is ended by the system."""
+    """Write a new file: truncating a mapped one would end the processes that have it mapped."""
     (folder / "model.onnx.data").unlink()
     (folder / "model.onnx.data").write_bytes(b"short")
 
@@ -78,7 +78,7 @@ def foreign(folder: Path) -> None:
 @pytest.mark.parametrize("change", [cut, foreign, graph_gone, stamp_empty])
 def test_a_copy_that_does_not_fit_is_made_anew(tmp_path: Path, change: Callable[[Path], None]) -> None:
     folder = tmp_path / "copy"
-    before = opened(exported(), folder)  # has it mapped still
+    before = opened(exported(), folder)  # still has the copy mapped
     wanted, made = answers(before), written(folder)
     change(folder)
     assert answers(opened(exported(), folder)) == wanted

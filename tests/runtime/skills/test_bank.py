@@ -1,4 +1,4 @@
-"""The bank's rows and their memory: as much as is in use, nothing moved, wherever address space is rationed or not."""
+"""The bank's rows and their memory: only rows in use take memory, with limited address space and without."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import pytest
 from lime_edge.runtime.memory import reserve
 from lime_edge.runtime.skills.bank import Bank
 from tests.support.memory_accounts import private
-from tests.support.runtime_models import exported, runtime
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is taken and given back page by page on Linux")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux frees memory page by page")
 WIDE = 2**15  # numbers in a row of 64 KiB
 
 
 @pytest.fixture(params=["reserved", "rationed"])
 def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on this system, and as where address space is rationed."""
+    """With the address space of this system, and as if it were limited."""
     if request.param == "rationed":
         monkeypatch.setattr(reserve, "_rationed", lambda: True)
 
@@ -60,7 +59,7 @@ def test_free_rows_are_written_again_from_the_lowest_on() -> None:
 
 @pytest.mark.usefixtures("anywhere")
 def test_the_array_is_another_object_after_every_change_only() -> None:
-    """Copies of it on a device are kept by that."""
+    """Copies on a device are cached by the identity of the array."""
     bank = Bank(8, np.float32)
     seen = [bank.array]
     for _ in range(20):
@@ -70,16 +69,6 @@ def test_the_array_is_another_object_after_every_change_only() -> None:
         assert bank.hold(rows) is seen[-1]
         bank.release(rows * 2)
         assert bank.array is seen[-1]
-
-
-def test_the_graph_places_an_array_once() -> None:
-    graph = runtime(exported())._graph
-    one, other = (np.full((2, 4), number, np.float32) for number in (1, 2))
-    assert graph.place(one) is graph.place(one)
-    placed = graph.place(one)
-    assert graph.place(other) is not placed
-    assert graph.place(other).numpy()[0, 0] == 2
-    assert graph.place(one).numpy()[0, 0] == 1
 
 
 @LINUX
@@ -93,14 +82,14 @@ def test_memory_is_that_of_the_rows_in_use() -> None:
     assert bank.array.ctypes.data == where
     bank.release(rows[10:])
     assert private() - before <= 0.05 * taken
-    assert not bank.array[rows[10] :].any()  # reading zeros takes none, either
+    assert not bank.array[rows[10] :].any()  # reading zeros takes no memory
     assert (bank.array[rows[:10]] == np.arange(1, 11)[:, None]).all()
     assert private() - before <= 0.05 * taken
 
 
 @LINUX
 def test_neighbours_on_the_same_page_keep_their_numbers() -> None:
-    """Rows that neither begin nor end where pages do."""
+    """Rows that are not aligned with pages."""
     bank = Bank(4096 + 64, np.float16)
     rows = filled(bank, 40)
     bank.release(rows[1::2])
@@ -131,7 +120,22 @@ resource.setrlimit(resource.RLIMIT_AS, (used + 2**27,) * 2)
 bank = Bank(1024, np.float16)
 rows = [bank.add(np.full(1024, n, np.float16)) for n in range(1000)]
 assert (bank.array[rows] == np.arange(1000)[:, None]).all()
-print(len(np.ones(2**23)))  # 64 MiB are left for others
+print(len(np.ones(2**23)))  # 64 MiB remain for others
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"{2**23}\n"), done.stderr
+
+
+def test_bank_rows_are_reused_only_when_free() -> None:
+    bank = Bank(3, np.float32)
+    first, second = bank.add(np.full(3, 1.0)), bank.add(np.full(3, 2.0))
+    pinned = bank.hold([first])
+    bank.release([first])  # the skill is unloaded while a request still runs
+    rows = [bank.add(np.full(3, 10.0 + number)) for number in range(9)]
+    assert first not in rows
+    assert second not in rows
+    assert pinned[first].tolist() == [1, 1, 1]
+    assert bank.array[second].tolist() == [2, 2, 2]
+    assert bank.array[0].tolist() == [0, 0, 0]
+    bank.release([first])
+    assert bank.add(np.full(3, 5.0)) == first

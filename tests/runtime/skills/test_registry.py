@@ -1,4 +1,4 @@
-"""Updates of loaded skills: generations, compare-and-swap, failures that change nothing, and updates under load."""
+"""Updates of loaded skills: generations, compare-and-swap, failed updates, and updates under load."""
 
 from __future__ import annotations
 
@@ -23,19 +23,12 @@ from lime_edge.errors import (
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.memory import reserve
 from lime_edge.runtime.skills import bank, registry
-from tests.support.runtime_models import exported, runtime, skill
-
-TOKENS = 6
+from tests.support.runtime_models import answer_ids, exported, runtime, skill
 
 
 @pytest.fixture
 def made() -> Runtime:
     return runtime(exported(), "legal", "brief")
-
-
-def said(made: Runtime, **arguments: Any) -> tuple[int, ...]:
-    found: tuple[int, ...] = made.generate("Hello", max_new_tokens=TOKENS, **arguments).token_ids
-    return found
 
 
 def generations(made: Runtime) -> dict[str, int]:
@@ -62,7 +55,7 @@ def test_generations_grow_and_are_never_used_again(made: Runtime) -> None:
 def test_compare_and_swap(made: Runtime) -> None:
     info = made.load_skill(other(), replace=True, expected_generation=1)
     assert info.generation == 3
-    answer = said(made, skill="legal")
+    answer = answer_ids(made, skill="legal")
     cases: list[tuple[dict[str, Any], type[LimeError], str]] = [
         ({"replace": True, "expected_generation": 1}, SkillConflictError, "is at generation 3; expected gen"),
         ({"replace": True, "expected_generation": 0}, SkillConflictError, "at generation 3; expected none to"),
@@ -76,7 +69,7 @@ def test_compare_and_swap(made: Runtime) -> None:
     for arguments, error, message in cases:
         with pytest.raises(error, match=message):
             made.load_skill(other(seed=8), **arguments)
-    assert (generations(made), said(made, skill="legal")) == ({"legal": 3, "brief": 2}, answer)
+    assert (generations(made), answer_ids(made, skill="legal")) == ({"legal": 3, "brief": 2}, answer)
     assert made.load_skill(other(), "new", expected_generation=0).generation == 4
 
 
@@ -90,7 +83,7 @@ def test_unloading_by_generation(made: Runtime) -> None:
 
 
 def test_the_conflict_is_judged_at_the_switch(made: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another update that ends while this one is still being checked wins; this one changes nothing."""
+    """If another update finishes while this one is being checked, the other wins and this one changes nothing."""
     packed, rival = registry.Registry.add, other(seed=7)
 
     def slow(self: registry.Registry, *arguments: Any) -> Any:
@@ -123,32 +116,32 @@ def test_of_many_updates_that_expect_the_same_generation_one_wins(made: Runtime)
 @pytest.mark.parametrize("spec", ["legal", {"legal": 0.5, "brief": 0.5}])
 def test_what_is_active_follows(made: Runtime, spec: Any) -> None:
     made.use_skill(spec)
-    before = made.generate("Hello", max_new_tokens=TOKENS)
+    before = made.generate("Hello", max_new_tokens=6)
     path = other()
     made.load_skill(path, replace=True)
-    after = made.generate("Hello", max_new_tokens=TOKENS)
+    after = made.generate("Hello", max_new_tokens=6)
     assert [one["generation"] for one in before.receipt["skills"]] == [1, 2][: len(before.receipt["skills"])]
     assert [one["generation"] for one in after.receipt["skills"]] == [3, 2][: len(before.receipt["skills"])]
     assert after.token_ids != before.token_ids
     alone = runtime(exported(), "brief")
     alone.load_skill(path)
-    assert after.token_ids == said(alone, skill=spec)
+    assert after.token_ids == answer_ids(alone, skill=spec)
 
 
 def test_a_row_given_to_another_skill_is_not_taken_for_what_a_running_blend_was_made_of(made: Runtime) -> None:
-    """A blend that still runs holds its own row, not those of its parts, which the next skill may get."""
+    """A running blend holds its own row but not those of its parts, so another skill may reuse them."""
     spec = {"legal": 0.5, "brief": 0.5}
-    stream = made.stream("Hello", spec, max_new_tokens=TOKENS)
-    pieces, old = [next(stream)], made.generate("Hello", spec, max_new_tokens=TOKENS)
+    stream = made.stream("Hello", spec, max_new_tokens=6)
+    pieces, old = [next(stream)], made.generate("Hello", spec, max_new_tokens=6)
     row = made._registry._skills["legal"].row
     made.unload_skill("legal")
     path = other()
     made.load_skill(path)
     assert made._registry._skills["legal"].row == row
-    new = made.generate("Hello", spec, max_new_tokens=TOKENS)
+    new = made.generate("Hello", spec, max_new_tokens=6)
     alone = runtime(exported(), "brief")
     alone.load_skill(path)
-    assert new.token_ids == said(alone, skill=spec) != old.token_ids
+    assert new.token_ids == answer_ids(alone, skill=spec) != old.token_ids
     assert [one["generation"] for one in new.receipt["skills"]] == [3, 2]
     assert "".join([*pieces, *stream]) == old.text
     assert stream.generation.receipt == old.receipt
@@ -161,7 +154,7 @@ def refusing(error: type[BaseException]) -> Callable[..., NoReturn]:
     return refuse
 
 
-#: What fails during an update, how, and what the caller sees.
+#: What fails during an update, how to make it fail, and the error that the caller gets.
 FAILURES: list[tuple[str, Callable[[pytest.MonkeyPatch, Path], Any], dict[str, Any], type[BaseException]]] = [
     ("read", lambda patch, path: path.unlink(), {}, SkillFormatError),
     ("cut short", lambda patch, path: path.write_bytes(path.read_bytes()[:-1]), {}, SkillFormatError),
@@ -187,42 +180,42 @@ def test_a_failed_update_changes_nothing(
 ) -> None:
     spec = {"legal": 0.5, "brief": 0.5}
     made.use_skill(spec)
-    before, rows, answers = made.skills(), made._bank.in_use, [said(made, skill=s) for s in ("legal", spec)]
-    stream = made.stream("Hello", "legal", max_new_tokens=TOKENS)
-    pieces, text = [next(stream)], made.generate("Hello", "legal", max_new_tokens=TOKENS).text
+    before, rows, answers = made.skills(), made._bank.in_use, [answer_ids(made, skill=s) for s in ("legal", spec)]
+    stream = made.stream("Hello", "legal", max_new_tokens=6)
+    pieces, text = [next(stream)], made.generate("Hello", "legal", max_new_tokens=6).text
     path = other()
     with monkeypatch.context() as patch:
         breaking(patch, path)
         with pytest.raises(error):
             made.load_skill(path, replace=True, **arguments)
     assert (made.skills(), made._bank.in_use, made.active_skill) == (before, rows, spec)
-    assert [said(made, skill="legal"), said(made)] == answers
+    assert [answer_ids(made, skill="legal"), answer_ids(made)] == answers
     assert "".join([*pieces, *stream]) == text
-    assert made.load_skill(other(), replace=True).generation == 3  # and the next one goes through
+    assert made.load_skill(other(), replace=True).generation == 3  # the next update succeeds
 
 
 def test_a_bank_that_cannot_grow_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reserve, "_rationed", lambda: True)
     made = runtime(exported(), "legal", "brief")
     made.use_skill("legal")
-    made.load_skill(skill(exported(), "third"))  # four rows are full
-    before, answer = made.skills(), said(made)
+    made.load_skill(skill(exported(), "third"))  # fills all four rows
+    before, answer = made.skills(), answer_ids(made)
     monkeypatch.setattr(bank, "Reserve", refusing(MemoryError))
     for arguments in ({"name": "fourth"}, {"replace": True}):
         with pytest.raises(SkillError, match="no memory for more than 3 skills and blends: unload some skills"):
             made.load_skill(other(), **arguments)
     with pytest.raises(SkillError, match="no memory"):
         made.use_skill({"legal": 0.5, "brief": 0.5})
-    assert (made.skills(), made.active_skill, said(made)) == (before, "legal", answer)
+    assert (made.skills(), made.active_skill, answer_ids(made)) == (before, "legal", answer)
 
 
 UPDATES, VERSIONS, THREADS = 200, 3, 8
-#: What the eight threads ask for: one skill, the active one, a blend, rows with their own, a stream.
+#: Requests of the eight threads: one skill, the active one, a blend, a skill per row, a stream, choices.
 ASKED: list[Any] = ["legal", "active", {"legal": 0.5, "brief": 0.5}, ["legal", None, "brief"], "stream", "choose"]
 
 
 def test_every_answer_under_updates_belongs_to_one_generation() -> None:
-    """Eight threads answer while 200 updates happen; each answer is what its receipt's generations answer alone."""
+    """Eight threads answer during 200 updates; each answer equals that of its receipt's generations alone."""
     paths = [[skill(exported(), name, seed=seed) for seed in range(VERSIONS)] for name in ("legal", "brief")]
     made = runtime(exported())
     loaded = {made.load_skill(files[0]).generation: files[0] for files in paths}
@@ -245,28 +238,28 @@ def test_every_answer_under_updates_belongs_to_one_generation() -> None:
             for number in range(UPDATES):
                 path = paths[number % 2][number // 2 % VERSIONS]
                 loaded[made.load_skill(path, replace=True).generation] = path
-                assert answered.acquire(timeout=60)  # updates and answers take turns, roughly
+                assert answered.acquire(timeout=60)  # updates and answers roughly alternate
         finally:
             done.set()
         for one in asking:
             one.result(timeout=60)
     assert len(loaded) == UPDATES + 2
     assert made._bank.in_use == 3
-    assert any(overtaken)  # answers ended after what they began with was replaced
-    _hold_against_alone(found, loaded)
+    assert any(overtaken)  # some answers finished after their skill was replaced
+    _compare_with_alone(found, loaded)
 
 
 def _is_overtaken(made: Runtime, receipt: Any) -> bool:
-    """Whether another generation is loaded by now than the one that answered."""
+    """Whether the generation that answered has been replaced since."""
     now = generations(made)
     receipts = receipt if isinstance(receipt, list) else [receipt]
     return any(part["generation"] != now[part["name"]] for one in receipts for part in one["skills"])
 
 
 def _asked(made: Runtime, what: Any) -> tuple[Any, Any]:
-    """What was answered, with its receipt; for rows, lists of both."""
+    """An answer and its receipt; for several rows, lists of both."""
     if what == "stream":
-        stream = made.stream("Hello", "legal", max_new_tokens=TOKENS)
+        stream = made.stream("Hello", "legal", max_new_tokens=6)
         text = "".join(stream)
         assert text == stream.generation.text
         return stream.generation.token_ids, stream.generation.receipt
@@ -274,14 +267,14 @@ def _asked(made: Runtime, what: Any) -> tuple[Any, Any]:
         choice = made.choose("Hello", ["yes", "no"], "brief")
         return choice.scores, choice.receipt
     if isinstance(what, list):
-        rows = made.generate("Hello", what, max_new_tokens=TOKENS)
+        rows = made.generate("Hello", what, max_new_tokens=6)
         return [row.token_ids for row in rows], [row.receipt for row in rows]
-    answer = made.generate("Hello", max_new_tokens=TOKENS, **({} if what == "active" else {"skill": what}))
+    answer = made.generate("Hello", max_new_tokens=6, **({} if what == "active" else {"skill": what}))
     return answer.token_ids, answer.receipt
 
 
-def _hold_against_alone(found: list[tuple[Any, Any]], loaded: dict[int, Path]) -> None:
-    """Each answer against a runtime that has never held anything but the files of its receipt."""
+def _compare_with_alone(found: list[tuple[Any, Any]], loaded: dict[int, Path]) -> None:
+    """Compare each answer with that of a runtime that never saw an update."""
     alone, seen = runtime(exported()), set()
     names = {path: alone.load_skill(path, name=str(path)).name for path in set(loaded.values())}
     wanted: dict[Any, Any] = {}
@@ -291,12 +284,14 @@ def _hold_against_alone(found: list[tuple[Any, Any]], loaded: dict[int, Path]) -
             spec = {names[loaded[part["generation"]]]: part["weight"] for part in one["skills"]} or None
             key = (isinstance(tokens, dict), tuple(spec.items()) if spec else None)
             if key not in wanted:
-                wanted[key] = alone.choose("Hello", ["yes", "no"], spec).scores if key[0] else said(alone, skill=spec)
+                wanted[key] = (
+                    alone.choose("Hello", ["yes", "no"], spec).scores if key[0] else answer_ids(alone, skill=spec)
+                )
             assert tokens == wanted[key], (one, spec)
             seen.add(key)
             assert all(alone_digest(alone, loaded[part["generation"]]) == part["digest"] for part in one["skills"])
     answers = [wanted[key] for key in wanted if not key[0]]
-    assert len(set(answers)) == len(answers)  # or generations could not be told apart
+    assert len(set(answers)) == len(answers)  # otherwise generations could not be distinguished
     assert len(seen) > 2 * VERSIONS
 
 
