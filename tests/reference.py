@@ -1,8 +1,8 @@
-"""LiME in plain numpy: the definition that every other implementation is held to.
+"""LiME in plain numpy: the definition with which tests compare every other implementation.
 
-Written to be read, float64 unless told otherwise, one token at a time where that is clearest.
-Follows arXiv 2604.02338 with the causal, per-token rule: the output for token t of row b depends on
-tokens <= t of row b and on nothing else.
+Written for reading: it handles one token at a time where that is clearest, in the dtype of its inputs (mostly float64).
+Follows arXiv 2604.02338 with the causal per-token rule: the output for token t of row b depends only on tokens <= t of
+row b.
 
 Shapes: B rows, S tokens, D inputs, H outputs, r rank, E experts.
 """
@@ -34,19 +34,19 @@ def sigmoid(x: Array) -> Array:
 
 
 def scaled(v: Array) -> Array:
-    """The E leading components over their own max-abs, clamped below at 1e-6."""
+    """The E leading components divided by their largest absolute value, which is at least 1e-6."""
     result: Array = v / max(np.abs(v).max(), 1e-6)
     return result
 
 
 def evidence(y: Array, d: Array, routing: Routing) -> Array:
-    """Routing logits of one token, [E], from its frozen [H] and adapted [H] representation."""
+    """Routing logits [E] of one token from its frozen and adapted representations, [H] each."""
     e, g = routing.experts, routing.gamma
     return (1 - g) * scaled(y[:e]) + g * scaled(d[:e])
 
 
 def select(logits: Array, routing: Routing) -> Array:
-    """Expert weights [E] of one token from its (window-averaged) logits. Ties are all kept."""
+    """Expert weights [E] of one token from its (window-averaged) logits. All tied experts are kept."""
     prob = softmax(logits / routing.temperature)
     kth = np.sort(prob)[-routing.keep]
     top = routing.theta * prob.max()
@@ -64,7 +64,7 @@ def select(logits: Array, routing: Routing) -> Array:
 
 
 def window_mean(logits: Array, past: Array, n: int) -> Array:
-    """Causal n-gram: mean over the last n logits. `logits` [S, E], `past` [at most n - 1, E] -> [S, E]."""
+    """Causal n-gram: the mean of the last n logits. `logits` [S, E], `past` [at most n - 1, E] -> [S, E]."""
     both = np.concatenate([past, logits])
     ends = range(len(past) + 1, len(both) + 1)
     return np.stack([both[max(0, end - n) : end].mean(0) for end in ends]) if len(logits) else logits
@@ -74,16 +74,16 @@ Mixed = Callable[[Kind, int], Array]  # kind and width -> the mixed vector of ev
 
 
 def mixer(y: Array, d: Array, vectors: Vectors, routing: Routing, past: Array | None = None) -> tuple[Mixed, Array]:
-    """Routes every token by what y and d of it say.
+    """Route every token by its own y and d.
 
     Args:
         y, d: The evidence, [S, at least E] each.
         vectors: ``expert`` p, ``gain`` u, ``shift`` b, each [E, H], and ``rank`` q [E, r]; any may be absent.
-        routing: The constants.
-        past: Routing logits of the tokens before, [at most n - 1, E].
+        routing: The routing constants.
+        past: Routing logits of the preceding tokens, [at most n - 1, E].
 
     Returns:
-        What mixes vectors of a kind, and the routing logits [S, E] before the window mean.
+        A function that mixes the vectors of a kind, and the routing logits [S, E] before the window mean.
     """
     e = routing.experts
     logits = np.stack([evidence(yt, dt, routing) for yt, dt in zip(y, d, strict=True)])  # [S, E]
@@ -93,7 +93,7 @@ def mixer(y: Array, d: Array, vectors: Vectors, routing: Routing, past: Array | 
 
 
 def where_active(y: Array, out: Array, active: Active) -> Array:
-    """The skill's output where the skill is active, [S]; the backbone's elsewhere."""
+    """The skill's output on tokens where the skill is active, [S]; the backbone's output elsewhere."""
     return out if active is None else np.where(active[:, None], out, y)
 
 
@@ -110,7 +110,7 @@ def lime_linear(
     active: Active = None,
     m: Array | None = None,
 ) -> tuple[Array, Array]:
-    """One row of a module adapted by LiME-LoRA (and LoRA-FA, which trains less of it), or with m by LiME-DoRA.
+    """One row of a module adapted by LiME-LoRA (or LoRA-FA, which only trains less of it), or with m by LiME-DoRA.
 
     Args:
         x: Input [S, D].
@@ -118,7 +118,7 @@ def lime_linear(
         a, b, scale: Shared adapter [r, D], [H, r] and s = alpha / r.
         vectors, routing, past: As in `mixer`.
         active: Which tokens the skill applies to, [S]; None means all.
-        m: Row norms [H] that W and the adapter are rescaled to; routing and gain read what is not rescaled.
+        m: Row norms [H] to which W plus adapter is rescaled; the y that routing and gain read is not rescaled.
 
     Returns:
         Output [S, H] and this call's routing logits [S, E] before the window mean.
@@ -144,9 +144,9 @@ def lime_slicefine(
     past: Array | None = None,
     active: Active = None,
 ) -> tuple[Array, Array]:
-    """LiME-SliceFine: `rows` [r, D], r >= E, in place of W's first r; their outputs are modulated, before the bias.
+    """LiME-SliceFine: `rows` [r, D], r >= E, replace the first r rows of W.
 
-    Routing reads these outputs only. Gain scales what the backbone computes.
+    The outputs of these rows are modulated before the bias is added. Routing reads these outputs only. Gain scales the backbone's output.
     """
     h, r = weight.shape[0], rows.shape[0]
     offset = np.zeros(h) if bias is None else bias
@@ -160,9 +160,9 @@ def lime_slicefine(
 
 
 def lime_prompt(base: Array, offset: Array, vectors: Vectors, routing: Routing) -> Array:
-    """LiME-PromptTuning: the embeddings of the virtual tokens, [n, D], from fixed `base` and trained `offset` [n, D].
+    """LiME-PromptTuning: embeddings of the virtual tokens from the fixed `base` and the trained `offset`, [n, D] each.
 
-    Each is routed by itself.
+    Each virtual token is routed separately.
     """
     width = base.shape[1]
     mixed, _ = mixer(base, offset, vectors, routing)
@@ -171,7 +171,7 @@ def lime_prompt(base: Array, offset: Array, vectors: Vectors, routing: Routing) 
 
 
 def balance_losses(probs: Array, real: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Importance and KL to uniform from prob [B, S, E] over the tokens that are not padding [B, S]."""
+    """Balance losses (importance, KL to uniform) of prob [B, S, E] over the tokens marked real (no padding), [B, S]."""
     mean = probs[real].mean(0)
     count = len(mean)
     return float(count * (mean**2).sum() - 1), float((mean * np.log(mean * count)).sum())

@@ -42,7 +42,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True)
-@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of skills; existing ones are kept.")
+@click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of skills; existing ones stay.")
 @click.option("--share", default="0/1", show_default=True, help="I/N: every N-th skill from the I-th, for N processes.")
 def make(data: Path, work: Path, share: str) -> None:
     """Train the skills."""

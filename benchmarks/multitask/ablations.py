@@ -1,9 +1,10 @@
-"""What each part of the method is worth: small multi-task trainings that differ in one thing.
+"""Ablations: small multi-task trainings that differ from a reference in one choice of the method.
 
-    python -m benchmarks.multitask.ablations --data DIR --minutes 60    # the next runs that are missing
+    python -m benchmarks.multitask.ablations --data DIR --minutes 60    # continues with the missing runs
 
-Six text tasks, one adapter, the same rows in the same order; one line a run in benchmarks/results/ablations.jsonl;
-benchmarks/multitask/ablations_page.py draws docs/ablations.md from it. Paper: LiME, section on ablations.
+Every run trains one adapter on six text tasks, with the same rows in the same order, and adds a line to
+benchmarks/results/ablations.jsonl. `python -m benchmarks.multitask.ablations_page` makes docs/ablations.md from these
+lines. Paper: LiME (arXiv 2604.02338), section on ablations.
 """
 
 from __future__ import annotations
@@ -49,21 +50,21 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 class Trailing(LimeLora):
-    """Routed by the last E outputs in place of the first."""
+    """Routes by the last E outputs instead of the first."""
 
     def routed_by(self) -> slice:
         return slice(-self.lime_config[self.adapter].routing.experts, None)
 
 
 class Scattered(LimeLora):
-    """Routed by E outputs drawn once for every width."""
+    """Routes by E random outputs, fixed for each width."""
 
     def routed_by(self) -> Tensor:
         count = self.lime_config[self.adapter].routing.experts
         return torch.randperm(self.out_features, generator=torch.Generator().manual_seed(self.out_features))[:count]
 
 
-#: ablation -> value -> what differs from the reference: E = 4, Auto Top-K, window 1, leading features, token scale.
+#: Ablation -> value -> changes to the reference (E = 4, Auto Top-K, window 1, leading features, token scale).
 ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "window": {str(n): {"window": n} for n in (2, 3, 4)},
     "selection": {
@@ -80,7 +81,7 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "scale": {"batch": {"routing_scale": "batch"}},
     "shared vector": {"on": {"shared_vector": True}},
 }
-#: What the reference is called in each.
+#: The reference's value in each ablation.
 OURS = {
     "window": "1",
     "selection": "auto, theta=0.5",
@@ -93,7 +94,7 @@ OURS = {
 
 
 def config(changes: Mapping[str, Any], rank: int) -> LimeConfig:
-    """The reference with some changes, of the routing or of the rest."""
+    """The reference configuration with some changes, of routing constants or of other fields."""
     VARIANTS.update(trailing=Trailing, scattered=Scattered)
     constants = {name: value for name, value in changes.items() if hasattr(Routing(), name)}
     rest = {name: value for name, value in changes.items() if name not in constants}
@@ -108,7 +109,7 @@ def config(changes: Mapping[str, Any], rank: int) -> LimeConfig:
 
 
 def jobs(seeds: int, steps: int, batch: int) -> Iterator[Record]:
-    """Every run: first one seed of all, the reference in front, and one value of each ablation before the others."""
+    """Every run in order: seed by seed, the reference first, then one value of each ablation after the other."""
     for seed in range(seeds):
         common = {"seed": seed, "steps": steps, "batch": batch}
         yield {"ablation": REFERENCE, "value": REFERENCE, **common}
@@ -119,7 +120,7 @@ def jobs(seeds: int, steps: int, batch: int) -> Iterator[Record]:
 
 
 def run(job: Record, data: Path, rank: int, rows: int) -> Record:
-    """Train from the backbone and measure on rows that were not trained on."""
+    """Train an adapter on the backbone and measure it on test rows."""
     torch.manual_seed(job["seed"])
     net, tokenizer = backbone.load(backbone.resolve(backbone.DEFAULT), backbone.training_dtype())
     changes = {} if job["ablation"] == REFERENCE else ABLATIONS[job["ablation"]][job["value"]]
@@ -151,17 +152,17 @@ def _measured(model: Any, tokenizer: Any, tests: Mapping[str, list[Row]]) -> Rec
 
 @click.command()
 @click.option("--data", type=_FOLDER, required=True, help="Folder with CATEGORY/TASK/{train,test}.jsonl.")
-@click.option("--minutes", type=float, help="Begin no further run after this long.")
+@click.option("--minutes", type=float, help="Start no further run after this long.")
 @click.option("--seeds", default=2, show_default=True)
 @click.option("--steps", default=40, show_default=True)
 @click.option("--batch", default=8, show_default=True)
-@click.option("--rank", default=2, show_default=True, help="Of the shared adapter; the paper's is 2.")
+@click.option("--rank", default=2, show_default=True, help="Rank of the shared adapter; 2 in the paper.")
 @click.option("--rows", default=50, show_default=True, help="Test rows of each task.")
-@click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Where lines go.")
+@click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Folder of results.")
 def main(
     data: Path, minutes: float | None, seeds: int, steps: int, batch: int, rank: int, rows: int, results: Path
 ) -> None:
-    """Run what is missing."""
+    """Run the ablations that have no result yet."""
     torch.set_num_threads(1)
     lines = Lines(results / "ablations.jsonl", KEYS)
     count = run_missing(lines, jobs(seeds, steps, batch), lambda job: run(job, data, rank, rows), minutes)

@@ -1,8 +1,8 @@
-"""Fills docs/ablations.md from the lines of ablations.py: a table and a plot for each.
+"""Fills docs/ablations.md from the results of ablations.py, with a table and a plot for each ablation.
 
     python -m benchmarks.multitask.ablations_page
 
-The same lines give the same bytes. What they say is written by hand, outside the tables.
+The output is deterministic: the same lines give the same bytes. Conclusions are written by hand outside the tables.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.harness.result_lines import RESULTS, Lines, Record
 from .ablations import ABLATIONS, KEYS, OURS, REFERENCE
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "ablations.md"
-Runs = Mapping[str, list[Record]]  # value -> a record for each seed
+Runs = Mapping[str, list[Record]]  # value -> one record per seed
 
 
 @click.command()
@@ -42,7 +42,7 @@ def main(results: Path, document: Path) -> None:
 
 
 def grouped(records: Sequence[Record]) -> dict[str, Runs]:
-    """Ablation -> value -> its runs, the reference among them under its own value; those that have been run."""
+    """Ablation -> value -> runs, including the reference under its own value; ablations without runs are left out."""
     by_key: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         by_key[record["ablation"], record["value"]].append(record)
@@ -56,7 +56,7 @@ def grouped(records: Sequence[Record]) -> dict[str, Runs]:
 
 
 def _sorted(runs: Runs) -> Runs:
-    """Numbers by size; words as they came, the reference first."""
+    """Sort numeric values; leave others in their order, with the reference first."""
     try:
         return dict(sorted(runs.items(), key=lambda item: float(item[0])))
     except ValueError:
@@ -64,7 +64,7 @@ def _sorted(runs: Runs) -> Runs:
 
 
 def table_of(runs: Runs, ours: str) -> str:
-    """A row for each value; `ours` is what the others are compared to."""
+    """A table with a row for each value; differences are to `ours`, the reference's value."""
     rows = []
     for value, records in runs.items():
         loss, accuracy = (f"{fmean(record[key] for record in records):.3f}" for key in ("loss", "accuracy"))
@@ -75,7 +75,7 @@ def table_of(runs: Runs, ours: str) -> str:
 
 
 def _difference(records: Sequence[Record], reference: Sequence[Record]) -> str:
-    """Mean over tasks and seeds of the difference in loss, and two standard errors of it."""
+    """Mean difference in loss over tasks and seeds, with two standard errors."""
     beside = {record["seed"]: record["losses"] for record in reference}
     pairs = [(record["losses"], beside[record["seed"]]) for record in records if record["seed"] in beside]
     each = [mine[task] - theirs[task] for mine, theirs in pairs for task in mine]
@@ -83,7 +83,7 @@ def _difference(records: Sequence[Record], reference: Sequence[Record]) -> str:
 
 
 def plot(name: str, runs: Runs) -> Canvas:
-    """Loss and accuracy of every run, and the mean over the seeds."""
+    """Loss and accuracy of every run, and their means over the seeds."""
     for key, value in STYLE.items():
         mpl.rcParams[key] = value
     canvas = Canvas(figsize=(7, 2.2), layout="constrained")

@@ -1,6 +1,6 @@
-"""The text tasks of the suite, and one order of batches for every method. Knows nothing of methods.
+"""The text tasks of the suite, and the order of batches, which is the same for every method.
 
-A task is a folder CATEGORY/TASK with train, valid and test rows, read as its MANIFEST.md says.
+A task is a folder CATEGORY/TASK with train, valid and test rows, as the suite's MANIFEST.md describes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.training.dataset import Example, encode
 
-#: Categories of the suite that are text, all their tasks in the order of MANIFEST.md.
+#: Text categories of the suite with all their tasks, in the order of MANIFEST.md.
 TASKS = {
     "commonsense_reasoning": ("piqa", "arc", "hellaswag", "winogrande", "boolq", "csqa"),
     "glue": ("sst2", "mnli", "qnli", "qqp", "rte", "cola", "mrpc", "stsb"),
@@ -23,7 +23,7 @@ TASKS = {
     "vision_benchmark": ("scienceqa_text",),
     "object_motion_spatial": ("shuffled_objects",),
 }
-#: How a task is scored where that is not accuracy over its choices.
+#: Metrics of the tasks that are not scored by accuracy over their choices.
 METRICS = {
     "qqp": ("accuracy", "f1"),
     "mrpc": ("accuracy", "f1"),
@@ -32,22 +32,22 @@ METRICS = {
     "gsm8k": ("number",),
     "math_problems": ("exact",),
 }
-_TOGETHER = 8  # batches whose rows are sorted by length, so that little is padding
+_TOGETHER = 8  # number of batches whose rows are sorted by length together, to reduce padding
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every method may spend."""
+    """The training budget, the same for every method."""
 
     steps: int = 150
-    batch: int = 12  # rows of a step
+    batch: int = 12  # rows per step
     max_length: int = 256  # tokens; longer training rows are left out
-    test_rows: int = 64  # of each task, the same ones for every method and seed
+    test_rows: int = 64  # rows of each task, the same for every method and seed
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its rows, and the names of its metrics."""
+    """One task: its rows and the names of its metrics."""
 
     name: str
     category: str
@@ -65,26 +65,30 @@ class Item:
 
 
 def read(data: Path, rows: int, split: str = "test") -> list[Task]:
-    """All text tasks; of each, `rows` rows of `split` drawn evenly, the same ones every time.
+    """Read all text tasks, with a fixed random sample of `rows` rows of `split` from each.
 
     Raises:
-        DataError: naming every file that is not there.
+        DataError: Files are missing; the error names all of them.
     """
     names = [(category, task) for category, tasks in TASKS.items() for task in tasks]
     paths = [data / category / task / f"{part}.jsonl" for category, task in names for part in ("train", split)]
     if missing := [str(path) for path in paths if not path.is_file()]:
-        raise DataError("no such files; expected the suite's folders CATEGORY/TASK", missing)
+        raise DataError("missing files; expected the suite's folders CATEGORY/TASK", missing)
     found = []
     for category, task in names:
-        held = read_rows(data / category / task / f"{split}.jsonl")
-        test = random.Random(0).sample(held, min(rows, len(held)))
+        whole = read_rows(data / category / task / f"{split}.jsonl")
+        test = random.Random(0).sample(whole, min(rows, len(whole)))
         train = read_rows(data / category / task / "train.jsonl")
         found.append(Task(task, category, METRICS.get(task, ("accuracy",)), train, test))
     return found
 
 
 def batches(tasks: Sequence[Task], tokenizer: Any, budget: Budget, seed: int) -> list[list[Item]]:
-    """`steps` batches with as many rows of every task, rows of like length together; by the seed alone."""
+    """`steps` batches, determined by the seed: equally many rows of every task, rows of similar length together.
+
+    Raises:
+        DataError: All rows of a task are longer than the budget allows.
+    """
     pick = random.Random(seed)
     wanted = budget.steps * budget.batch
     pool: list[Item] = []
@@ -102,7 +106,7 @@ def batches(tasks: Sequence[Task], tokenizer: Any, budget: Budget, seed: int) ->
 
 
 def _drawn(task: Task, number: int, tokenizer: Any, longest: int, count: int, pick: random.Random) -> Iterator[Item]:
-    """`count` rows of a task, each once before any comes again."""
+    """`count` rows of a task; no row repeats before all have been used."""
     left: list[Row] = []
     found = dropped = 0
     while found < count:

@@ -1,6 +1,6 @@
-"""Every method of the multi-task comparison by name: what it puts into the backbone, and how fast it learns.
+"""The methods of the multi-task comparison, by name: how each wraps the backbone, and its learning rates.
 
-One size for all: E = 4, r = 2 on q, k, v and o, scaling 2, as in the comparison of LiME (arXiv 2604.02338).
+All have the same size: E = 4, r = 2 on q, k, v and o, scaling 2, as in LiME's comparison (arXiv 2604.02338).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Family = Literal["LiME", "mixture", "PEFT"]
 
 EXPERTS, RANK, SCALING, PROMPT = 4, 2, 2.0, 10
 _TITLES = {"lora": "LoRA", "lora-fa": "LoRA-FA", "dora": "DoRA", "slicefine": "SliceFine", "prompt": "PromptTuning"}
-_CLUSTERS = 64  # of MoCLE, as in its paper
+_CLUSTERS = 64  # clusters of MoCLE, as in its paper
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a method may know before it starts: numbers of tasks, and the training prompts for clusters."""
+    """What a method may know before training."""
 
-    tasks: int
-    prompts: Sequence[Sequence[int]]  # token ids
+    tasks: int  # number of tasks
+    prompts: Sequence[Sequence[int]]  # token ids of the training prompts, for clustering
     seed: int
 
 
@@ -44,8 +44,8 @@ class Built:
     """A wrapped model.
 
     Attributes:
-        model: Called as a causal model of transformers is.
-        centres: [K, D] of the clusters that it wants to be told, or None.
+        model: Has the forward of a transformers causal model.
+        centres: Centres [K, D] of the clusters by which it routes, or None.
     """
 
     model: nn.Module
@@ -57,11 +57,11 @@ class Method:
     """One row of the table.
 
     Attributes:
-        title: What tables call it.
-        family: Where it stands.
+        title: Name in the tables.
+        family: Group in the tables.
         build: Wraps a backbone.
         rate: Learning rate.
-        vector_rate: Of LiME's vectors.
+        vector_rate: Learning rate of LiME's vectors.
     """
 
     title: str
@@ -127,7 +127,7 @@ def _by_row(layer: type[Embedded], backbone: Any, facts: Facts) -> Built:
     return Built(Mixture(backbone, call, 0.0), centres)
 
 
-# Taken by kind of parameter, not swept: low-rank matrices, LiME's vectors, vectors alone, a prompt.
+# Learning rates by kind of parameter, not swept: low-rank matrices, LiME's vectors, vectors alone, a prompt.
 _MATRICES, _LIME_VECTORS, _VECTORS, _PROMPT = 2e-3, 5e-3, 1e-2, 3e-2
 
 
@@ -172,13 +172,13 @@ def _all() -> dict[str, Method]:
 
 
 METHODS: Mapping[str, Method] = _all()
-#: The four that are run with three seeds.
+#: Methods that run with three seeds.
 REPEATED = ("lime-lora", "moelora", "lora", "hydralora")
-#: Then each LiME-X beside its MoE-X.
+#: The next methods in order: each LiME-X beside its MoE-X.
 _PAIRED = ("lime-lora-fa", "moelora-fa", "lime-dora", "moedora", "lora-r8", "lime-slicefine", "mola", "ia3")
 
 
 def plan() -> list[tuple[str, int]]:
-    """(method, seed) in the order in which they are run: what matters most first."""
+    """All runs (method, seed), the most important first."""
     first = dict.fromkeys([*REPEATED, *_PAIRED, *METHODS])
     return [(name, 0) for name in first] + [(name, seed) for seed in (1, 2) for name in REPEATED]

@@ -1,10 +1,10 @@
-"""Multi-task training: one method on all text tasks of the suite, under one budget, and how well it does each.
+"""Multi-task training: one method on all text tasks of the suite under one budget, and its score on each task.
 
     python -m benchmarks.multitask.run --data DIR --method lime-lora --seed 0 --out benchmarks/results/multitask.jsonl
     python -m benchmarks.multitask.run --data DIR --all --out benchmarks/results/multitask.jsonl [--minutes 60]
 
-Every method sees the same batches in the same order. A run that is stopped, or killed, goes on where it
-was. One line of JSON for each finished run; `multitask_tables.py` makes docs/results.md of them.
+Every method sees the same batches in the same order. A stopped or killed run resumes where it was. Each finished run
+adds one line of JSON; `python -m benchmarks.multitask.tables` makes docs/results.md from these lines.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .train_loop import Figures, OutOfTimeError, Run
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _PACKAGES = ("torch", "transformers", "peft")
-_LATE = 75  # exit status: stopped by the clock, to be continued
+_LATE = 75  # exit status of a run that reached its time limit and can be resumed
 
 
 @dataclass(frozen=True)
@@ -53,22 +53,22 @@ class Asked:
     model: str
     budget: Budget
     minutes: float | None
-    rate: float  # all learning rates are multiplied with it
+    rate: float  # factor on all learning rates
     valid: bool  # score on validation rows, for choosing rates
 
 
 @click.command()
 @click.option("--data", required=True, type=_DIRECTORY, help="The suite: CATEGORY/TASK/{train,test}.jsonl.")
-@click.option("--out", required=True, type=_FILE, help="Finished runs are added here, one line of JSON each.")
+@click.option("--out", required=True, type=_FILE, help="JSONL file to which finished runs are added.")
 @click.option("--method", type=click.Choice(list(METHODS)))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option("--all", "everything", is_flag=True, help="Run what is missing in --out, one after the other.")
-@click.option("--minutes", type=float, help="Stop after this long; what was begun can be continued.")
+@click.option("--all", "everything", is_flag=True, help="Run everything that --out lacks, one after the other.")
+@click.option("--minutes", type=float, help="Stop after this long; an unfinished run can be resumed.")
 @click.option("-m", "--model", default=backbone.DEFAULT, show_default=True, help="The backbone.")
 @click.option("--steps", default=Budget.steps, show_default=True, type=click.IntRange(2))
 @click.option("--batch", default=Budget.batch, show_default=True, type=click.IntRange(1))
 @click.option("--test-rows", default=Budget.test_rows, show_default=True, type=click.IntRange(1))
-@click.option("--rate", default=1.0, show_default=True, help="Multiplies all learning rates.")
+@click.option("--rate", default=1.0, show_default=True, help="Factor on all learning rates.")
 @click.option("--valid", is_flag=True, help="Score on validation rows instead of test rows.")
 def main(
     data: Path,
@@ -84,7 +84,7 @@ def main(
     rate: float,
     valid: bool,
 ) -> None:
-    """Train methods on all text tasks, and measure them on each."""
+    """Train methods on all text tasks together, and measure them on each."""
     asked = Asked(data, out, model, Budget(steps, batch, test_rows=test_rows), minutes, rate, valid)
     if everything == (method is not None):
         raise click.UsageError("expected either --method or --all")
@@ -95,7 +95,7 @@ def main(
 
 
 def _missing(asked: Asked) -> None:
-    """Each run in a process of its own, so that its peak of memory is its own."""
+    """Run each missing run in a process of its own, so that its peak memory is its own."""
     end = None if asked.minutes is None else time.monotonic() + 60 * asked.minutes
     for method, seed in plan():
         if (method, seed) in _finished(asked.out):
@@ -114,7 +114,7 @@ def _missing(asked: Asked) -> None:
             command += ["--minutes", str(max(0.01, (end - time.monotonic()) / 60))]
         status = subprocess.run(command, check=False).returncode
         if status == _LATE or (end is not None and time.monotonic() > end):
-            click.echo("time is up; the same command goes on from here")
+            click.echo("time is up; the same command resumes from here")
             return
         if status:
             raise click.ClickException(f"{method}, seed {seed}: exit status {status}")
@@ -138,7 +138,7 @@ def _one(asked: Asked, method: str, seed: int) -> None:
     try:
         record = Trial(asked, method, seed, work).record(deadline)
     except OutOfTimeError:
-        click.echo(f"{method}, seed {seed}: stopped by the clock")
+        click.echo(f"{method}, seed {seed}: stopped at the time limit")
         sys.exit(_LATE)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     with asked.out.open("a", encoding="utf-8") as file:
@@ -150,10 +150,10 @@ class Trial:
     """One method with one seed: build, train, measure.
 
     Args:
-        asked: Data, budget, backbone.
+        asked: Data, budget and backbone.
         method: A key of METHODS.
-        seed: Of batches and parameters.
-        work: Where its state is kept until it is done.
+        seed: Seed of batches and parameters.
+        work: Folder of its state until it is finished.
     """
 
     def __init__(self, asked: Asked, method: str, seed: int, work: Path) -> None:
@@ -168,7 +168,11 @@ class Trial:
         self.model = self.built.model
 
     def record(self, deadline: float | None) -> dict[str, Any]:
-        """Train, measure, and tell; raises OutOfTimeError."""
+        """Train and measure; returns the line of the results file.
+
+        Raises:
+            OutOfTimeError: The deadline has passed; calling again resumes.
+        """
         plan = TrainingPlan(
             shared_rate=self.method.rate * self.asked.rate, vector_rate=self.method.vector_rate * self.asked.rate
         )
@@ -205,7 +209,7 @@ class Trial:
         )
 
     def _tell(self, tasks: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
-        """Say which tasks and clusters the rows of the next calls are of, to methods that are told."""
+        """Pass the tasks and clusters of the next calls' rows to methods that route by them."""
         if (set_rows := getattr(self.model, "set_rows", None)) is None:
             return
         centres = self.built.centres
@@ -213,7 +217,7 @@ class Trial:
         set_rows(torch.tensor(tasks), near)
 
     def _measured(self, deadline: float | None) -> dict[str, dict[str, Any]]:
-        """Scores and loss of every task; those that an earlier process has measured are kept."""
+        """Scores and loss of every task; tasks that an earlier process has measured are not repeated."""
         kept = self.work / "measured.json"
         found: dict[str, dict[str, Any]] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
         for number, task in enumerate(self.tasks):

@@ -1,7 +1,7 @@
-"""How well a model does a task: batched answers, and the metrics of MANIFEST.md.
+"""Scores of a model on a task: batched answers, and the metrics of the suite's MANIFEST.md.
 
-Formulas are written out: five lines each, held to numpy and to worked examples in the tests.
-Knows nothing of training. Shapes: B rows, V vocabulary.
+The metrics are written out in a few lines each; tests compare them with numpy and with worked examples.
+Shapes: B rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from lime_edge.training.predictor import Predictor, Prompt, pad_id
 
 from .data import Task
 
-_TOGETHER = 16  # rows of one call
-_NEW_TOKENS = 14  # answers without choices are numbers and short formulas
-_SILENT = 2.5  # what an answer that is no number counts as on STS-B's scale of 0 to 5
+_TOGETHER = 16  # rows per call of the model
+_NEW_TOKENS = 14  # enough for answers without choices, which are numbers and short formulas
+_SILENT = 2.5  # value of an answer that is not a number, the middle of STS-B's scale of 0 to 5
 
-#: Called with row numbers before they are run, so that a method can be told what the rows are.
+#: Called with the numbers of the rows before they run, for methods that need the task or cluster of each row.
 Tell = Callable[[Sequence[int]], None]
 
 
 class Answers(Predictor):
-    """Answers of many rows at once: the likeliest choice, or greedy text."""
+    """Answers many rows at once, with the likeliest choice or with greedy text."""
 
     def batched(self, rows: Sequence[Row], tell: Tell) -> list[str]:
-        """One answer per row; rows of a task have all choices, or none."""
+        """One answer per row. Either all rows have choices or none."""
         prompts = [self.prompt(row) for row in rows]
         order = sorted(range(len(rows)), key=lambda i: len(prompts[i].ids))
         found: dict[int, str] = {}
@@ -45,15 +45,15 @@ class Answers(Predictor):
                 tell(job)
                 asked = [prompts[i] for i in job]
                 if rows[job[0]].choices:
-                    said = self.chosen(asked, [rows[i].choices for i in job])
+                    answers = self.chosen(asked, [rows[i].choices for i in job])
                 else:
                     texts = self.generate(asked, _NEW_TOKENS)
-                    said = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in texts]
-                found |= dict(zip(job, said, strict=True))
+                    answers = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in texts]
+                found |= dict(zip(job, answers, strict=True))
         return [found[i] for i in range(len(rows))]
 
     def loss(self, rows: Sequence[Row], tell: Tell) -> float:
-        """Mean loss of a token of the right answers, end of turn included, in nats."""
+        """Mean loss in nats of the right answers' tokens, including the end of turn."""
         examples = [encode(self.tokenizer, row) for row in rows]
         order = sorted(range(len(rows)), key=lambda i: len(examples[i].input_ids))
         collate, total, count = Collator(pad_id(self.tokenizer)), 0.0, 0
@@ -69,14 +69,14 @@ class Answers(Predictor):
         return total / count
 
     def chosen(self, prompts: Sequence[Prompt], choices: Sequence[Sequence[str]]) -> list[str]:
-        """For every row the choice whose tokens and end of turn are likeliest together.
+        """For every row, the choice whose tokens and end of turn have the highest joint likelihood.
 
-        The first token of all choices comes from the prompt; then every row tries its choices from
-        the likeliest first token on, until no other can win: exact, and mostly one short step.
+        The prompt gives the likelihood of all first tokens. Every row then tries its choices in descending order of
+        the first token's likelihood until no other choice can win. This is exact, and mostly takes one short step.
         """
         logits, cache, mask = self.prefill(prompts)
         first = logits.log_softmax(-1)  # [B, V]
-        held = evidence_of(cache)
+        evidence = evidence_of(cache)
         tails = [[self._tail(choice) for choice in some] for some in choices]
         order = [sorted(range(len(t)), key=lambda c: -float(first[b, t[c][0]])) for b, t in enumerate(tails)]
         best = [(-math.inf, 0)] * len(prompts)
@@ -86,7 +86,7 @@ class Answers(Predictor):
             if all(head <= best[b][0] for b, head in enumerate(heads)):
                 break
             totals = self._continued(cache, mask, [tails[b][c] for b, c in enumerate(trying)])
-            set_evidence(cache, held)
+            set_evidence(cache, evidence)
             for b, (c, head, rest) in enumerate(zip(trying, heads, totals, strict=True)):
                 best[b] = max(best[b], (head + rest, c), key=lambda pair: pair[0])
         return [some[c] for some, (_, c) in zip(choices, best, strict=True)]
@@ -95,7 +95,7 @@ class Answers(Predictor):
         return [*self.tokenizer.encode(choice, add_special_tokens=False), self.tokenizer.eos_token_id]
 
     def _continued(self, cache: Any, mask: torch.Tensor, tails: Sequence[Sequence[int]]) -> list[float]:
-        """Log-likelihood of every row's tail after its first token; leaves the cache as it was."""
+        """Log-likelihood of every row's tail after its first token; restores the cache's length."""
         width = max(len(tail) for tail in tails) - 1
         ids = torch.tensor([[*tail, *[tail[-1]] * (width + 1 - len(tail))] for tail in tails])
         longer = torch.cat([mask, mask.new_ones(len(mask), width)], 1)
@@ -106,55 +106,55 @@ class Answers(Predictor):
 
 
 def scores(task: Task, answers: Sequence[str]) -> dict[str, float]:
-    """The task's metrics of its answers, each 0 to 1 (correlations -1 to 1)."""
+    """The task's metrics for its answers, each from 0 to 1 (correlations from -1 to 1)."""
     wanted = [row.answer for row in task.test]
     return {name: _METRICS[name](answers, wanted) for name in task.metrics}
 
 
 def accuracy(answers: Sequence[str], wanted: Sequence[str]) -> float:
-    """Share of answers that are the reference, surrounding white space aside."""
+    """Share of answers that equal the reference, ignoring surrounding white space."""
     return float(np.mean([a.strip() == w.strip() for a, w in zip(answers, wanted, strict=True)]))
 
 
 def f1(answers: Sequence[str], wanted: Sequence[str], positive: str = "yes") -> float:
-    """Harmonic mean of precision and recall of the positive answer; 0 if it is neither found nor wanted."""
+    """Harmonic mean of precision and recall of the positive answer; 0 if neither side contains it."""
     hits = sum(a == w == positive for a, w in zip(answers, wanted, strict=True))
     total = sum(a == positive for a in answers) + sum(w == positive for w in wanted)
     return 2 * hits / total if total else 0.0
 
 
 def matthews(answers: Sequence[str], wanted: Sequence[str], positive: str = "acceptable") -> float:
-    """Matthews' correlation of two answers; 0 if one side is constant."""
+    """Matthews' correlation of binary answers; 0 if one side is constant."""
     found = np.array([answer == positive for answer in answers], float)
     return correlation(found, np.array([answer == positive for answer in wanted], float))
 
 
 def pearson(answers: Sequence[str], wanted: Sequence[str]) -> float:
-    """Correlation of numbers; what is no number counts as the middle of the scale."""
+    """Pearson's correlation of numbers; an answer that is not a number counts as the middle of the scale."""
     return correlation(_numbers(answers), _numbers(wanted))
 
 
 def spearman(answers: Sequence[str], wanted: Sequence[str]) -> float:
-    """Correlation of the ranks, ties at their mean."""
+    """Correlation of ranks, with the mean rank for ties."""
     return correlation(ranks(_numbers(answers)), ranks(_numbers(wanted)))
 
 
 def number(answers: Sequence[str], wanted: Sequence[str]) -> float:
-    """Share of answers that are the same number, thousands separators and currency aside."""
+    """Share of answers that are the same number as the reference, ignoring thousands separators and currency."""
     return float(
         np.mean([_value(a) is not None and _value(a) == _value(w) for a, w in zip(answers, wanted, strict=True)])
     )
 
 
 def correlation(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
-    """Pearson's; 0 if one side is constant."""
+    """Pearson's correlation; 0 if one side is constant."""
     x, y = x - x.mean(), y - y.mean()
     size = math.sqrt(float((x * x).sum() * (y * y).sum()))
     return float((x * y).sum()) / size if size else 0.0
 
 
 def ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Ranks from 0, ties at their mean."""
+    """Ranks from 0, with the mean rank for ties."""
     less = (values[None] < values[:, None]).sum(1)
     equal = (values[None] == values[:, None]).sum(1)
     result: npt.NDArray[np.float64] = less + (equal - 1) / 2

@@ -1,8 +1,8 @@
-"""Fills docs/results.md: tables and plot of the multi-task comparison, from the lines that multitask.py wrote.
+"""Fills docs/results.md with tables and plot of the multi-task comparison, from the results of run.py.
 
     python -m benchmarks.multitask.tables benchmarks/results/multitask.jsonl --speed benchmarks/results/train-speed.json
 
-The same files give the same bytes. Knows nothing of how anything was measured.
+The output is deterministic: the same files give the same bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TITLES = {
     "vision_benchmark": "ScienceQA, text",
     "object_motion_spatial": "Shuffled objects",
 }
-#: LiME-X and the ordinary mixture of the same adapters.
+#: LiME-X and the ordinary mixture of the same adapters, compared in the table of pairs.
 PAIRS = (("lime-lora", "moelora"), ("lime-lora-fa", "moelora-fa"), ("lime-dora", "moedora"))
 _ORDER = ("LiME", "mixture", "PEFT")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -44,7 +44,7 @@ Line = Mapping[str, Any]  # one finished run
 
 @dataclass(frozen=True)
 class Row:
-    """All runs of one method: the value of every category in every run."""
+    """All runs of one method."""
 
     name: str
     runs: Sequence[Line]
@@ -58,24 +58,24 @@ class Row:
         return int(self.runs[0]["trained"])
 
     def category(self, name: str) -> list[float]:
-        """Of each run, in percent: the mean over tasks of the mean over a task's metrics."""
+        """A category's value in percent for each run: the mean over tasks of the mean over a task's metrics."""
         return [100 * fmean(fmean(run["scores"][task].values()) for task in TASKS[name]) for run in self.runs]
 
     def overall(self) -> list[float]:
-        """Of each run, in percent: the mean over all tasks."""
+        """The mean over all tasks in percent, for each run."""
         tasks = [task for some in TASKS.values() for task in some]
         return [100 * fmean(fmean(run["scores"][task].values()) for task in tasks) for run in self.runs]
 
     def loss(self) -> list[float]:
-        """Of each run: the mean over tasks of the loss of a token of the right answers."""
+        """The mean over tasks of the right answers' loss per token, for each run."""
         return [fmean(run["losses"].values()) for run in self.runs]
 
     def losses(self) -> dict[str, float]:
-        """Of each task, the mean of the runs."""
+        """Mean loss over the runs, for each task."""
         return {task: fmean(run["losses"][task] for run in self.runs) for task in self.runs[0]["losses"]}
 
     def error(self, name: str) -> float:
-        """Standard error of a category's value from its rows alone, in points; as if all metrics were accuracies."""
+        """Standard error of a category in points, from the number of rows, as if all metrics were accuracies."""
         tasks, rows = TASKS[name], self.runs[0]["budget"]["test_rows"] * len(self.runs)
         shares = [fmean(fmean(run["scores"][task].values()) for run in self.runs) for task in tasks]
         return 100 * math.sqrt(sum(max(s * (1 - s), 0.0) / rows for s in shares)) / len(tasks)
@@ -83,11 +83,11 @@ class Row:
 
 @click.command()
 @click.argument("results", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--speed", type=_FILE, help="What train_speed.py wrote.")
-@click.option("--document", default=DOCUMENT, show_default=True, type=_FILE, help="What to fill.")
+@click.option("--speed", type=_FILE, help="Results of benchmarks.speed.train_speed.")
+@click.option("--document", default=DOCUMENT, show_default=True, type=_FILE, help="The document to fill.")
 def main(results: Path, speed: Path | None, document: Path) -> None:
     """Fill the document and draw its plot."""
-    lines = results.read_text("utf-8").splitlines() if results.exists() else []  # speed may be measured first
+    lines = results.read_text("utf-8").splitlines() if results.exists() else []  # --speed may come first
     rows = methods(list(map(json.loads, lines)))
     found = (blocks(rows) if rows else {}) | ({} if speed is None else {"train speed": speeds(read(speed))})
     text = document.read_text("utf-8")
@@ -100,20 +100,20 @@ def main(results: Path, speed: Path | None, document: Path) -> None:
 
 
 def methods(lines: Sequence[Line]) -> list[Row]:
-    """Finished runs by method, LiME first, then mixtures, then PEFT, in the order in which they came.
+    """Finished runs by method: LiME, then mixtures, then PEFT, each in the order of the file.
 
     Raises:
-        click.ClickException: Runs of different budgets are not to be compared.
+        click.ClickException: The runs have different budgets and cannot be compared.
     """
     if len({json.dumps([line["budget"], line["split"]], sort_keys=True) for line in lines}) > 1:
-        raise click.ClickException("the runs are of several budgets or splits; expected one")
+        raise click.ClickException("the runs have several budgets or splits; expected one of each")
     names = dict.fromkeys(line["method"] for line in lines)
     rows = [Row(name, [line for line in lines if line["method"] == name]) for name in names]
     return sorted(rows, key=lambda row: _ORDER.index(row.runs[0]["family"]))
 
 
 def blocks(rows: Sequence[Row]) -> dict[str, str]:
-    """Text of every block, by its name."""
+    """Text of every block, by name."""
     return {"multitask": _main_table(rows), "multitask pairs": _pairs(rows), "multitask tasks": _task_table(rows)}
 
 
@@ -141,7 +141,7 @@ def _spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def _pairs(rows: Sequence[Row]) -> str:
-    """How LiME-X stands to MoE-X; a difference counts that is larger than two of its standard errors."""
+    """Differences of LiME-X and MoE-X; one larger than two standard errors counts."""
     known = {row.name: row for row in rows}
     lines = []
     for ours, theirs in PAIRS:
@@ -160,7 +160,7 @@ def _pairs(rows: Sequence[Row]) -> str:
 
 
 def _loss_gap(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
-    """Mean of the tasks' differences; two of its standard errors, from how the tasks differ, are its noise."""
+    """Mean difference over the tasks; its noise is two standard errors from the spread of the tasks' differences."""
     gaps = [ours[task] - theirs[task] for task in ours]
     noise = 2 * stdev(gaps) / math.sqrt(len(gaps))
     return f"{fmean(gaps):+.3f} (noise {noise:.3f})" + (" **above**" if fmean(gaps) > noise else "")
@@ -180,7 +180,7 @@ def _task_table(rows: Sequence[Row]) -> str:
 
 
 def speeds(document: Mapping[str, Any]) -> str:
-    """Step times and ratios."""
+    """Table of step times and ratios."""
     lines = []
     for group in document["groups"]:
         for figure in group.figures:
@@ -192,7 +192,7 @@ def speeds(document: Mapping[str, Any]) -> str:
 
 
 def plot(rows: Sequence[Row]) -> Canvas:
-    """Mean over all tasks against trained parameters."""
+    """Plot of the mean over all tasks against the number of trained parameters."""
     mpl.rcParams.update(STYLE)
     canvas = Canvas(figsize=(7, 4), layout="constrained")
     panel = canvas.subplots()

@@ -1,7 +1,6 @@
-"""A training loop whose state is one safetensors file: a run that is killed goes on exactly where it was saved.
+"""A training loop with its state in one safetensors file: a killed run resumes exactly from its last save.
 
-Everything random in a step is seeded by the run's seed and the number of the step, so that no random
-state needs keeping. Knows nothing of tasks' metrics or of files of results.
+Each step is seeded by the run's seed and the step's number, so that no random state needs saving.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass
 class Figures:
-    """What a run measures of itself, step by step."""
+    """Measurements of a run, step by step."""
 
     cpu: list[float] = field(default_factory=list)  # processor seconds of each step
-    wall: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)  # elapsed seconds of each step
     losses: list[float] = field(default_factory=list)
-    tokens: int = 0  # that were not padding
-    peak_mb: float = 0.0
+    tokens: int = 0  # tokens without padding
+    peak_mb: float = 0.0  # peak resident memory of the process
 
 
 class OutOfTimeError(Exception):
-    """The run's time is up; its state is saved."""
+    """The run reached its deadline; its state is saved."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,16 @@ class Run:
     """One method on one order of batches.
 
     Attributes:
-        model: Called as a causal model is.
+        model: Has the forward of a causal model.
         transformer: The backbone inside it.
-        groups: Of parameters, for AdamW.
-        batches: One per step.
-        collate: Items to the model's inputs.
-        tell: Is given the items before each step.
-        seed: Of everything random.
-        state: Where the state is kept.
-        stamp: What the state must be of; another one is refused.
-        deadline: On the monotonic clock, or None.
+        groups: Parameter groups for AdamW; "top" is a group's highest learning rate.
+        batches: One batch per step.
+        collate: Turns items into the model's inputs.
+        tell: Called with the items before each step.
+        seed: Seed of everything random.
+        state: File of the saved state.
+        stamp: Identifies the run; a state with another stamp is rejected.
+        deadline: Time limit on the monotonic clock, or None.
     """
 
     model: nn.Module
@@ -76,8 +75,8 @@ class Run:
         """Train to the end.
 
         Raises:
-            OutOfTimeError: The deadline came first.
-            ValueError: The state is of another run.
+            OutOfTimeError: The deadline passed before the last step.
+            ValueError: The saved state belongs to another run.
         """
         optimizer = torch.optim.AdamW(self.groups, betas=(0.9, 0.999))
         start, figures = self._resume(optimizer)
@@ -136,7 +135,7 @@ class Run:
         with safe_open(self.state, framework="pt") as file:
             document = json.loads(file.metadata()["run"])
             if document["stamp"] != self.stamp:
-                raise ValueError(f"{self.state} is of another run: {document['stamp']}; expected {self.stamp}")
+                raise ValueError(f"{self.state} belongs to another run: {document['stamp']}; expected {self.stamp}")
             done = int(document["done"])
             for name, parameter in self._trained().items():
                 with torch.no_grad():

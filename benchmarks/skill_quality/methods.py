@@ -1,6 +1,6 @@
-"""The ways to teach a frozen model one task that skills.py compares: what trains, and what the file holds.
+"""Methods that teach a frozen model one task: what each one trains, and what its file contains.
 
-LiME skills as `lime-edge learn` makes them, whole or in part; PEFT's methods as they are. Knows nothing of tasks.
+LiME skills are those of `lime-edge learn`, whole or in part; PEFT's methods are unmodified.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Vectors = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Stored:
-    """A file as it is saved.
+    """Sizes of a saved file.
 
     Attributes:
-        bytes: Of the file.
-        smallest_bytes: Of the same tensors at 2 bytes a number, where they are saved at 4.
-        numbers: How many were trained.
+        bytes: Size of the file.
+        smallest_bytes: Size with 2 bytes per number, if the file stores 4.
+        numbers: Number of trained values.
     """
 
     bytes: int
@@ -48,17 +48,17 @@ class Method(Protocol):
 
     @property
     def family(self) -> str:
-        """Methods of a family share the learning rate."""
+        """Name of the family of methods that share a learning rate."""
 
     @property
     def optimizer(self) -> Optimizer:
-        """As `training.Plan` names it."""
+        """Optimiser, as `TrainingPlan` names it."""
 
     def open(self, shared: Path) -> tuple[Any, Any]:
-        """Model, whose parameters that train require gradients, and tokenizer; `shared`: the checkpoint."""
+        """Model and tokenizer for a checkpoint; the parameters to train require gradients."""
 
     def store(self, model: Any, folder: Path) -> Stored:
-        """Save what was learned; afterwards the model is what the file makes of it."""
+        """Save what was learned, and load the saved values back into the model."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Lime:
     """A skill on a frozen shared adapter.
 
     Attributes:
-        kinds: By projection; those that are missing stay neutral. "" is all others.
-        experts: 1, or those of the checkpoint.
+        kinds: Kinds of vectors by projection, "" for all others; missing kinds stay neutral.
+        experts: 1, or the number of the checkpoint's experts.
     """
 
     kinds: Mapping[str, tuple[Kind, ...]] = field(default_factory=lambda: _LEARNED)
@@ -82,33 +82,33 @@ class Lime:
         return kind_of(name) in self.kinds.get(projection, self.kinds.get("", ()))
 
     def open(self, shared: Path) -> tuple[Any, Any]:
-        """As `learn` opens it, without the vectors that the skill is not to have."""
-        held = any("expert" in kinds for kinds in self.kinds.values())
-        recipe = Recipe("skill", self.experts, held, gain_only=())
+        """Open the checkpoint as `learn` does, with the vectors that the skill lacks neutral and frozen."""
+        expert = any("expert" in kinds for kinds in self.kinds.values())
+        recipe = Recipe("skill", self.experts, expert, gain_only=())
         model, tokenizer, _ = prepare(shared, recipe, backbone.training_dtype())
         for name, layer in checkpoint.tuner(model).layers().items():
             for kind in KINDS:
-                held = getattr(layer, f"lime_{kind}")
-                if layer.adapter in held and not self.holds(f"{kind}.{name}"):
-                    held[layer.adapter].requires_grad_(False).fill_(NEUTRAL[kind])
+                vectors = getattr(layer, f"lime_{kind}")
+                if layer.adapter in vectors and not self.holds(f"{kind}.{name}"):
+                    vectors[layer.adapter].requires_grad_(False).fill_(NEUTRAL[kind])
         return model, tokenizer
 
     def store(self, model: Any, folder: Path) -> Stored:
-        """A package without golden prompts, which take about 1 KB each."""
+        """Save a package without golden prompts, which would take about 1 KB each."""
         vectors = checkpoint.get_vectors(model)
-        held = {name: values for name, values in vectors.items() if self.holds(name)}
+        kept = {name: values for name, values in vectors.items() if self.holds(name)}
         made = made_for(
             model, backbone.resolve(checkpoint.tuner(model).lime_config.base_model_name_or_path or backbone.DEFAULT)
         )
         manifest = Manifest(name="skill", version="1.0.0", created=today(), **made)
-        skill = write_skill(folder / "skill.lime", manifest, held, self.dtype)
+        skill = write_skill(folder / "skill.lime", manifest, kept, self.dtype)
         checkpoint.set_vectors(model, vectors | dict(skill.tensors))
-        return Stored(skill.size, skill.size, sum(values.size for values in held.values()))
+        return Stored(skill.size, skill.size, sum(values.size for values in kept.values()))
 
 
 @dataclass(frozen=True)
 class Peft:
-    """A method of PEFT."""
+    """One of PEFT's methods."""
 
     family: str
     config: Callable[[], Any]
@@ -119,7 +119,7 @@ class Peft:
         return get_peft_model(model, self.config()), tokenizer
 
     def store(self, model: Any, folder: Path) -> Stored:
-        """As PEFT saves it, in float32; beside it, the size in float16."""
+        """Save PEFT's own file, in float32, and compute its size in float16."""
         model.save_pretrained(str(folder), save_embedding_layers=False)
         path = folder / "adapter_model.safetensors"
         tensors = load_file(path)
@@ -130,7 +130,7 @@ class Peft:
 
 @dataclass(frozen=True)
 class Specific(Peft):
-    """A LoRA of the task's own that starts as the shared adapter with its mean expert: what a skill stands in for."""
+    """A LoRA for one task, initialised with the shared adapter and its mean expert: what a skill replaces."""
 
     def open(self, shared: Path) -> tuple[Any, Any]:
         lime, _, _ = checkpoint.open_checkpoint(shared, torch.float32)
@@ -161,10 +161,10 @@ def _lora(rank: int, targets: Sequence[str] = ATTENTION, family: str = "lora", o
 
 
 def four_bits(vectors: Vectors) -> dict[str, Array]:
-    """What 4 bits would leave of vectors: 15 levels in blocks of 32, as the 255 of I8 are."""
+    """Round vectors to 4 bits: 15 levels in blocks of 32, by the scheme that I8 uses with 255 levels."""
     found = {}
     for name, values in vectors.items():
-        _, scale = quantise(values)  # of 127 levels
+        _, scale = quantise(values)  # of I8, with 127 positive levels
         wide = np.repeat(scale.astype(np.float32) * (127 / 7), 32, axis=1)[:, : values.shape[1]]
         found[name] = np.rint(values / np.where(wide > 0, wide, 1)) * wide
     return found
@@ -173,10 +173,10 @@ def four_bits(vectors: Vectors) -> dict[str, Array]:
 _ALL: tuple[Kind, ...] = ("expert", "gain", "shift")
 _GAIN: tuple[Kind, ...] = ("gain",)
 _INSIDE: Mapping[str, tuple[Kind, ...]] = dict.fromkeys(GAIN_ONLY, _GAIN)
-_LEARNED: Mapping[str, tuple[Kind, ...]] = {**_INSIDE, "": ("gain", "shift")}  # by `lime-edge learn`
-_MIXED: Mapping[str, tuple[Kind, ...]] = {**_INSIDE, "": _ALL}  # by `lime-edge learn --expert`
+_LEARNED: Mapping[str, tuple[Kind, ...]] = {**_INSIDE, "": ("gain", "shift")}  # as `lime-edge learn`
+_MIXED: Mapping[str, tuple[Kind, ...]] = {**_INSIDE, "": _ALL}  # as `lime-edge learn --expert`
 
-#: Most telling first.
+#: Methods by name, the most informative first.
 METHODS: dict[str, Method] = {
     "lime": Lime(),
     "lora-8": _lora(8),

@@ -1,8 +1,8 @@
-"""Fills docs/results-skills.md from the lines of skills.py: tables, and the plot of quality against bytes.
+"""Fills docs/results-skills.md with tables and the plot of quality against file size, from the results of run.py.
 
     python -m benchmarks.skill_quality.page
 
-The same lines give the same bytes. Methods are compared on the tasks that both have been run on.
+The output is deterministic: the same lines give the same bytes. Two methods are compared on the tasks that both ran on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .run import KEYS, TASKS
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "results-skills.md"
 ANCHOR = "lora-8"
 _ORDER = ("base", *METHODS)
-Runs = Mapping[str, Mapping[str, list[Record]]]  # method -> task -> a record for each seed
+Runs = Mapping[str, Mapping[str, list[Record]]]  # method -> task -> one record per seed
 
 
 @click.command()
@@ -53,7 +53,7 @@ def main(results: Path, document: Path) -> None:
 
 
 def grouped(records: Iterable[Record]) -> Runs:
-    """By method and task, in the order of the tables."""
+    """Group records by method and task, in the order of the tables."""
     found: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         found[record["method"]][record["task"]].append(record)
@@ -61,7 +61,7 @@ def grouped(records: Iterable[Record]) -> Runs:
 
 
 def blocks(runs: Runs, rates: Sequence[Record]) -> dict[str, str]:
-    """The tables that there is something for."""
+    """Every table that has data, by the name of its block."""
     made: dict[str, str] = {}
     if runs:
         made["methods"] = table(_METHODS_HEADER, [_method(name, runs) for name in runs])
@@ -105,7 +105,7 @@ def _method(name: str, runs: Runs) -> list[str]:
 
 
 def _rates(rates: Sequence[Record]) -> str:
-    """Validation losses of every method and rate on the tasks that rates are chosen on."""
+    """Table of validation losses by method and rate, on the tasks that serve to choose rates."""
     tasks = sorted({record["task"] for record in rates})
     losses: dict[tuple[str, float], dict[str, float]] = {}
     for record in rates:
@@ -125,12 +125,12 @@ def _parts(records: Sequence[Record]) -> str:
 
 
 def mean(records: Sequence[Record], key: str) -> float:
-    """Over the seeds."""
+    """Mean of a value over the seeds."""
     return fmean(record[key] for record in records)
 
 
 def against(name: str, other: str, key: str, runs: Runs) -> float | None:
-    """Mean difference of two methods over the tasks that both have been run on; None if there are none."""
+    """Mean difference of two methods over the tasks that both ran on; None if there are none."""
     both = [task for task in runs[name] if task in runs.get(other, {})]
     return fmean(mean(runs[name][task], key) - mean(runs[other][task], key) for task in both) if both else None
 
@@ -146,7 +146,7 @@ def _title(task: str, runs: Runs) -> str:
 
 
 def pareto(runs: Runs) -> Canvas:
-    """Difference to LoRA r=8 in points and in loss, against the bytes of the file with numbers of at most 2 bytes."""
+    """Plot of the difference to LoRA r=8, in points and in loss, against file size with at most 2 bytes per number."""
     for key, value in STYLE.items():
         mpl.rcParams[key] = value
     canvas = Canvas(figsize=(8, 7), layout="constrained")

@@ -1,10 +1,10 @@
-"""What the parts of a learned skill carry, and what fewer bits would cost: nothing is trained.
+"""Measures how much each part of a learned skill contributes, and the cost of storing it in 4 bits, without training.
 
     python -m benchmarks.skill_quality.parts --data DIR [--minutes 10]
 
-The shipped skills, whole, without one kind of vectors, without the vectors of one projection, and in 4 bits: loss per
-token of the right answer on test rows. One line each in benchmarks/results/skill-parts.jsonl. A part left out here was
-there while the rest was learned: skills.py has skills learned without it.
+Measures the shipped skills whole, without one kind of vectors, without the vectors of one projection, and in 4 bits:
+the loss per token of the right answers on test rows, a line each in benchmarks/results/skill-parts.jsonl. A part that
+is removed here was present while the rest was learned; `run` has skills that are learned without it.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def variant(vectors: Vectors, name: str) -> Vectors:
-    """A skill's vectors with a part made neutral; "base": all of them."""
+    """A skill's vectors in one of `VARIANTS`: removed parts are made neutral, for "base" all of them."""
     if name == "whole":
         return vectors
     if name == "4 bits":
         return four_bits(vectors)
     left_out = name.removeprefix("no ")
 
-    def gone(vector: str) -> bool:
+    def removed(vector: str) -> bool:
         return name == "base" or left_out in (kind_of(vector), module_of(vector).rpartition(".")[2])
 
     return {
-        vector: np.full_like(values, NEUTRAL[kind_of(vector)]) if gone(vector) else values
+        vector: np.full_like(values, NEUTRAL[kind_of(vector)]) if removed(vector) else values
         for vector, values in vectors.items()
     }
 
 
 def jobs(rows: int) -> Iterator[Record]:
-    """Every variant of every skill, the most telling first."""
+    """Every variant of every skill, the most informative first."""
     for name in VARIANTS:
         for skill in SKILLS:
             yield {"skill": skill, "variant": name, "rows": rows}
@@ -67,11 +67,11 @@ def jobs(rows: int) -> Iterator[Record]:
 
 @click.command()
 @click.option("--data", type=_FOLDER, required=True, help="Folder with skills/TASK/test.jsonl.")
-@click.option("--rows", default=48, show_default=True, help="Test rows at most.")
-@click.option("--minutes", type=float, help="Begin no further variant after this long.")
-@click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Where lines go.")
+@click.option("--rows", default=48, show_default=True, help="Most test rows.")
+@click.option("--minutes", type=float, help="Start no further variant after this long.")
+@click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Folder of results.")
 def main(data: Path, rows: int, minutes: float | None, results: Path) -> None:
-    """Measure what is missing."""
+    """Measure the variants that have no result yet."""
     torch.set_num_threads(1)
     model, tokenizer, _ = prepare(_SHARED, Recipe("skill"), backbone.training_dtype())
 

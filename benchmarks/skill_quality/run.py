@@ -1,11 +1,11 @@
-"""Every skill data set learned alone, on a frozen shared adapter that has not seen it, by LiME and by its rivals.
+"""Learns each skill data set separately, with LiME on a frozen shared adapter that has not seen it, and with rivals.
 
-    python -m benchmarks.skill_quality.run --data DIR --all --minutes 60          # the next runs that are missing
+    python -m benchmarks.skill_quality.run --data DIR --all --minutes 60          # continues with the missing runs
     python -m benchmarks.skill_quality.run --data DIR -t shell_command -k lora-8  # one run
 
-Same rows, same order of batches, same steps for every method; the rate of each family of methods is the better of
-two on the validation rows of two tasks. One line a run in benchmarks/results/skills.jsonl;
-benchmarks/skill_quality/page.py draws docs/results-skills.md from it.
+All methods see the same rows and batches in the same order and take the same number of steps. Each family of methods
+has the better of two learning rates, chosen on the validation rows of two tasks. Each run adds a line to
+benchmarks/results/skills.jsonl; `python -m benchmarks.skill_quality.page` makes docs/results-skills.md from them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lime_edge.training.trainer import fit
 from .methods import METHODS, Lime, four_bits
 from .scores import exact, metric_of
 
-#: Most telling first. The shipped adapter has seen none of them.
+#: The most informative first. The shipped adapter was trained on none of them.
 TASKS = (
     "assistant_routing",
     "request_to_json",
@@ -49,10 +49,10 @@ TASKS = (
     "python_function",
     "banking_intent",
 )
-WAVES = (2, 4)  # the first methods run on the first 2 tasks, on the next 2, then the other methods do there
-TELLING = 6  # methods, "base" included, that are asked first
-RATE_TASKS, RATE_STEPS = ("request_to_json", "shell_command"), 160  # one that wants high rates, one that wants low ones
-RATES = {  # family: rates to choose from, and the method that stands for it
+WAVES = (2, 4)  # the first methods run on the first 2 tasks, then on the next 2; the other methods follow on all 4
+TELLING = 6  # number of first methods, including "base"
+RATE_TASKS, RATE_STEPS = ("request_to_json", "shell_command"), 160  # a task that needs high rates and one for low ones
+RATES = {  # family -> the method that represents it, and the rates to choose from
     "lime": ("lime", (1e-2, 2e-2)),
     "lime, adamw": ("lime with expert, adamw", (5e-3, 1e-2)),
     "lora": ("lora-8", (1e-3, 3e-3)),
@@ -69,18 +69,25 @@ KEYS = ("task", "method", "seed", "steps", "batch", "rows")
 
 @dataclass(frozen=True)
 class Budget:
-    """What every run has."""
+    """The budget of every run."""
 
     steps: int
     batch: int
-    rows: int  # of the test split
-    max_length: int  # tokens; longer rows are left out of the training
-    tokens: int  # longest answer
+    rows: int  # most rows of the test split
+    max_length: int  # tokens; longer training rows are left out
+    tokens: int  # most tokens of an answer
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where data and shared adapter are, and what a run has."""
+    """Runs the jobs of this benchmark.
+
+    Attributes:
+        data: Folder of the data sets.
+        shared: Checkpoint of the shared adapter.
+        budget: The budget of every run.
+        rates: Results of the runs that choose learning rates.
+    """
 
     data: Path
     shared: Path
@@ -100,7 +107,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             stored = METHODS[name].store(model, Path(folder))
         found = {"rate": rate, **asdict(stored), **self._measure(model, tokenizer, task)}
-        if name == "lime" and trained is not None:  # what storage costs
+        if name == "lime" and trained is not None:  # the cost of storing fewer bits
             rows = self._rows(task, "test")
             for bits, vectors in (("32", trained), ("4", four_bits(trained))):
                 checkpoint.set_vectors(model, vectors)
@@ -108,12 +115,15 @@ class Bench:
         return found
 
     def run_rate(self, job: Record) -> Record:
-        """The loss on validation rows after a run with a rate."""
+        """The loss on validation rows after training with one learning rate."""
         model, tokenizer = self._learned(job, job["rate"], job["steps"])
         return {"valid_loss": loss(model, tokenizer, self._rows(job["task"], "valid"))}
 
     def rate(self, family: str) -> float:
-        """The better of the family's rates by geometric mean: losses differ tenfold. Measured the first time."""
+        """The better of a family's learning rates, measured on first use.
+
+        The geometric mean of the two tasks' losses decides, because one loss is ten times the other.
+        """
         method, rates = RATES[family]
         batch, rows = self.budget.batch, self.budget.rows
         fixed = {"method": method, "seed": 0, "steps": RATE_STEPS, "batch": batch, "rows": rows}
@@ -150,7 +160,7 @@ class Bench:
         return [row for row, _ in self._drawn(task, split)]
 
     def _drawn(self, task: str, split: str) -> list[tuple[Row, Record]]:
-        """The same rows every time, parsed and as they are in the file."""
+        """A fixed random sample of rows, each parsed and as in the file."""
         path = self.data / "skills" / task / f"{split}.jsonl"
         raw = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
         pairs = list(zip(read_rows(path), raw, strict=True))
@@ -166,12 +176,12 @@ class Bench:
 
 
 def loss(model: Any, tokenizer: Any, rows: Sequence[Row]) -> float:
-    """Mean loss of an answer token, end of turn included."""
+    """Mean loss of the right answers' tokens, including the end of turn."""
     return Answers(model, tokenizer).loss(rows, lambda _: None)
 
 
 def jobs(tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], budget: Budget) -> Iterator[Record]:
-    """Every run, the most telling first."""
+    """Every run, the most informative first."""
     fixed = {key: getattr(budget, key) for key in ("steps", "batch", "rows")}
     few, more = WAVES
     order = [
@@ -194,13 +204,13 @@ def jobs(tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], bud
 @click.option("-k", "--method", "methods", multiple=True, type=click.Choice(["base", *METHODS]))
 @click.option("--seed", "seeds", multiple=True, type=int, default=[0], show_default=True)
 @click.option("--all", "everything", is_flag=True, help="Every task and method.")
-@click.option("--minutes", type=float, help="Begin no further run after this long.")
+@click.option("--minutes", type=float, help="Start no further run after this long.")
 @click.option("--steps", default=160, show_default=True)
 @click.option("--batch", default=4, show_default=True)
-@click.option("--rows", default=100, show_default=True, help="Test rows at most.")
+@click.option("--rows", default=100, show_default=True, help="Most test rows.")
 @click.option("--max-length", default=384, show_default=True, help="Longer training rows are left out.")
-@click.option("--tokens", default=96, show_default=True, help="Longest answer.")
-@click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Where lines go.")
+@click.option("--tokens", default=96, show_default=True, help="Most tokens of an answer.")
+@click.option("--results", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Folder of results.")
 def main(
     data: Path,
     shared: Path,
@@ -212,9 +222,9 @@ def main(
     results: Path,
     **budget: int,
 ) -> None:
-    """Run what is missing."""
+    """Run the tasks and methods that have no result yet."""
     if not everything and not (tasks and methods):
-        raise click.UsageError("name a --task and a --method, or --all")
+        raise click.UsageError("expected a --task and a --method, or --all")
     torch.set_num_threads(1)
     found = Budget(**budget)
     bench = Bench(data, shared, found, Lines(results / "skill-rates.jsonl", (*KEYS, "rate")))

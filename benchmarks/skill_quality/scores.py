@@ -1,7 +1,7 @@
-"""How good free answers are, by the metric that is usual for each kind of task. Plain Python; every score is 0 to 1.
+"""Metrics of free answers, the usual one for each kind of task, in plain Python; every score is between 0 and 1.
 
-Sources: GLEU, Napoles et al. 2015 (arXiv 1605.02592 restates it); ROUGE-L, Lin 2004; chrF, Popovic 2015;
-pass@1 on the functions' own tests, which run in a process of their own with little memory and time.
+Sources: GLEU, Napoles et al. 2015 (restated in arXiv 1605.02592); ROUGE-L, Lin 2004; chrF, Popovic 2015; pass@1 on the
+functions' own tests, which run in a separate process with limited memory and time.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from lime_edge.evaluation.metrics import f1
 Row = dict[str, Any]  # one line of a test file
 _ORDER = 4  # longest n-grams of words in GLEU
 _CHARACTERS, _BETA = 6, 2  # chrF2: longest n-grams of characters, weight of recall
-_SECONDS, _BYTES = 5, 2**30  # of one function's tests
+_SECONDS, _BYTES = 5, 2**30  # limits of processor time and memory for one function's tests
 
 
 def exact(answers: Sequence[str], rows: Sequence[Row]) -> float:
-    """Share of answers that are the reference, white space around them aside."""
+    """Share of answers that equal the reference, ignoring surrounding white space."""
     right = [bool(a.strip() == row["answer"].strip()) for a, row in zip(answers, rows, strict=True)]
     return sum(right) / len(rows)
 
 
 def overlap(answers: Sequence[str], rows: Sequence[Row]) -> float:
-    """Mean F1 of slots where the reference is a JSON object, of words elsewhere."""
+    """Mean F1 of slots if the reference is a JSON object, else of words."""
     return sum(f1(a.strip(), row["answer"].strip()) for a, row in zip(answers, rows, strict=True)) / len(rows)
 
 
 def gleu(answers: Sequence[str], rows: Sequence[Row]) -> float:
-    """GLEU: n-grams kept right count, n-grams of the faulty sentence left in count against; for the whole set."""
+    """GLEU over the whole set: correct n-grams count, and uncorrected n-grams of the source sentence are penalised."""
     hits, totals = [0.0] * _ORDER, [0] * _ORDER
     long, wanted = 0, 0
     for answer, row in zip(answers, rows, strict=True):
@@ -57,7 +57,7 @@ def gleu(answers: Sequence[str], rows: Sequence[Row]) -> float:
 
 
 def rouge_l(answers: Sequence[str], rows: Sequence[Row]) -> float:
-    """Mean F1 over the longest common subsequence of words."""
+    """Mean F1 of the longest common subsequence of words."""
     return sum(_rouge_l(a, row["answer"]) for a, row in zip(answers, rows, strict=True)) / len(rows)
 
 
@@ -76,7 +76,7 @@ def _words(text: str) -> list[str]:
 
 
 def chrf(answers: Sequence[str], rows: Sequence[Row]) -> float:
-    """chrF2 over the whole set: F of character n-grams, white space aside, recall weighing twice."""
+    """chrF2 over the whole set: F2 of character n-grams without white space (recall weighs twice)."""
     precisions, recalls = [], []
     for n in range(1, _CHARACTERS + 1):
         shared = found = wanted = 0
@@ -112,16 +112,16 @@ def _passes(code: str, tests: Sequence[str]) -> bool:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=2 * _SECONDS,
-                preexec_fn=_little,
+                preexec_fn=_limit_resources,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             return False
-    return done.returncode == 0 and done.stdout.rstrip().endswith(b"passed")  # not if the answer leaves early
+    return done.returncode == 0 and done.stdout.rstrip().endswith(b"passed")  # an early exit prints nothing
 
 
-def _little() -> None:
-    """What a stranger's function may use: no files of any length, no children."""
+def _limit_resources() -> None:
+    """Limit an untrusted function: little time and memory, few open files, and no data written to files."""
     for what, most in (
         (resource.RLIMIT_CPU, _SECONDS),
         (resource.RLIMIT_AS, _BYTES),
@@ -133,14 +133,14 @@ def _little() -> None:
 
 @dataclass(frozen=True)
 class Metric:
-    """What is called `name` and measured by `score`."""
+    """A named metric; `score` takes answers and rows."""
 
     name: str
     score: Callable[[Sequence[str], Sequence[Row]], float]
 
 
 ACCURACY = Metric("accuracy", exact)
-METRICS: dict[str, Metric] = {  # of the tasks without choices
+METRICS: dict[str, Metric] = {  # metrics of the tasks without choices
     "grammar_correction": Metric("GLEU", gleu),
     "dialogue_summary": Metric("ROUGE-L", rouge_l),
     "translate_en_fr": Metric("chrF", chrf),
@@ -151,5 +151,5 @@ METRICS: dict[str, Metric] = {  # of the tasks without choices
 
 
 def metric_of(task: str, rows: Sequence[Row]) -> Metric:
-    """Accuracy where the answer is one of given choices."""
+    """The metric of a task: accuracy if every row has choices."""
     return ACCURACY if all(row.get("choices") for row in rows) else METRICS[task]
