@@ -77,7 +77,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", "utf-8")
     result = lime("demo", "--dir", tmp_path)
     assert result.exit_code == 1
-    assert "something else" in result.stderr
+    assert "holds no exported model" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 

@@ -15,5 +15,5 @@ def test_export(model: Path) -> None:
 
 def test_a_folder_of_something_else_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine", "utf-8")
-    assert "something else" in fails("export", trained()[0], "-o", tmp_path, "--overwrite")
+    assert "holds no exported model" in fails("export", trained()[0], "-o", tmp_path, "--overwrite")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
