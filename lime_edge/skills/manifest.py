@@ -160,7 +160,7 @@ class Manifest:
         manifest = cls.from_dict(document)
         # With one byte form, every reader displays, hashes and verifies the same text.
         if canonical_json(document) != source.encode():
-            raise SkillFormatError("the manifest is not in canonical form (sorted keys, no spaces); write it anew")
+            raise SkillFormatError("the manifest is not in canonical form (sorted keys, no spaces); write it again")
         return manifest
 
     def sealed(self, bounds: dict[Kind, float], digest: str) -> Manifest:

@@ -23,7 +23,8 @@ def test_facts_describe_the_table_and_are_cached() -> None:
     facts = layout_facts(layout)
     assert layout_facts(layout) is facts
     assert (facts.faults, facts.named) == ((), True)
-    assert (facts.experts, facts.kinds) == ({EXPERTS}, {"expert", "gain", "shift"})
+    assert facts.experts == {EXPERTS}
+    assert facts.kinds == {"expert", "gain", "shift"}
     assert facts.values == sum(array.size for array in vectors().values())  # scales do not count
     assert sorted(name for batch in facts.batches for name in batch.names) == sorted(vectors())
 

@@ -35,7 +35,7 @@ from tests.support.malformed import (
 )
 from tests.support.paths import GOLDEN
 
-#: SHA-256 of the file, and digest. If they change, existing packages no longer verify: raise the format version instead.
+#: SHA-256 of the file, and digest. If they change, existing packages fail to verify: raise the format version instead.
 PINNED = {
     "i8": (
         "4e22fc6f1ca66e806a8c965ade23309a02ec5412fb9f1f58a787cfd8dcb0fb6d",

@@ -106,7 +106,7 @@ def file_cut_short(scene: Scene) -> None:
 
 
 @attack("over a file with SHA-256")
-def packed_anew(scene: Scene) -> None:
+def repacked(scene: Scene) -> None:
     """Same manifest and tensors, hence the same digest, in other container bytes."""
     import safetensors
 

@@ -54,6 +54,13 @@ def _past_the_end(found: Document) -> None:
     entry["data_offsets"] = [offset + 2**20 for offset in entry["data_offsets"]]
 
 
+def _second_name(module: str) -> Case:
+    """A second tensor with this module name."""
+    return tensor_case(
+        f"module {module!r}", lambda t: t.update({f"expert.{module}": t[Q]}), "expected a name <kind>.<m"
+    )
+
+
 #: JSON whose parsing takes far more memory or time than its length suggests.
 BOMBS = [
     Case("bomb of lists", lambda: framed(b"[" + b"[]," * 2**20 + b"[]]"), ("contains 1048578 of [ and {",)),
@@ -111,12 +118,7 @@ NAMES = [
             "a\u202eb",
         )
     ],
-    *[
-        tensor_case(
-            f"module {name!r}", lambda t, name=name: t.update({f"expert.{name}": t[Q]}), "expected a name <kind>.<m"
-        )  # type: ignore[misc]
-        for name in ("../../x", "/etc/passwd", "..\\x", "a\0b", "a\nb", "é", "-rf", "a" * 201)
-    ],
+    *[_second_name(name) for name in ("../../x", "/etc/passwd", "..\\x", "a\0b", "a\nb", "é", "-rf", "a" * 201)],
     manifest_case("backbone is a path", "manifest.backbone is '../", backbone="../" * 21 + "x"),
     Case(
         "digest in capitals",
