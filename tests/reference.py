@@ -146,7 +146,8 @@ def lime_slicefine(
 ) -> tuple[Array, Array]:
     """LiME-SliceFine: `rows` [r, D], r >= E, replace the first r rows of W.
 
-    The outputs of these rows are modulated before the bias is added. Routing reads these outputs only. Gain scales the backbone's output.
+    The outputs of these rows are modulated before the bias is added. Routing reads only these outputs; gain scales the
+    backbone's output.
     """
     h, r = weight.shape[0], rows.shape[0]
     offset = np.zeros(h) if bias is None else bias
