@@ -1,7 +1,7 @@
 """Exports a checkpoint to a model directory: the frozen backbone and the shared adapter as one ONNX graph.
 
 Imported as `lime_edge.exporters`; needs the extra `export`. Importing it loads onnx_ir, but neither torch nor the
-model builder.
+model builder. It does not know sessions, the skill store or how a checkpoint is trained.
 """
 
 from lime_edge.exporters.weights.adapter_weights import AdaptedModule, AdapterWeights

@@ -1,7 +1,4 @@
-"""From a builder's graph and an adapter to a graph with skills.
-
-Decides which nodes to insert; the surgeries are in `passes`. Knows nothing of files.
-"""
+"""Adapts a decoder graph from the model builder: decides which operators to insert and runs the graph passes."""
 
 from __future__ import annotations
 
@@ -26,24 +23,24 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) ->
     """Insert the operators into a decoder graph, in place.
 
     Args:
-        model: What the builder made. Adapting it again with the same adapter changes nothing.
-        adapter: Sound on its own (`AdapterWeights.faults`).
-        half: Store the shared adapter and take the skills' vectors in fp16, whatever the activations are.
+        model: The graph that the model builder wrote. Adapting it again with the same adapter changes nothing.
+        adapter: A valid adapter (`AdapterWeights.faults` yields nothing).
+        half: Store the shared adapter and read the skills' vectors in fp16, even if the activations are fp32.
 
     Returns:
         The adapted modules in graph order and the layout of a bank row.
 
     Raises:
-        ExportError: Modules without a place in the graph, all of them named; nothing was changed.
+        ExportError: Some modules do not fit the graph; the error names all of them. The graph is unchanged.
     """
     dtype = _activations(model.graph)
     stored = ir.DataType.FLOAT16 if half else dtype
     if adapter.prefix is not None:
-        return _prefixed(model, adapter.prefix, adapter, dtype, stored)
+        return _adapt_embedding(model, adapter.prefix, adapter, dtype, stored)
     placements, faults = place_modules(adapter.modules, find_projections(model.graph))
-    faults += _overflows(adapter, stored)
+    faults += _overflow_faults(adapter, stored)
     gain_only = frozenset(m.name for m in adapter.modules if m.name.rpartition(".")[2] in adapter.gain_only)
-    faults += _mixtures(placements, gain_only)
+    faults += _mixed_node_faults(placements, gain_only)
     if faults:
         raise ExportError("the adapter does not fit the graph", faults)
     modules = [module for placement in placements for module in placement.modules]
@@ -61,10 +58,10 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) ->
     return table
 
 
-def _prefixed(
+def _adapt_embedding(
     model: ir.Model, prefix: Module, adapter: AdapterWeights, dtype: ir.DataType, stored: ir.DataType
 ) -> ModuleTable:
-    """The graph of prompt tuning: no projection is adapted."""
+    """Adapt the graph for prompt tuning, which adapts no projection."""
     table = ModuleTable((prefix,), 1, adapter.kinds)
     DeclareInputs(table, adapter.routing, dtype, stored)(model)
     InsertPrefix(prefix, table.row_size, dtype, stored)(model)
@@ -73,15 +70,15 @@ def _prefixed(
 
 
 def _activations(graph: ir.Graph) -> ir.DataType:
-    """Float type of the activations: that of the logits."""
+    """Float type of the activations, which is the type of the logits."""
     dtype = next((value.dtype for value in graph.outputs if value.name == "logits"), None)
     if dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
         raise ExportError(f"the graph's logits are {dtype}; expected FLOAT or FLOAT16")
     return dtype
 
 
-def _overflows(adapter: AdapterWeights, dtype: ir.DataType) -> list[str]:
-    """Modules whose shared adapter the graph's float type cannot hold."""
+def _overflow_faults(adapter: AdapterWeights, dtype: ir.DataType) -> list[str]:
+    """Modules whose shared adapter overflows the float type that stores it."""
     largest = float(np.finfo(dtype.numpy()).max)
     return [
         f"{module.name}: the shared adapter exceeds {largest:.4g}, the largest {dtype.name}; export as fp32 or int4"
@@ -90,18 +87,18 @@ def _overflows(adapter: AdapterWeights, dtype: ir.DataType) -> list[str]:
     ]
 
 
-def _mixtures(placements: Sequence[Placement], gain_only: frozenset[str]) -> list[str]:
-    """Modules of one node, which reads the same kinds of vectors of all its parts."""
+def _mixed_node_faults(placements: Sequence[Placement], gain_only: frozenset[str]) -> list[str]:
+    """Nodes with some gain-only modules; a node reads the same kinds of vectors for all its parts."""
     named = [[module.name for module in placement.modules] for placement in placements]
     return [
-        f"{', '.join(names)} are one node of the graph: keep the gain alone of all of them or of none"
+        f"{', '.join(names)} are one node of the graph: make all of them gain-only, or none"
         for names in named
         if len({name in gain_only for name in names}) > 1
     ]
 
 
 def _targets(model: ir.Model, placement: Placement) -> list[Target]:
-    """Nodes for one placement, after giving every one of them a value to adapt."""
+    """The nodes for one placement; splits or joins the graph's values so that each node has one value to adapt."""
     first, modules = placement.projections[0], placement.modules
     if len(placement.projections) > 1:
         join = JoinSeparate(placement)
@@ -109,7 +106,7 @@ def _targets(model: ir.Model, placement: Placement) -> list[Target]:
         assert join.joined is not None  # set by the call
         block = first.stem.rsplit("/", 1)[0]
         place = module_place(modules[0].name)
-        assert place is not None  # or it would not have been placed
+        assert place is not None  # only modules with a place are placed
         return [Target(first.x, join.joined, f"{block}/{place[1]}/LimeLinear", modules)]
     if len(modules) < len(placement.sizes):
         split = SplitPacked(placement)

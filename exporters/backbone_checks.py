@@ -1,6 +1,6 @@
-"""Checks on a backbone directory that need no model: its files, its configuration, its weights' shapes.
+"""Checks a backbone directory without loading the model: its files, its architecture and the shapes of its weights.
 
-Reads JSON and the heads of safetensors files. Knows nothing of graphs.
+Reads JSON files and the headers of safetensors files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def backbone_faults(directory: Path, modules: Sequence[AdaptedModule]) -> Iterator[str]:
-    """Everything that keeps a backbone from being exported with these modules adapted."""
+    """Every reason why a backbone cannot be exported with these adapted modules."""
     if not directory.is_dir():
         yield f"{directory} is not a directory; expected a backbone in the Hugging Face layout"
         return
@@ -45,7 +45,7 @@ def _architecture_faults(path: Path) -> Iterator[str]:
 
 
 def _read_shapes(directory: Path) -> tuple[Shapes, list[str]]:
-    """Shape of every weight by name, from the heads of the files."""
+    """Shape of every weight by name, from the file headers, and a fault for each unreadable file."""
     shapes: Shapes = {}
     paths = sorted(directory.glob("*.safetensors"))
     if not paths:
@@ -61,7 +61,7 @@ def _read_shapes(directory: Path) -> tuple[Shapes, list[str]]:
 
 
 def _module_faults(shapes: Shapes, modules: Sequence[AdaptedModule]) -> Iterator[str]:
-    # A checkpoint's names may carry another prefix than the model's: then only the layer is compared.
+    # A checkpoint may use another name prefix than the model. Then only layer and projection can be compared.
     places = {module_place(name.removesuffix(".weight")) for name in shapes if name.endswith(".weight")}
     for module in modules:
         shape = shapes.get(f"{module.name}.weight")
@@ -71,5 +71,5 @@ def _module_faults(shapes: Shapes, modules: Sequence[AdaptedModule]) -> Iterator
         elif shape is None and place not in places:
             yield f"{module.name}: the backbone has no such module"
         if shape and not any(module.faults()) and shape != (module.out_features, module.in_features):
-            found = [module.out_features, module.in_features]
-            yield f"{module.name}: the adapter is made for a weight of {found}; the backbone's is {list(shape)}"
+            adapted = [module.out_features, module.in_features]
+            yield f"{module.name}: the adapter is made for a weight of {adapted}; the backbone's is {list(shape)}"

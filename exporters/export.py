@@ -1,7 +1,6 @@
-"""From a backbone directory and an adapter to an exported model directory.
+"""Exports a backbone directory and a shared adapter to a model directory.
 
-Checks, builds, adapts, writes; what is written appears at once or not at all. Knows nothing of how
-a graph is changed.
+Validates the inputs, builds the backbone graph, adapts it and writes the directory. The output appears atomically.
 """
 
 from __future__ import annotations
@@ -41,18 +40,18 @@ def export(
     The same arguments give the same bytes. Neither the adapter nor the backbone directory is changed.
 
     Args:
-        adapter: The shared adapter and what it was trained for.
+        adapter: The shared adapter and the settings that it was trained with.
         backbone: Local directory in the Hugging Face layout, with safetensors weights.
-        output: Directory to make; it may exist if it is empty.
+        output: Directory to create; it may exist if it is empty.
         precision: ``int4``, ``fp16`` or ``fp32``, for the CPU provider.
-        overwrite: Replace a directory that an export made before.
-        operators: Library of native operators to put beside the model, for ONNX Runtime GenAI.
+        overwrite: Replace the directory of an earlier export.
+        operators: Library of native operators to copy into the directory, for ONNX Runtime GenAI.
 
     Returns:
-        What ``lime.json`` says.
+        The content of ``lime.json``.
 
     Raises:
-        ExportError: Every reason why it cannot be exported. Nothing has been written.
+        ExportError: The export is impossible; the error lists every reason. Nothing has been written.
         MissingExtraError: onnxruntime-genai is not installed.
     """
     faults = [*adapter.faults(), *backbone_faults(backbone, adapter.modules), *_output_faults(output, overwrite)]
@@ -77,13 +76,13 @@ def _output_faults(output: Path, overwrite: bool) -> Iterator[str]:
         if any(output.iterdir()) and not overwrite:
             yield f"{output} is not empty; choose another directory or allow overwriting"
         elif any(output.iterdir()) and not (output / MODEL_JSON).is_file():
-            yield f"{output} holds something else than an exported model; choose another directory"
+            yield f"{output} holds no exported model and cannot be overwritten; choose another directory"
     elif output.exists():
         yield f"{output} is not a directory"
 
 
 def _write(adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, precision: Precision) -> ModelContract:
-    """Fill `made` from what the builder left in `plain`."""
+    """Fill `made` with the adapted graph and the other files from `plain`, the model builder's output."""
     made.mkdir()
     model = ir.load(plain / GRAPH_FILE)
     table = adapt_graph(model, adapter, half=precision == "int4")
@@ -114,7 +113,7 @@ def _digest(path: Path) -> str:
 
 
 def _put_in_place(made: Path, output: Path, old: Path) -> None:
-    """Rename into place; what was there leaves with the scratch directory, or comes back."""
+    """Rename `made` to `output`. A directory that it replaces moves to `old`, and back if the rename fails."""
     if output.exists():
         output.rename(old)
     try:

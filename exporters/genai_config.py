@@ -1,7 +1,7 @@
-"""What ONNX Runtime GenAI needs beside a model to run the native operators.
+"""Adds the native operators to a model directory, for ONNX Runtime GenAI.
 
-It loads the library that genai_config.json names, from the model directory only. lime_edge.runtime
-takes no part in this: it reads neither that entry nor that file. Knows nothing of how a graph is made.
+GenAI loads the library that genai_config.json names, from the model directory only. `lime_edge.runtime` ignores both
+the entry and the library.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from lime_edge.contract.names import GENAI_CONFIG
 def place_operators(directory: Path, library: Path) -> None:
     """Copy a library of native operators into a model directory and name it in genai_config.json.
 
-    It is for the processor and system that it was compiled for. lime.json does not list it: it is a
-    part of the machine, and the same model has the same digest with and without it.
+    The library only runs on the kind of system and processor that it was compiled for. lime.json does not list it: the
+    digest of a model is the same with and without the library.
 
     Args:
-        directory: With the genai_config.json that the builder wrote.
-        library: What `lime_edge.runtime.native.operators.installed` finds.
+        directory: Model directory with the genai_config.json that the builder wrote.
+        library: The library, as `lime_edge.runtime.native.operators.installed` returns it.
     """
     shutil.copyfile(library, directory / library.name)
     config = json.loads((directory / GENAI_CONFIG).read_text("utf-8"))

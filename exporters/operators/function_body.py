@@ -1,7 +1,7 @@
-"""A small writer for the body of an ONNX function: one call per node, names that never change.
+"""Writes the body of an ONNX function: one call per node, with deterministic names.
 
-Knows nothing of LiME. Everything computed from constants and attributes alone is folded away by
-ONNX Runtime when a session is made, so such nodes cost nothing per token.
+ONNX Runtime folds every node that depends on constants and attributes only when it creates a session, so such nodes
+cost nothing per token.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Body:
         return self._constant(np.asarray(values, np.int64))
 
     def attribute(self, name: str, many: bool = False) -> ir.Value:
-        """An int attribute of the calling node as int64, or an ints attribute as int64 [n]."""
+        """An integer attribute of the calling node as int64 or, with `many`, a list of integers as int64 [n]."""
         kind = ir.AttributeType.INTS if many else ir.AttributeType.INT
         return self._add("Constant", 1, (), [ir.RefAttr("value_ints" if many else "value_int", name, kind)])[0]
 
@@ -66,7 +66,7 @@ class Body:
     def function(
         self, domain: str, name: str, outputs: dict[str, ir.Value], attributes: Sequence[ir.Attr], opset: int
     ) -> ir.Function:
-        """The finished function, its outputs renamed to the keys of `outputs`."""
+        """The finished function; its outputs get the keys of `outputs` as names."""
         for public, value in outputs.items():
             value.name = public
         graph = ir.Graph(

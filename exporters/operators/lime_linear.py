@@ -1,9 +1,9 @@
-"""The operators ``ai.lime::LimeLinear<n>`` and ``LimeGain<n>`` and their bodies of standard operators.
+"""The operators ``ai.lime::LimeLinear<n>`` and ``LimeGain<n>``, as ONNX functions of standard operators.
 
-One node adapts one projection of the graph, which covers n modules side by side ("parts": packed
-q, k and v are three). The body is what any ONNX Runtime can run; a native kernel of the same name
-may take its place. It holds the maths of LiME (arXiv 2604.02338), causal and per token. A body knows
-one list of kinds: where a graph has modules of the gain alone beside others, theirs is LimeGain.
+One node adapts one projection of the graph, which covers n modules side by side ("parts": packed q, k and v are three).
+Any ONNX Runtime can run the function; a native kernel of the same name may replace it. It implements LiME (arXiv
+2604.02338), causal and per token. A function reads a fixed list of kinds of vectors. In a graph where some modules
+have the gain alone and others have more, the former use LimeGain.
 
 Inputs (B rows, S tokens, D in, H = sum of the parts' H_i out, R = sum of their ranks, E experts):
 
@@ -13,19 +13,18 @@ Inputs (B rows, S tokens, D in, H = sum of the parts' H_i out, R = sum of their 
     B1 .. Bn       [r_i, H_i]          the parts' shared B, transposed, LoRA's scaling folded in
     bank           [N, P]              one row per skill
     skill_ids      [B or 1, S or 1], int64
-    factor         [B, S, H]           only of LimeLinearTimes and LimeGainTimes: what out is multiplied by, elementwise
-    past_evidence  [B or 1, n - 1, C + 1]   only with a window of n > 1: evidence of the tokens before,
-                                       of all modules of the graph side by side; the last column is 1
-                                       where such a token exists, and the row 0 where it does not
+    factor         [B, S, H]           of LimeLinearTimes and LimeGainTimes only: multiplies out elementwise
+    past_evidence  [B or 1, n - 1, C + 1]   with a window of n > 1 only: evidence of the previous tokens, for all
+                                       modules of the graph side by side; the last column is 1 for a token
+                                       that exists, and the whole row is 0 for one that does not
 
-A, B and bank are of one float type, that of x and y or fp16.
-Outputs: out [B, S, H] and, only with a window, evidence [B, S, n * E].
+A, B and bank have the same float type: that of x and y, or fp16.
+Outputs: out [B, S, H] and, with a window only, evidence [B, S, n * E].
 
-A row of the bank is E segments, one for each expert. A skill id above 0 names a row of which only
-the first segment is used: a skill of one expert. Below 0 it names, by its size, a row of E experts.
-Anything else than 1 - N .. N - 1 (0 .. N - 1 where E = 1) is an error of ONNX Runtime (Gather out of
-bounds). Only the blocks in use are read, so that cost does not depend on N. A row of zeros gives y bit
-for bit, or its product with the factor.
+A row of the bank has E segments, one for each expert. A skill id n > 0 names row n, of which only the first segment is
+used: a skill of one expert. An id -n names row n as a skill of E experts. Any id outside 1 - N .. N - 1 (0 .. N - 1 if
+E = 1) is an error in ONNX Runtime (Gather out of bounds). Only the blocks in use are read, so that the cost does not
+depend on N. A row of zeros gives y, or its product with the factor, bit for bit.
 """
 
 from __future__ import annotations
@@ -50,19 +49,19 @@ _BEYOND = 2**31  # no bank has that many rows
 
 @dataclass(frozen=True)
 class Operator:
-    """What all nodes of one operator in one graph have in common.
+    """The properties that all nodes of one operator in one graph share.
 
     Args:
-        parts: How many modules a node covers.
+        parts: Number of modules that a node covers.
         routing: Routing constants.
-        kinds: Kinds of vectors in the bank, in order; at least one beside ``rank``.
-        row_size: P, floats in a bank row.
+        kinds: Kinds of vectors in the bank, in order; at least one besides ``rank``.
+        row_size: P, the number of floats in a bank row.
         dtype: Float type of the activations.
-        stored: Float type of bank and shared adapter: `dtype`, or fp16 at half the cost of holding and reading them.
-        opset: Of the standard operators.
-        aligned: Every node has one part whose fields fill its block exactly; saves two nodes.
-        gain_only: It is for the modules that have a gain alone, in a graph where others have more.
-        times: There is an input `factor`: the node does the product behind the projection, too.
+        stored: Float type of bank and shared adapter: `dtype`, or fp16 to halve their memory and the cost of reading.
+        opset: Opset of the standard operators.
+        aligned: Every node has one part whose fields fill its block exactly, which saves two nodes.
+        gain_only: The modules have the gain alone, in a graph where other modules have more.
+        times: The node has an input `factor`: it also computes the product that follows the projection.
     """
 
     parts: int
@@ -89,7 +88,7 @@ class Operator:
 
     @property
     def fields(self) -> tuple[Kind, ...]:
-        """The kinds that are as wide as the output."""
+        """The kinds whose vectors are as wide as the output."""
         return tuple(kind for kind in self.kinds if kind != "rank")
 
     @property
@@ -137,14 +136,16 @@ class Operator:
         outputs = _Writer(self, body).outputs()
         sizes = [1] * self.parts
         names = [attribute.name for attribute in self.attributes(sizes, sizes, 0, 0)]
-        # Without a type there is no default: every node must state every attribute.
+        # An attribute without a type has no default, so every node must set every attribute.
         declared = [ir.Attr(name, ir.AttributeType.UNDEFINED, None) for name in names]
         return body.function(DOMAIN, self.name, outputs, declared, self.opset)
 
 
 class _Writer:
-    """Writes the body of one operator. Skill ids are [B or 1, S or 1]; below, b and s
-    stand for those two, and K for the number of fields."""
+    """Writes the body of one operator.
+
+    In the shapes below, [b, s] is the shape of the skill ids, [B or 1, S or 1], and K the number of fields.
+    """
 
     def __init__(self, operator: Operator, body: Body) -> None:
         self.operator, self.body = operator, body
@@ -173,7 +174,7 @@ class _Writer:
         return {"out": out, **outputs}
 
     def shared(self) -> ir.Value:
-        """The parts' B on the diagonal of one matrix [R, H], so that d of all parts is one product."""
+        """The parts' B as diagonal blocks of one matrix [R, H], so that one product computes d of all parts."""
         body, parts = self.body, self.operator.parts
         if parts == 1:
             return self.widened(body.inputs["B1"])
@@ -193,7 +194,7 @@ class _Writer:
         """Expert weights of every part, each [B, S, 1, E]; adds the evidence to `outputs`."""
         body, operator, parts = self.body, self.operator, self.operator.parts
         first = body("CumSum", self.sizes, body.whole(0), exclusive=1)
-        leading = body(  # [n * E], where each part's first E components are
+        leading = body(  # [n * E], indices of each part's first E components
             "Reshape",
             body("Add", body("Unsqueeze", first, body.whole([1])), body.whole([list(range(self.experts))])),
             body.whole([-1]),
@@ -203,7 +204,7 @@ class _Writer:
             operator.routing,
             parts,
             body("Gather", y, leading, axis=2),
-            # from before the rank gate, and without waiting for d
+            # evidence comes before the rank gate, and need not wait for d
             body("MatMul", low, body("Gather", shared, leading, axis=1)),
         )  # [B, S, n, E]
         if operator.routing.window > 1:
@@ -221,9 +222,9 @@ class _Writer:
         fields = body("Mul", self.sizes, body.whole(len(operator.fields)))
         gates = body("Mul", self.ranks, body.whole(int(gated)))
         used = body("Add", fields, gates)
-        # blocks begin on multiples of ALIGNMENT: round up
+        # blocks start at multiples of ALIGNMENT: round up
         units = body("Div", body("Add", used, body.whole(ALIGNMENT - 1)), body.whole(ALIGNMENT))  # [n]
-        block = body("Reshape", self.block(units), body.whole([0, 0, self.experts, -1]))  # numbers of all parts
+        block = body("Reshape", self.block(units), body.whole([0, 0, self.experts, -1]))  # vectors of all parts
         if operator.aligned:
             return [block], []
         padding = body("Sub", body("Mul", units, body.whole(ALIGNMENT)), used)
@@ -233,17 +234,17 @@ class _Writer:
         return list(pieces[0::3]), list(pieces[1::3]) if gated else []
 
     def block(self, units: ir.Value) -> ir.Value:
-        """This node's part of the segments in use, [b, s, E, U, ALIGNMENT], without E where it is 1."""
+        """This node's blocks of the segments in use, [b, s, E, U, ALIGNMENT], or [b, s, U, ALIGNMENT] if E is 1."""
         body, ids = self.body, self.body.inputs["skill_ids"]
         bank = body("Reshape", body.inputs["bank"], body.whole([-1, ALIGNMENT]))  # a view
         row = body("Abs", ids) if self.experts > 1 else ids
-        # Gather counts negative indices from the end and a product may overflow; both would land in
-        # another skill's row. (Min would be shorter: onnxruntime 1.31.1 gets it wrong for int64.)
+        # Gather counts negative indices from the end, and the product may overflow: either would read another skill's
+        # row. (Min would be shorter, but onnxruntime 1.31.1 computes it wrongly for int64.)
         small = body("Equal", body("BitwiseAnd", row, body.whole(_BEYOND - 1)), row)
         safe = body("Where", small, row, body.whole(_BEYOND))
         units_of_row = self.operator.row_size // ALIGNMENT
         first = body("Unsqueeze", body("Mul", safe, body.whole(units_of_row)), body.whole([2]))  # [b, s, 1]
-        if self.experts > 1:  # a skill of one expert has it in the first segment, whichever is asked for
+        if self.experts > 1:  # a skill of one expert has it in the first segment, so its segment index is always 0
             many = body("Cast", body("Less", ids, body.whole(0)), to=ir.DataType.INT64)
             segments = body.whole([expert * units_of_row // self.experts for expert in range(self.experts)])
             first = body("Add", first, body("Mul", body("Unsqueeze", many, body.whole([2])), segments))  # [b, s, E]
@@ -254,12 +255,12 @@ class _Writer:
         return self.widened(body("Gather", bank, body("Add", first, inside), axis=0))
 
     def widened(self, value: ir.Value) -> ir.Value:
-        """Something stored, in the activations' type; of constants, ONNX Runtime does this once."""
+        """A stored value in the activations' type; ONNX Runtime converts constants only once."""
         operator = self.operator
         return value if operator.stored == operator.dtype else self.body("Cast", value, to=operator.dtype)
 
     def mixed(self, weights: Sequence[ir.Value], vectors: Sequence[ir.Value], kinds: int) -> ir.Value:
-        """The experts' vectors under the routing weights, [B or b, S or s, K * widths]: kind by kind, part by part."""
+        """The experts' vectors mixed by the routing weights, [B or b, S or s, K * widths]: by kind, then by part."""
         body = self.body
         if self.experts > 1:
             vectors = [body("MatMul", w, v) for w, v in zip(weights, vectors, strict=True)]  # [B, S, 1, K * width]
@@ -269,7 +270,7 @@ class _Writer:
         return body("Reshape", together, body.whole([0, 0, -1]))
 
     def modulated(self, y: ir.Value, d: ir.Value | None, mixed: ir.Value) -> ir.Value:
-        """y + d * expert + y * gain + shift, [B, S, H]. The sum begins with y: zeros leave its bits alone."""
+        """y + d * expert + y * gain + shift, [B, S, H]. The sum starts with y, so adding zeros keeps its bits."""
         body, kinds = self.body, self.operator.fields
         count = len(kinds)
         fields = body.many(count, "Split", mixed, axis=2, num_outputs=count) if count > 1 else (mixed,)

@@ -1,7 +1,7 @@
 """Zero-parameter routing in standard ONNX operators: evidence, causal window, selection.
 
-LiME (arXiv 2604.02338), sections on routing, Auto Top-K and n-grams, with scale and window taken per
-token and from the past only. Shapes: B rows, S tokens, n parts, E experts.
+Implements LiME (arXiv 2604.02338), sections on routing, Auto Top-K and n-grams, with the scale per token and a window
+over past tokens only. Shapes: B rows, S tokens, n parts, E experts.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from lime_edge.contract.routing import Routing
 from .function_body import Body
 
 SMALLEST_SCALE = 1e-6
-#: The smallest normal number of fp16: what lies below may be flushed to 0, and 0 / 0 is no evidence.
+#: The smallest normal number of fp16: smaller numbers may be flushed to 0, and 0 / 0 would be NaN.
 SMALLEST_SCALE_FP16 = 2.0**-14
 
 
 def evidence(body: Body, routing: Routing, parts: int, y: ir.Value, d: ir.Value) -> ir.Value:
-    """Routing logits, [B, S, n, E]; divided by the temperature unless a window comes between.
+    """Routing logits, [B, S, n, E]; divided by the temperature, except with a window, whose mean comes first.
 
     Args:
-        body: Where to write.
+        body: The function body to write to.
         routing: Routing constants.
         parts: n.
         y, d: The first E components of every part, frozen and adapted, each [B, S, n * E].
@@ -33,14 +33,14 @@ def evidence(body: Body, routing: Routing, parts: int, y: ir.Value, d: ir.Value)
     both = body("Reshape", both, body.whole([0, 0, 2 * parts, routing.experts]))
     largest = body("ReduceMax", body("Abs", both), body.whole([3]), keepdims=1)
     scaled = body("Div", both, body("Max", largest, body.real(smallest_scale(body.dtype))))  # [B, S, 2n, E]
-    # One product weighs y against d, part by part.
+    # One matrix product computes the weighted sum of y and d for every part.
     temperature = 1.0 if routing.window > 1 else routing.temperature
     share = np.concatenate([(1 - routing.gamma) * np.eye(parts), routing.gamma * np.eye(parts)], axis=1)
     return body("MatMul", body.real(share / temperature), scaled)
 
 
 def smallest_scale(dtype: ir.DataType) -> float:
-    """The clamp below the max-abs scale, in a graph whose activations have that type."""
+    """The lower bound of the max-abs scale in a graph with activations of this type."""
     return SMALLEST_SCALE_FP16 if dtype == ir.DataType.FLOAT16 else SMALLEST_SCALE
 
 
@@ -48,14 +48,14 @@ def window_mean(body: Body, window: int, width: int, flat: ir.Value) -> ir.Value
     """Mean of the logits of the last `window` tokens that exist, [B, S, width].
 
     Args:
-        body: Where to write; reads the input ``past_evidence`` and the attribute ``evidence_offset``.
+        body: The function body to write to; reads the input ``past_evidence`` and the attribute ``evidence_offset``.
         window: n of the n-gram, at least 2.
         width: Columns of evidence of this node.
         flat: Logits of this call, [B, S, width].
     """
     past = body.inputs["past_evidence"]  # [B or 1, n - 1, C + 1]
     own = body("Add", body.whole(list(range(width))), body.attribute("evidence_offset"))
-    kept = body("Gather", past, body("Concat", own, body.whole([-1]), axis=0), axis=2)  # its own and "exists"
+    kept = body("Gather", past, body("Concat", own, body.whole([-1]), axis=0), axis=2)  # own columns and "exists"
     rows = body("Concat", body("Shape", flat, start=0, end=1), body.whole([1, 1]), axis=0)
     marked = body("Pad", flat, body.whole([0, 0, 0, 0, 0, 1]), body.real(1.0))  # this call's tokens exist
     line = body("Concat", body("Expand", kept, rows), marked, axis=1)  # [B, n - 1 + S, width + 1]
@@ -69,7 +69,7 @@ def window_mean(body: Body, window: int, width: int, flat: ir.Value) -> ir.Value
 
 
 def select(body: Body, routing: Routing, logits: ir.Value) -> ir.Value:
-    """Expert weights from logits, [B, S, n, E], rows summing to 1. Ties are all kept."""
+    """Expert weights from logits, [B, S, n, E]. The weights of a row sum to 1; all tied experts are kept."""
     if routing.window > 1:
         logits = body("Mul", logits, body.real(1 / routing.temperature))
     if routing.mode in ("hard", "auto"):
@@ -78,7 +78,7 @@ def select(body: Body, routing: Routing, logits: ir.Value) -> ir.Value:
 
 
 def _select_hard(body: Body, routing: Routing, logits: ir.Value) -> ir.Value:
-    """Softmax over the experts that are kept: renormalising, and prob >= theta * max is a difference of logits."""
+    """Softmax over the kept experts only, which renormalises; prob >= theta * max becomes a difference of logits."""
     limits = []
     if routing.keep < routing.experts:
         limits.append(_kth_largest(body, routing, logits))
@@ -107,7 +107,7 @@ def _select_soft(body: Body, routing: Routing, logits: ir.Value) -> ir.Value:
 
 
 def _kth_largest(body: Body, routing: Routing, values: ir.Value) -> ir.Value:
-    """[.., E] -> [.., 1]."""
+    """The k-th largest value over the experts, [.., E] -> [.., 1]."""
     axis = body.whole([3])
     if routing.keep == 1:
         return body("ReduceMax", values, axis, keepdims=1)

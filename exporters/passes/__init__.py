@@ -1,5 +1,5 @@
 """Graph passes that add skills to a decoder graph, one pass or one family a file.
 
-A pass lists its faults before it changes anything, and a second run changes nothing. With nothing fed to the new
-inputs the graph computes what it computed before, bit for bit.
+A pass reports its faults before it changes the graph, and a second run changes nothing. Without values for the new
+inputs, the graph computes the same as before, bit for bit. Passes do not know files.
 """

@@ -1,6 +1,6 @@
-"""The surgery that lets a caller ask for the logits of the last positions only.
+"""Adds an input that limits the logits to the last positions.
 
-An output embedding is a large part of a small model, and a prompt needs it for one position. Knows nothing of skills.
+The output embedding takes a large share of a small model's time, and a prompt needs it for one position only.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import onnx_ir as ir
 
 from lime_edge.contract.names import LOGITS_FROM
 
-_HEADS = ("MatMul", "MatMulNBits")  # x [B, S, D] is their first input
-_BETWEEN = ("Add", "Cast", "Div", "Mul", "Tanh")  # element by element: biases, scales, soft caps
+_HEADS = ("MatMul", "MatMulNBits")  # their first input is x [B, S, D]
+_BETWEEN = ("Add", "Cast", "Div", "Mul", "Tanh")  # elementwise: biases, scales, soft caps
 _END = np.iinfo(np.int64).max
 
 
 class ChooseLogits(ir.passes.InPlacePass):
-    """Cuts what goes into the output embedding.
+    """Cuts the input of the output embedding.
 
         x -> output embedding -> logits
     ->  x -> Slice(x, lime.logits_from) -> output embedding -> logits
 
-    The new input is the first position wanted, counted from the end if negative; optional, 0 without. A graph that
-    does not end in an output embedding is left as it is.
+    The new input is the first position whose logits are wanted, counted from the end if negative. It is optional and
+    defaults to 0. A graph that does not end in an output embedding stays unchanged.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -31,9 +31,9 @@ class ChooseLogits(ir.passes.InPlacePass):
         if head is None or head.inputs[0] is None or LOGITS_FROM in graph.initializers:
             return ir.passes.PassResult(model, modified=False)
         x = head.inputs[0]
-        start = _whole(LOGITS_FROM, 0)
+        start = _int64_constant(LOGITS_FROM, 0)
         graph.inputs.append(start)
-        rest = [_whole(f"{LOGITS_FROM}/{name}", value) for name, value in (("end", _END), ("axis", 1))]
+        rest = [_int64_constant(f"{LOGITS_FROM}/{name}", value) for name, value in (("end", _END), ("axis", 1))]
         for value in (start, *rest):
             graph.register_initializer(value)
         wanted = ir.Value(name=f"{LOGITS_FROM}/output_0", type=x.type)
@@ -44,7 +44,7 @@ class ChooseLogits(ir.passes.InPlacePass):
 
 
 def _head(graph: ir.Graph) -> ir.Node | None:
-    """The output embedding: the last product before the logits."""
+    """The output embedding: the last matrix product before the logits."""
     value = next((value for value in graph.outputs if value.name == "logits"), None)
     while value is not None and (node := value.producer()) is not None:
         if node.op_type in _HEADS:
@@ -55,6 +55,6 @@ def _head(graph: ir.Graph) -> ir.Node | None:
     return None
 
 
-def _whole(name: str, value: int) -> ir.Value:
+def _int64_constant(name: str, value: int) -> ir.Value:
     tensor = ir.tensor(np.array([value], np.int64), name=name)
     return ir.Value(name=name, shape=ir.Shape([1]), type=ir.TensorType(tensor.dtype), const_value=tensor)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Adds the output that returns the evidence of all modules, which a router with a window needs for later tokens."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import onnx_ir as ir
 from lime_edge.contract.module_table import ModuleTable
 from lime_edge.contract.names import DOMAIN, EVIDENCE
 
-from .graph_edits import concat_node
+from .graph_edits import make_concat
 
 
 class CollectEvidence(ir.passes.InPlacePass):
-    """Hands out the evidence that later tokens of a windowed router need.
+    """Returns the evidence of this call as an output, where the routing has a window.
 
         LimeLinear.. -> evidence, evidence, ...
     ->  LimeLinear.. -> evidence, evidence, ... -> Concat -> lime.evidence [B, S, R]
+
+    The caller feeds it back as lime.past_evidence.
     """
 
     def __init__(self, table: ModuleTable) -> None:
@@ -27,7 +29,7 @@ class CollectEvidence(ir.passes.InPlacePass):
         pieces = [node.outputs[1] for node in nodes]
         if not pieces or any(value.name == EVIDENCE for value in graph.outputs):
             return ir.passes.PassResult(model, modified=False)
-        concat = concat_node(pieces, f"/{EVIDENCE}/Concat")
+        concat = make_concat(pieces, f"/{EVIDENCE}/Concat")
         value = concat.outputs[0]
         value.name, value.type = EVIDENCE, pieces[0].type
         value.shape = ir.Shape(["batch_size", "sequence_length", self._columns])
@@ -37,5 +39,5 @@ class CollectEvidence(ir.passes.InPlacePass):
 
 
 def evidence_columns(table: ModuleTable) -> int:
-    """R: columns of evidence of all modules."""
+    """R, the number of columns of evidence of all modules."""
     return len(table.modules) * table.experts

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Adds the optional graph inputs for skills: the bank, the skill ids and, with a window, the past evidence."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .collect_evidence import evidence_columns
 
 
 class DeclareInputs(ir.passes.InPlacePass):
-    """Adds the graph inputs that a skill comes in by. All are optional.
+    """Declares the graph inputs for skills. All are optional.
 
         inputs:  input_ids, ...
     ->  inputs:  input_ids, ..., lime.bank [lime_skills, P], lime.skill_ids [lime_batch, lime_tokens]
                  and, with a window of n > 1, lime.past_evidence [lime_rows, n - 1, R + 1]
 
-    Each is an initializer too: without a value it is one skill of zeros, for every token.
+    Each input is an initializer, too. The default is one skill of zeros, used by every token: the base.
     """
 
     def __init__(self, table: ModuleTable, routing: Routing, dtype: ir.DataType, stored: ir.DataType) -> None:

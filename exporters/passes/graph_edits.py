@@ -1,9 +1,4 @@
-"""Graph surgeries that turn a builder's decoder graph into one with skills, one class each.
-
-Every pass states what it needs as faults before it touches anything, and changes nothing when it
-has run already. With nothing fed to the new inputs the graph computes what it computed before, bit
-for bit. Knows nothing of files.
-"""
+"""Graph edits that several passes share: new initializers and nodes, and looking up or replacing uses of a value."""
 
 from __future__ import annotations
 
@@ -16,37 +11,45 @@ import onnx_ir as ir
 from lime_edge.errors import ExportError
 
 
-def initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
+    """Register an array as an initializer of the graph."""
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 
 
-def split_node(graph: ir.Graph, value: ir.Value, sizes: Sequence[int], name: str) -> ir.Node:
-    lengths = initializer(graph, f"{name}/lengths", np.array(sizes, np.int64))
+def make_split(graph: ir.Graph, value: ir.Value, sizes: Sequence[int], name: str) -> ir.Node:
+    """A node that splits a value along its last axis. Adds the sizes to the graph, but not the node."""
+    lengths = add_initializer(graph, f"{name}/lengths", np.array(sizes, np.int64))
     outputs = [ir.Value(name=f"{name}/output_{i}", type=value.type) for i in range(len(sizes))]
     return ir.Node("", "Split", [value, lengths], [ir.AttrInt64("axis", -1)], outputs=outputs, name=name)
 
 
-def concat_node(values: Sequence[ir.Value], name: str) -> ir.Node:
+def make_concat(values: Sequence[ir.Value], name: str) -> ir.Node:
+    """A node that concatenates values along their last axis; not yet in the graph."""
     output = ir.Value(name=f"{name}/output_0", type=values[0].type)
     return ir.Node("", "Concat", values, [ir.AttrInt64("axis", -1)], outputs=[output], name=name)
 
 
-def take_over(old: ir.Value, new: ir.Value, but: ir.Node) -> None:
-    """Let everything that used `old` use `new`, except the node that makes `new` from it."""
+def replace_uses(old: ir.Value, new: ir.Value, keep: ir.Node) -> None:
+    """Replace `old` by `new` in all nodes that use it, except `keep`, the node that computes `new` from `old`."""
     for node, index in tuple(old.uses()):
-        if node is not but:
+        if node is not keep:
             node.replace_input_with(index, new)
 
 
-def consumer(value: ir.Value, name: str) -> ir.Node | None:
-    """The node of that name that uses a value."""
+def find_consumer(value: ir.Value, name: str) -> ir.Node | None:
+    """The node with this name that uses a value."""
     return next((node for node in value.consumers() if node.name == name), None)
 
 
-def producer(value: ir.Value) -> ir.Node:
+def producer_of(value: ir.Value) -> ir.Node:
+    """The node that computes a value.
+
+    Raises:
+        ExportError: No node computes it, because it is an input of the graph.
+    """
     node = value.producer()
     if node is None:
         raise ExportError(f"{value.name} is an input of the graph; expected the output of a projection")

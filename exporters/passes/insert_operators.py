@@ -1,4 +1,4 @@
-"""TODO."""
+"""Inserts a LiME operator behind every adapted projection, with the shared adapter as initializers."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from lime_edge.errors import ExportError
 from lime_edge.exporters.operators.lime_linear import MINIMUM_OPSET, Operator
 from lime_edge.exporters.weights.adapter_weights import AdaptedModule
 
-from .graph_edits import consumer, initializer, producer, take_over
+from .graph_edits import add_initializer, find_consumer, producer_of, replace_uses
 
 
 @dataclass(frozen=True)
 class Target:
-    """One node to insert: between which values, its name, and the modules that are its parts."""
+    """One node to insert behind a projection."""
 
-    x: ir.Value
-    y: ir.Value
-    name: str
-    modules: tuple[AdaptedModule, ...]
+    x: ir.Value  # input of the projection
+    y: ir.Value  # its output, bias included
+    name: str  # of the new node
+    modules: tuple[AdaptedModule, ...]  # the node's parts
 
 
 class _Form(NamedTuple):
-    """What nodes of one operator have in common."""
+    """The properties that all nodes of one operator share."""
 
     parts: int
     gain_only: bool
@@ -39,17 +39,17 @@ class _Form(NamedTuple):
 
 
 class InsertOperators(ir.passes.InPlacePass):
-    """Adapts projections.
+    """Inserts operators behind projections.
 
         x -> projection -> y -> rest
     ->  x -> projection -> y -> LimeLinear(x, y, A, B.., lime.bank, lime.skill_ids) -> rest
 
-    or LimeGain, where the gain is all that skills have of a module. Where y goes into a product with something of its
-    shape and nowhere else, the node does that product, too:
+    or LimeGain, for modules of which skills have the gain alone. If the only use of y is a product with a factor of the
+    same shape, the new node replaces that product, too:
         y -> Mul(y, factor) -> rest
     ->  y -> LimeLinearTimes(x, y, A, B.., lime.bank, lime.skill_ids, factor) -> rest
-    The operators' functions join the model, and the shared adapter its initializers.
-    Refuses standard operators of an opset before 21.
+    The model gets the operators' functions, and the graph gets the shared adapter as initializers. Refuses a graph
+    whose standard operators have an opset before 21.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class InsertOperators(ir.passes.InPlacePass):
         opset = model.graph.opset_imports.get("", 0)
         if opset < MINIMUM_OPSET:
             raise ExportError(f"the graph uses opset {opset}; expected {MINIMUM_OPSET} or later")
-        new = [target for target in self._targets if consumer(target.y, target.name) is None]
+        new = [target for target in self._targets if find_consumer(target.y, target.name) is None]
         products = _products(new)
         forms = [_Form(len(t.modules), t.modules[0].name in self._table.gain_only, t.name in products) for t in new]
         operators = {
             form: self._operator(form, [t.modules for t, own in zip(new, forms, strict=True) if own == form], opset)
             for form in dict.fromkeys(forms)
         }
-        moved: dict[ir.Value, ir.Value] = {}  # what products put out, and what puts it out now
+        moved: dict[ir.Value, ir.Value] = {}  # output of a replaced product -> output of the node that replaces it
         for target, form in zip(new, forms, strict=True):
             product, x = products.get(target.name), moved.get(target.x, target.x)
             out = self._insert(model.graph, replace(target, x=x), operators[form], product)
@@ -86,7 +86,7 @@ class InsertOperators(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(new))
 
     def _operator(self, form: _Form, alike: Sequence[tuple[AdaptedModule, ...]], opset: int) -> Operator:
-        """The one operator of all nodes of that form, given the modules of each."""
+        """The operator that all nodes of a form share; `alike` has the modules of each node."""
         table, kinds = self._table, self._table.kinds_of(alike[0][0].name)
         width = len([kind for kind in kinds if kind != "rank"])
         full = all(width * module.out_features % ALIGNMENT == 0 for modules in alike for module in modules)
@@ -104,14 +104,14 @@ class InsertOperators(ir.passes.InPlacePass):
         )
 
     def _insert(self, graph: ir.Graph, target: Target, operator: Operator, product: ir.Node | None) -> ir.Value:
-        """A node in the place of `product`, if there is one; returns what it puts out."""
+        """Insert a node, replacing `product` if there is one, and return its output."""
         modules, first = target.modules, target.modules[0]
         shared = [np.concatenate([module.a.T for module in modules], axis=1)]  # [D, R]
         shared += [module.scale * module.b.T for module in modules]  # [r_i, H_i]
         names = ["A", *(f"B{part + 1}" for part in range(len(modules)))]
         stem = target.name.strip("/").replace("/", ".")
         constants = [
-            initializer(graph, f"{stem}.{name}", array.astype(self._stored.numpy()))
+            add_initializer(graph, f"{stem}.{name}", array.astype(self._stored.numpy()))
             for name, array in zip(names, shared, strict=True)
         ]
         factors = [] if product is None else [value for value in product.inputs if value and value is not target.y]
@@ -133,17 +133,17 @@ class InsertOperators(ir.passes.InPlacePass):
             target.name,
         )
         if product is None:
-            take_over(target.y, out, but=node)
-            graph.insert_after(producer(target.y), node)
+            replace_uses(target.y, out, keep=node)
+            graph.insert_after(producer_of(target.y), node)
         else:
-            take_over(product.outputs[0], out, but=node)
+            replace_uses(product.outputs[0], out, keep=node)
             graph.insert_after(product, node)
             graph.remove(product, safe=True)
         return out
 
 
 def _products(targets: Sequence[Target]) -> dict[str, ir.Node]:
-    """By the name of the target: the product with something of its shape that `y` goes into, and nowhere else."""
+    """Products to replace, by the target's name: each is the only use of `y`, with a factor of the same shape."""
     found: dict[str, ir.Node] = {}
     for target in targets:
         uses = tuple(target.y.uses())

@@ -1,7 +1,7 @@
-"""The surgery that lets a skill be a soft prefix: ids behind the vocabulary's are looked up in the bank.
+"""Adds soft prefixes to a graph: token ids beyond the vocabulary are virtual tokens, whose embeddings are in the bank.
 
-LiME-PromptTuning (arXiv 2604.02338, section 3), whose modulation is finished when a skill is written: what is left of
-it in a graph are n embeddings. Knows nothing of files, and nothing of where in a prompt the virtual tokens stand.
+Implements LiME-PromptTuning (arXiv 2604.02338, section 3). The modulation is applied when a skill is written, so that
+the graph only looks up n embeddings. The caller decides where in a prompt the virtual tokens go.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ _BEYOND = 2**31  # no bank has that many rows
 
 
 class InsertPrefix(ir.passes.InPlacePass):
-    """Looks virtual tokens up in the bank instead of the embedding.
+    """Looks up virtual tokens in the bank instead of the embedding.
 
         input_ids -> embedding -> rest
     ->  input_ids -> Where(virtual, 0, id) -> embedding -> Where(virtual, bank[skill, id - V], .) -> rest
 
-    V is the size of the vocabulary; ids V .. V + n - 1 are virtual, later ones are as wrong as they were. Of all other
-    tokens every bit stays. Refuses a graph without one embedding, or with another width than the prefix.
+    V is the size of the vocabulary; ids V .. V + n - 1 are virtual, and later ids stay invalid. The embeddings of all
+    other tokens stay the same, bit for bit. Refuses a graph that does not have exactly one embedding, or whose
+    embedding has another width than the prefix.
     """
 
     def __init__(self, prefix: Module, row_size: int, dtype: ir.DataType, stored: ir.DataType) -> None:
@@ -40,53 +41,56 @@ class InsertPrefix(ir.passes.InPlacePass):
         if ids is None or len(lookups) != 1:
             raise ExportError(f"the graph looks input_ids up {len(lookups)} times; expected one embedding")
         embedding = lookups[0]
-        vocabulary, known = _vocabulary(graph), _scaled(embedding.outputs[0])
+        vocabulary, known = _vocabulary_size(graph), _scaled(embedding.outputs[0])
         width = known.shape[-1] if known.shape is not None else None
         if isinstance(width, int) and width != self._prefix.out_features:
-            raise ExportError(f"the graph's embeddings have {width} numbers; the prefix {self._prefix.out_features}")
+            raise ExportError(
+                f"the graph's embeddings have {width} numbers and the prefix has {self._prefix.out_features}; "
+                "export the backbone that the prefix was trained on"
+            )
         writer = _Writer(graph)
-        at, virtual = self._places(writer, ids, vocabulary)
-        safe = writer("Where", virtual, writer.whole([0]), ids)
-        found = self._found(writer, graph, at)
-        mask = writer("Unsqueeze", virtual, writer.whole([-1]))
+        at, virtual = self._positions(writer, ids, vocabulary)
+        safe = writer("Where", virtual, writer.int64([0]), ids)
+        prefixes = self._embeddings(writer, graph, at)
+        mask = writer("Unsqueeze", virtual, writer.int64([-1]))
         graph.insert_before(embedding, writer.nodes)
         embedding.replace_input_with(next(i for i, value in enumerate(embedding.inputs) if value is ids), safe)
         out = ir.Value(name="/lime.prefix/out/output_0", type=known.type, shape=known.shape)
-        node = ir.Node("", "Where", [mask, found, known], outputs=[out], name="/lime.prefix/out")
+        node = ir.Node("", "Where", [mask, prefixes, known], outputs=[out], name="/lime.prefix/out")
         for user, index in tuple(known.uses()):
             user.replace_input_with(index, out)
         node.replace_input_with(2, known)
         producer = known.producer()
-        assert producer is not None  # an embedding, or its scale
+        assert producer is not None  # the embedding or its scale
         graph.insert_after(producer, node)
         return ir.passes.PassResult(model, modified=True)
 
-    def _places(self, writer: _Writer, ids: ir.Value, vocabulary: int) -> tuple[ir.Value, ir.Value]:
-        """Place in the prefix [B, S] (0 of real tokens), and which tokens are virtual."""
-        at = writer("Sub", ids, writer.whole([vocabulary]))
-        inside = writer("Less", at, writer.whole([self._prefix.rank]))
-        virtual = writer("And", writer("GreaterOrEqual", at, writer.whole([0])), inside)
-        return writer("Where", virtual, at, writer.whole([0])), virtual
+    def _positions(self, writer: _Writer, ids: ir.Value, vocabulary: int) -> tuple[ir.Value, ir.Value]:
+        """Every token's position in the prefix (0 for real tokens), and which tokens are virtual, each [B, S]."""
+        at = writer("Sub", ids, writer.int64([vocabulary]))
+        inside = writer("Less", at, writer.int64([self._prefix.rank]))
+        virtual = writer("And", writer("GreaterOrEqual", at, writer.int64([0])), inside)
+        return writer("Where", virtual, at, writer.int64([0])), virtual
 
-    def _found(self, writer: _Writer, graph: ir.Graph, at: ir.Value) -> ir.Value:
-        """Every token's place in its own skill's prefix, [B, S, H]; only these blocks of the bank are read."""
+    def _embeddings(self, writer: _Writer, graph: ir.Graph, at: ir.Value) -> ir.Value:
+        """Embeddings at positions of each token's skill, [B, S, H]; only these blocks of the bank are read."""
         row = graph.initializers[SKILL_IDS]  # [B or 1, S or 1]
-        # Gather counts negative indices from the end: such a row is none
-        small = writer("Equal", writer("BitwiseAnd", row, writer.whole([_BEYOND - 1])), row)
-        safe = writer("Where", small, row, writer.whole([_BEYOND]))
+        # Gather counts negative indices from the end, so replace a negative row by one that no bank has
+        small = writer("Equal", writer("BitwiseAnd", row, writer.int64([_BEYOND - 1])), row)
+        safe = writer("Where", small, row, writer.int64([_BEYOND]))
         units = self._prefix.out_features // ALIGNMENT
-        first = writer("Mul", safe, writer.whole([self._row_size // ALIGNMENT]))
-        first = writer("Add", first, writer("Mul", at, writer.whole([units])))
-        every = writer("Add", writer("Unsqueeze", first, writer.whole([-1])), writer.whole(list(range(units))))
-        bank = writer("Reshape", graph.initializers[BANK], writer.whole([-1, ALIGNMENT]))
-        found = writer("Reshape", writer("Gather", bank, every), writer.whole([0, 0, -1]))  # [B, S, H]
+        first = writer("Mul", safe, writer.int64([self._row_size // ALIGNMENT]))
+        first = writer("Add", first, writer("Mul", at, writer.int64([units])))
+        every = writer("Add", writer("Unsqueeze", first, writer.int64([-1])), writer.int64(list(range(units))))
+        bank = writer("Reshape", graph.initializers[BANK], writer.int64([-1, ALIGNMENT]))
+        read = writer("Reshape", writer("Gather", bank, every), writer.int64([0, 0, -1]))  # [B, S, H]
         if self._stored == self._dtype:
-            return found
-        return writer("Cast", found, to=int(self._dtype))
+            return read
+        return writer("Cast", read, to=int(self._dtype))
 
 
 class _Writer:
-    """Nodes in a graph's main body, named in order."""
+    """Creates nodes for a graph's main body, with numbered names."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
@@ -99,7 +103,7 @@ class _Writer:
         self.nodes.append(ir.Node("", op, inputs, listed, outputs=[output], name=name))
         return output
 
-    def whole(self, values: list[int]) -> ir.Value:
+    def int64(self, values: list[int]) -> ir.Value:
         """An int64 constant [n]."""
         name = f"lime.prefix.{'_'.join(map(str, values[:2]))}.{len(values)}"
         if name not in self._graph.initializers:
@@ -111,7 +115,7 @@ class _Writer:
         return self._graph.initializers[name]
 
 
-def _vocabulary(graph: ir.Graph) -> int:
+def _vocabulary_size(graph: ir.Graph) -> int:
     logits = next((value for value in graph.outputs if value.name == "logits"), None)
     size = logits.shape[-1] if logits is not None and logits.shape is not None else None
     if not isinstance(size, int):
@@ -120,7 +124,7 @@ def _vocabulary(graph: ir.Graph) -> int:
 
 
 def _scaled(embedded: ir.Value) -> ir.Value:
-    """The embeddings after the scale that some models put on them, as their embedding modules do."""
+    """The embeddings, after the scale that some models' embedding modules apply."""
     users = tuple(embedded.consumers())
     if len(users) == 1 and users[0].op_type == "Mul" and "/embed_tokens/" in (users[0].name or ""):
         return users[0].outputs[0]

@@ -1,7 +1,4 @@
-"""What an exporter needs to know of a trained checkpoint: plain arrays, no torch.
-
-Knows nothing of files and graphs; `faults` says everything about it that a graph cannot express.
-"""
+"""A trained shared adapter as plain arrays, without torch, and the faults that make it impossible to export."""
 
 from __future__ import annotations
 
@@ -39,30 +36,30 @@ class AdaptedModule:
         return int(self.a.shape[0])
 
     def faults(self) -> Iterator[str]:
-        """What is wrong with these arrays on their own."""
+        """Everything that is wrong with these arrays alone."""
         if self.a.ndim != 2 or self.b.ndim != 2 or self.a.shape[0] != self.b.shape[1] or 0 in self.a.shape:
             yield f"{self.name}: A is {self.a.shape} and B is {self.b.shape}; expected [r, D] and [H, r]"
         if not (np.isfinite(self.a).all() and np.isfinite(self.b).all() and np.isfinite(self.scale)):
-            yield f"{self.name}: the shared adapter holds numbers that are not finite; train again"
+            yield f"{self.name}: the shared adapter contains numbers that are not finite; train again"
 
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """A trained shared adapter with what it was trained for."""
+    """A trained shared adapter and the settings that it was trained with."""
 
     modules: tuple[AdaptedModule, ...]  # in any order
     routing: Routing
     kinds: tuple[Kind, ...] = ("expert", "gain", "shift")
-    routing_scale: str = "token"  # "batch" exists for comparison with published results only
+    routing_scale: str = "token"  # "batch" only exists for comparison with published results
     backbone_name: str = ""
     backbone_revision: str = ""
     backbone_digest: str = ""
     adapter_digest: str = ""
-    gain_only: tuple[str, ...] = ()  # projections of which skills have the gain alone, by the last part of their name
-    prefix: Module | None = None  # of prompt tuning, which adapts no projection: the embedding, H, virtual tokens
+    gain_only: tuple[str, ...] = ()  # gain-only projections, by the last part of the module's name
+    prefix: Module | None = None  # for prompt tuning, which adapts no projection: embedding, H, virtual tokens
 
     def faults(self) -> Iterator[str]:
-        """Everything that keeps this adapter from being exported, whatever the backbone."""
+        """Every reason why this adapter cannot be exported, with any backbone."""
         if self.routing_scale != "token":
             yield (
                 f"routing scale is {self.routing_scale!r}: one maximum over the batch makes a token's routing depend "
@@ -88,15 +85,15 @@ class AdapterWeights:
         if not set(self.kinds) - {"rank"}:
             yield "kinds need at least one of expert, gain, shift: a rank gate alone changes nothing"
         if self.gain_only and "gain" not in self.kinds:
-            yield f"{', '.join(self.gain_only)} can have no gain alone: the kinds have none"
+            yield f"{', '.join(self.gain_only)} cannot be gain-only: the kinds do not include gain"
         adapted = {module.name.rpartition(".")[2] for module in self.modules}
         if unknown := [name for name in self.gain_only if name not in adapted]:
-            yield f"no {', '.join(unknown)} to keep the gain of; adapted are {', '.join(sorted(adapted))}"
+            yield f"{', '.join(unknown)} cannot be gain-only: adapted are {', '.join(sorted(adapted))}"
 
     def _prefix_faults(self, prefix: Module) -> Iterator[str]:
         if self.gain_only:
-            yield f"{', '.join(self.gain_only)} can have no gain alone: a soft prefix adapts no projection"
+            yield f"{', '.join(self.gain_only)} cannot be gain-only: a soft prefix adapts no projection"
         if self.modules or self.kinds != PREFIX or self.routing.experts != 1 or self.routing.window != 1:
-            yield "a graph of soft prefixes has no other vectors, one expert, and no windows"
+            yield "a soft prefix allows no adapted modules and no other kinds; expected one expert and a window of 1"
         if prefix.out_features % ALIGNMENT:
-            yield f"{prefix.name}: {prefix.out_features} numbers are no multiple of {ALIGNMENT}; prefixes need that"
+            yield f"{prefix.name}: the width is {prefix.out_features}; expected a multiple of {ALIGNMENT}"

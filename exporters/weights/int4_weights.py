@@ -1,7 +1,4 @@
-"""The weights that an int4 graph multiplies by, as numbers again.
-
-What a skill is learned on when it shall be good on a rounded backbone. Changes no graph.
-"""
+"""Dequantises an exported graph's int4 weights to float32, so that skills can be trained on the rounded backbone."""
 
 from __future__ import annotations
 
@@ -21,13 +18,13 @@ Array = npt.NDArray[Any]
 
 
 def rounded_weights(directory: Path) -> dict[Place, npt.NDArray[np.float32]]:
-    """Every rounded projection's weight [H, D], by its place; packed ones as they are.
+    """The weight [H, D] of every rounded projection, by its place; packed projections stay packed.
 
     Args:
-        directory: An exported model directory, int4.
+        directory: A model directory exported as int4.
 
     Raises:
-        ExportError: Nothing in it is rounded to blocks.
+        ExportError: The graph has no block-quantised weights, or some in an unknown form.
     """
     weights = {}
     for node in ir.load(directory / GRAPH_FILE).graph:
@@ -40,13 +37,13 @@ def rounded_weights(directory: Path) -> dict[Place, npt.NDArray[np.float32]]:
 
 
 def _weight(node: ir.Node) -> npt.NDArray[np.float32]:
-    """(q - zero point) * scale. Zero points of an odd number of 4-bit blocks are padded row by row."""
+    """(q - zero point) * scale. If the number of blocks is odd, each row of 4-bit zero points is padded."""
     depth, width, block = (node.attributes[key].as_int() for key in ("K", "N", "block_size"))
     bits = node.attributes["bits"].as_int() if "bits" in node.attributes else 4
     blocks = -(-depth // block)
     values, scales, zeros = (_constant(node, i) for i in (1, 2, 3))
     if values is None or scales is None or bits not in (4, 8):
-        raise ExportError(f"{node.name}: weights of {bits} bits in this form cannot be read back")
+        raise ExportError(f"{node.name}: cannot dequantise weights of {bits} bits; expected constants of 4 or 8 bits")
     whole = _unpack(values, bits).reshape(width, blocks, block).astype(np.float32)
     middle: Any = 2 ** (bits - 1)
     if zeros is not None:
@@ -56,7 +53,7 @@ def _weight(node: ir.Node) -> npt.NDArray[np.float32]:
 
 
 def _unpack(packed: Array, bits: int) -> Array:
-    """Two 4-bit values of each byte, the low one first."""
+    """Two 4-bit values from each byte, the low one first; 8-bit values stay as they are."""
     if bits == 8:
         return packed
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)

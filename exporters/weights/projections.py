@@ -1,7 +1,6 @@
-"""Where a builder's graph multiplies by a weight, and which adapted module belongs where.
+"""Finds the projections in the model builder's graph and matches them with adapted modules.
 
-Knows the names that ONNX Runtime GenAI's model builder gives its nodes, and the Hugging Face names
-of decoder modules. Changes no graph.
+It relies on the node names of ONNX Runtime GenAI's model builder and on the Hugging Face names of decoder modules.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from .adapter_weights import AdaptedModule
 
 #: Projections of a decoder layer, in the order in which the graph computes them.
 ORDER = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj")
-#: What lies side by side in a packed projection, in the graph or in the backbone.
+#: The parts of a packed projection, in order; packed in the graph or in the backbone.
 PACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 _NODE = re.compile(r"/layers\.(\d+)/(?:attn|mlp)/(\w+_proj)/MatMul")
@@ -36,34 +35,37 @@ class Projection:
 
     @property
     def stem(self) -> str:
-        """Prefix for the names of whatever belongs to it, "/model/layers.0/attn/q_proj"."""
+        """Prefix for names of nodes that belong to the projection, such as "/model/layers.0/attn/q_proj"."""
         return str(self.y.name).rsplit("/", 2)[0]
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Which modules are adapted at which projections of one layer: one to one, or one side packed."""
+    """Adapted modules and the projections of one layer that compute them.
+
+    Either one projection per module, one packed projection with several modules, or several projections of one module.
+    """
 
     projections: tuple[Projection, ...]
     modules: tuple[AdaptedModule, ...]
-    sizes: tuple[int, ...]  # outputs of every part, adapted or not
-    parts: tuple[int, ...]  # which of the parts `modules` are
+    sizes: tuple[int, ...]  # number of outputs of every part, adapted or not
+    parts: tuple[int, ...]  # index of the part that each module adapts
 
 
 def module_place(name: str) -> Place | None:
-    """Layer and projection of a module by its Hugging Face name; None if it is not one that is known."""
+    """Layer and projection of a module by its Hugging Face name; None if it is no known projection."""
     match = _MODULE.search(name)
     return (int(match[1]), match[2]) if match and match[2] in ORDER else None
 
 
 def node_place(node: ir.Node) -> Place | None:
-    """Layer and projection of a node of the builder's; None if it is no projection."""
+    """Layer and projection of a node by the builder's name for it; None if it is no projection."""
     match = _NODE.search(node.name or "")
     return (int(match[1]), match[2]) if match else None
 
 
 def placeless(name: str) -> str:
-    """The fault of a module whose name has no place."""
+    """The fault of a module whose name is no known projection."""
     return f"{name}: not a projection of a decoder layer; adapt some of {', '.join(ORDER)}"
 
 
@@ -75,7 +77,7 @@ def find_projections(graph: ir.Graph) -> dict[Place, Projection]:
         size = _weight_size(node) if place else None
         if place and size:
             x = node.inputs[0]
-            assert x is not None  # a product without its first factor is not an ONNX graph
+            assert x is not None  # ONNX requires the first input of a product
             found[place] = Projection(x, _with_bias(node.outputs[0], place[1]), *size)
     return found
 
@@ -92,7 +94,7 @@ def _weight_size(node: ir.Node) -> tuple[int, int] | None:
 
 
 def _with_bias(product: ir.Value, name: str) -> ir.Value:
-    """The product after the projection's own bias, where it has one."""
+    """The product plus the projection's bias, if it has one."""
     for node in product.consumers():
         if node.op_type == "Add" and (node.name or "").endswith(f"/{name}/Add"):
             return node.outputs[0]
@@ -105,7 +107,7 @@ def place_modules(
     """Match adapted modules with projections.
 
     Returns:
-        Placements in graph order, and a fault for every module that has no place.
+        Placements in graph order, and a fault for every module that cannot be placed.
     """
     places: dict[Place, AdaptedModule] = {}
     faults = []
@@ -120,10 +122,10 @@ def place_modules(
     for layer, name in sorted(places, key=lambda place: (place[0], ORDER.index(place[1]))):
         if (layer, name) in done:
             continue
-        projections, held = _holders(layer, name, found)
-        adapted = {part: places[layer, other] for part, other in enumerate(held) if (layer, other) in places}
-        done |= {(layer, other) for other in held}
-        placement = _placement(projections, adapted, len(held))
+        projections, parts = _projections_of(layer, name, found)
+        adapted = {part: places[layer, other] for part, other in enumerate(parts) if (layer, other) in places}
+        done |= {(layer, other) for other in parts}
+        placement = _placement(projections, adapted, len(parts))
         if isinstance(placement, Placement):
             placements.append(placement)
         else:
@@ -131,8 +133,8 @@ def place_modules(
     return placements, faults
 
 
-def _holders(layer: int, name: str, found: dict[Place, Projection]) -> tuple[list[Projection], tuple[str, ...]]:
-    """The projections that compute a module, and the names of everything they compute."""
+def _projections_of(layer: int, name: str, found: dict[Place, Projection]) -> tuple[list[Projection], tuple[str, ...]]:
+    """The projections that compute a module, and the names of all modules that they compute."""
     parts = PACKED.get(name, ())
     if (layer, name) in found:
         return [found[layer, name]], (name,)
@@ -144,7 +146,7 @@ def _holders(layer: int, name: str, found: dict[Place, Projection]) -> tuple[lis
 
 
 def _placement(projections: list[Projection], adapted: dict[int, AdaptedModule], count: int) -> Placement | str:
-    """A placement, or why there is none."""
+    """A placement, or the fault that prevents it."""
     modules = tuple(adapted.values())
     if not projections:
         return f"{modules[0].name}: the graph has no such projection"
@@ -159,6 +161,6 @@ def _placement(projections: list[Projection], adapted: dict[int, AdaptedModule],
 
 
 def _attention_sizes(width: int, given: dict[int, int]) -> tuple[int, int, int]:
-    """Widths of packed q, k, v, of which k and v are alike."""
+    """Widths of packed q, k and v; k and v have the same width."""
     key = given.get(1, given.get(2, (width - given.get(0, 0)) // 2))
     return width - 2 * key, key, key
