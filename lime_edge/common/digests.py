@@ -39,4 +39,4 @@ def tensor_digest(tensors: Iterable[tuple[str, npt.NDArray[Any]]], head: bytes =
 @lru_cache(maxsize=4096)  # every skill of a model has the same heads
 def tensor_head(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes, np.dtype[Any]]:
     """The bytes that precede a tensor in a digest, and the little-endian dtype to hash the tensor in."""
-    return canonical_json([name, str(dtype), list(shape)]) + b"\n", dtype.newbyteorder("<")
+    return canonical_json([name, dtype.name, list(shape)]) + b"\n", dtype.newbyteorder("<")

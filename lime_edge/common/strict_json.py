@@ -17,13 +17,16 @@ Check = Callable[[str, Any], Iterator[str]]
 
 OPENED_LIMIT, PARTS_LIMIT = 2**16, 2**19  # opening brackets and braces; commas and colons
 _SHOWN = 40  # most faults listed in one error; the rest are counted
+_WIDTH = 400  # most characters of one value in a fault
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
+_short.maxlevel = 3
 
 
 def show(value: Any) -> str:
     """A `repr` of bounded length, safe for a terminal and for values of any depth."""
-    return _short.repr(value)
+    text = _short.repr(value)
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}..."
 
 
 def bounded(faults: list[str]) -> list[str]:

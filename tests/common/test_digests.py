@@ -32,6 +32,11 @@ def test_memory_layout_does_not_matter(same: Any) -> None:
     assert tensor_digest([("a", same)]) == tensor_digest([("a", ARRAY)])
 
 
+def test_byte_order_does_not_matter() -> None:
+    values = np.array([1.5, -2.0], np.float32)
+    assert tensor_digest([("x", values.astype(">f4"))]) == tensor_digest([("x", values)])
+
+
 def test_order_does_not_matter_but_name_type_shape_and_values_do() -> None:
     other = ("b", np.ones(2))
     wanted = tensor_digest([("a", ARRAY), other])

@@ -127,7 +127,9 @@ def test_a_long_or_deep_value_is_shown_short() -> None:
     deep: Any = []
     for _ in range(5000):
         deep = [deep]
-    assert show(deep) == "[[[[[[[...]]]]]]]"
+    assert show(deep) == "[[[[...]]]]"
+    wide = [["x" * 80] * 10] * 10
+    assert len(show([wide, wide])) <= 403
     assert show([0] * 10**6) == "[0, 0, 0, 0, 0, 0, ...]"
     assert len(show("x" * 10**6)) == len(show(10**4000)) == 80
 
