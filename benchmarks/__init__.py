@@ -1,1 +1,1 @@
-"""Benchmarks: each module with a command line runs as `python -m benchmarks.FOLDER.MODULE`."""
+"""Benchmarks, run as modules: `python -m benchmarks.speed.decode --help` and so on."""
