@@ -1,7 +1,7 @@
-# A machine with Python 3.11 is enough: every target makes its own .venv first.
+# A machine with Python 3.11 is enough: every target first creates .venv.
 #
-# torch comes before the rest, at a version whose CPU build pip finds here. Where only PyPI is at hand, Linux takes a
-# CUDA build of gigabytes; the CPU build is then
+# torch is installed first, at a fixed version. On Linux, PyPI only has its CUDA build, of several gigabytes. To install
+# the CPU build:
 #   make test TORCH='torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu'
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml setup.py $(wildcard runtime/native/*.cpp runtime/native
 	$(BIN)/python -m pip install --quiet --editable '.[train,export,hub,sign,dev]'
 	@touch $@
 
-# The linters first, so that pytest's summary comes last; a lint fault does not hide a failing test.
+# Linters run first, so that pytest's summary comes last. The tests also run if a linter fails.
 test: $(STAMP)
 	@status=0; $(MAKE) --no-print-directory lint || status=1; $(BIN)/python -m pytest || status=1; exit $$status
 
@@ -29,11 +29,11 @@ lint: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/lime-edge demo
 
-# The native operator's tests under AddressSanitizer, UBSan and ThreadSanitizer; needs Linux and GCC.
+# Tests of the native operator under AddressSanitizer, UBSan and ThreadSanitizer. Needs Linux and GCC.
 sanitize: $(STAMP)
 	$(BIN)/python -m tests.tools.sanitize
 
-# Exported models in the oldest onnxruntime that is claimed, two between and the newest, each in an environment of its own.
+# Exported models in the oldest supported onnxruntime, two in between and the newest, each in its own environment.
 versions: $(STAMP)
 	$(BIN)/python -m tests.tools.versions
 

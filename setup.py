@@ -1,6 +1,6 @@
-"""Compiles the native operators into the wheel where there is a C++ compiler; all else is in pyproject.toml.
+"""Compiles the native operators into the wheel if there is a C++ compiler; pyproject.toml has everything else.
 
-Without a compiler the wheel is pure Python and models run through the functions in their graphs.
+Without a compiler the wheel is pure Python, and models run with the functions in their graphs.
 """
 
 import importlib.util
@@ -11,11 +11,11 @@ from setuptools import Command, Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 
-_INSIDE = "lime_edge/runtime/native"  # where the library lies in a wheel
+_INSIDE = "lime_edge/runtime/native"  # the library's folder in a wheel
 
 
 def _compiler() -> Any:
-    """runtime/native/compiler.py, without importing the package: its dependencies are not here yet."""
+    """Load runtime/native/compiler.py without the package, whose dependencies are not installed during a build."""
     path = Path(__file__).parent / "runtime" / "native" / "compiler.py"
     spec = importlib.util.spec_from_file_location("lime_compiler", path)
     assert spec is not None
@@ -26,7 +26,7 @@ def _compiler() -> Any:
 
 
 class LimeDistribution(Distribution):
-    """Belongs to a platform from the moment a library was compiled."""
+    """A distribution that is specific to a platform once the library has been compiled."""
 
     compiled = False
 
@@ -35,7 +35,7 @@ class LimeDistribution(Distribution):
 
 
 class BuildOperators(Command):
-    """Compiles the library; beside its sources where the install is editable."""
+    """Compiles the library into the build folder or, for an editable install, next to its sources."""
 
     build_lib: str | None
     editable_mode: bool
@@ -49,20 +49,20 @@ class BuildOperators(Command):
     def run(self) -> None:
         compiler = _compiler()
         folder = compiler.FOLDER if self.editable_mode else Path(str(self.build_lib), _INSIDE)
-        (folder / compiler.LIBRARY).unlink(missing_ok=True)  # of an earlier build
+        (folder / compiler.LIBRARY).unlink(missing_ok=True)  # the library of an earlier build
         try:
             made = compiler.compile_operators(folder)
         except compiler.CompilerError as error:
-            self.warn(f"WITHOUT THE NATIVE OPERATORS: {error}\nModels run, more slowly; see docs/install.md.")
+            self.warn(f"WITHOUT THE NATIVE OPERATORS: {error}\nModels run more slowly; see docs/install.md.")
         else:
             self.announce(f"native operators: {made}", level=2)
             self.distribution.compiled = True
 
     def get_source_files(self) -> list[str]:
-        return []  # package data
+        return []  # the sources are package data
 
     def get_outputs(self) -> list[str]:
-        return []  # of an editable install: nothing but the library, which is loaded by its path
+        return []  # an editable install needs no link to the library, which is loaded by its path
 
     def get_output_mapping(self) -> dict[str, str]:
         return {}
@@ -73,10 +73,10 @@ class LimeBuild(build):
 
 
 class LimeWheel(bdist_wheel):
-    """A library that Python does not link: any Python 3, but one platform."""
+    """A wheel for any Python 3 and one platform, because Python does not link the library."""
 
     def run(self) -> None:
-        self.run_command("build")  # before the parent asks for what is platform's and what is not
+        self.run_command("build")  # first, because the parent needs to know whether the wheel is specific to a platform
         self.root_is_pure = not self.distribution.has_ext_modules()
         super().run()
 

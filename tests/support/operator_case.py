@@ -1,4 +1,4 @@
-"""One node of the operator alone in a small graph, with random weights and skills, and what it shall compute."""
+"""A graph of one operator node with random weights and skills, and its expected output. Runs without torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 ALL: tuple[Kind, ...] = ("expert", "gain", "shift", "rank")
 TOLERANCE = 1e-5  # of the largest output; fp32 against float64
 BAD_IDS = [4, -4, 2**31, -(2**31), 2**32, 2**62, -(2**62), -(2**63)]  # in a bank of four
-MARGIN = 1e-5  # tokens whose selection hangs on less than this are not compared
+MARGIN = 1e-5  # tokens whose selection depends on a smaller difference are not compared
 
 
 @dataclass
@@ -37,12 +37,12 @@ class Case:
     sizes: tuple[int, ...] = (13,)
     ranks: tuple[int, ...] = (3,)
     skills: int = 4
-    before: int = 70  # H of a module ahead in the table, so that offsets are not 0
+    before: int = 70  # H of a module before these in the table, so that offsets are not 0
     seed: int = 0
     dtype: ir.DataType = ir.DataType.FLOAT
-    gain_only: bool = False  # kinds of the node, among modules that have more
-    times: bool = False  # with a factor
-    half: bool = False  # bank and shared adapter in fp16, whatever the activations are
+    gain_only: bool = False  # the node reads the gain alone; other modules of the table have more kinds
+    times: bool = False  # the node has the input `factor`
+    half: bool = False  # bank and shared adapter are fp16; the activations keep `dtype`
     table: ModuleTable = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,19 +57,19 @@ class Case:
         self.b = [rng.standard_normal((h, r)) for h, r in zip(self.sizes, self.ranks, strict=True)]
         self.scales = [0.5 + i for i in range(len(own))]
         self.vectors = [self._skill(rng, skill) for skill in range(self.skills)]
-        # what follows a skill of one expert is nobody's to read
+        # NaN in the segments that nothing may read: those behind a skill of one expert
         self.bank = np.full((self.skills, self.table.row_size), np.nan, np.float32)
         self.bank[0] = 0
         for skill in range(1, self.skills):
             self.put(skill, self.vectors[skill])
-        if self.half:  # rounded once, here: the definition takes the rounded ones, too
+        if self.half:  # round here, so that the definition uses the rounded values, too
             self.bank = self.bank.astype(np.float16)
             self.a = [a.astype(np.float16).astype(np.float64) for a in self.a]
             self.b = [b.astype(np.float16).astype(np.float64) for b in self.b]
             self.scales = [2.0**i for i in range(len(own))]
 
     def put(self, skill: int, vectors: dict[str, Array]) -> None:
-        """Into the bank."""
+        """Write a skill's vectors to its row of the bank."""
         packed = self.table.pack(vectors).ravel()
         self.bank[skill, : len(packed)] = packed
 
@@ -77,8 +77,8 @@ class Case:
         """Every third skill has one expert, the others E."""
         return 1 if skill % 3 == 2 else self.routing.experts
 
-    def named(self, skills: Array) -> Array:
-        """The ids of skills by their rows: below 0 where they have several experts."""
+    def skill_ids(self, skills: Array) -> Array:
+        """Skill ids of rows of the bank; negative for skills with several experts. Other numbers stay unchanged."""
         several = [row for row in range(1, self.skills) if self.experts(row) > 1]
         return np.where(np.isin(skills, several), -skills, skills)
 
@@ -88,7 +88,7 @@ class Case:
         return {f"{k}.{n}": rng.standard_normal(s).astype(np.float32) for (k, n), s in shapes.items()}
 
     def session(self, library: Path | None = None, threads: int = 1, function: bool = True) -> ort.InferenceSession:
-        """With a library its native operator runs, without one the function, if the file has it."""
+        """A session that runs the library's native operator, or without a library the model's function."""
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -121,7 +121,7 @@ class Case:
         return ir.DataType.FLOAT16 if self.half else self.dtype
 
     def model(self) -> ir.Model:
-        """A graph of one node, y an input."""
+        """A graph of one node; y is an input."""
         operator = self.operator()
         total, window = sum(self.sizes), self.routing.window
         columns = len(self.table.modules) * self.routing.experts
@@ -176,17 +176,17 @@ class Case:
         return x, self.frozen(x)
 
     def frozen(self, x: Array) -> Array:
-        """y of an x."""
+        """The frozen output y of x."""
         return np.concatenate([x @ w.T for w in self.weights], axis=2)
 
     def run(self, session: ort.InferenceSession, x: Array, y: Array, ids: Array, past: Array | None = None) -> Any:
-        """Outputs; `ids` are rows of the bank, and whatever is none goes in as it is."""
+        """The node's outputs. `ids` are rows of the bank; other numbers are fed unchanged."""
         real = self.dtype.numpy()
         feed = {
             "x": x.astype(real),
             "y": y.astype(real),
             "bank": self.bank.astype(self.stored.numpy()),
-            "skill_ids": self.named(ids),
+            "skill_ids": self.skill_ids(ids),
         }
         if self.times:
             feed["factor"] = self.factor(y)
@@ -195,12 +195,12 @@ class Case:
         return session.run(None, feed)
 
     def factor(self, y: Array) -> Array:
-        """As y; an element depends on that of y alone."""
-        found: Array = np.cos(3 * y.astype(self.dtype.numpy()))
-        return found
+        """A factor of the shape of y; each element depends on the same element of y only."""
+        factor: Array = np.cos(3 * y.astype(self.dtype.numpy()))
+        return factor
 
     def base(self, y: Array) -> Array:
-        """What has no skill, to the bit."""
+        """The exact output of tokens without a skill."""
         real = y.astype(self.dtype.numpy())
         return real * self.factor(y) if self.times else real
 
@@ -209,16 +209,16 @@ class Case:
         return np.zeros((rows, self.routing.window - 1, columns + 1), self.dtype.numpy())
 
     def expected(self, x: Array, ids: Array) -> tuple[Array, Array]:
-        """Output [B, S, H] by the definition, and which tokens are clear of every selection limit [B, S]."""
+        """Output [B, S, H] by the definition, and which tokens are far from every selection limit [B, S]."""
         out, clear = [], np.ones(x.shape[:2], bool)
         every = np.broadcast_to(ids, x.shape[:2])
         for i, module in enumerate(self.own):
             rows = []
             for b in range(len(x)):
-                # a skill per token: every skill over the whole row, then each token takes its own
-                done = [self._module(i, module.name, x[b], skill) for skill in range(self.skills)]
-                rows.append(np.stack([done[every[b, t]][0][t] for t in range(x.shape[1])]))
-                clear[b] &= [clear_of_limits(row, self.routing) for row in self._means(done[0][1])]
+                # every skill over the whole row, then the output of each token's own skill
+                by_skill = [self._module(i, module.name, x[b], skill) for skill in range(self.skills)]
+                rows.append(np.stack([by_skill[every[b, t]][0][t] for t in range(x.shape[1])]))
+                clear[b] &= [clear_of_limits(row, self.routing) for row in self._means(by_skill[0][1])]
             out.append(np.stack(rows))
         factor = self.factor(self.frozen(x)) if self.times else 1.0
         return np.concatenate(out, axis=2) * factor, clear
@@ -238,7 +238,7 @@ class Case:
 
 
 def clear_of_limits(logits: Array, routing: Routing) -> bool:
-    """Whether every expert is kept or dropped by more than MARGIN: closer, rounding may decide."""
+    """Whether the selection of every expert is clear by more than MARGIN; below that, rounding may decide."""
     if routing.mode in ("soft", "auto_soft"):
         return True  # continuous
     prob = np.sort(reference.softmax(logits / routing.temperature))

@@ -1,7 +1,7 @@
-"""The operator's tests under sanitizers: `python -m tests.tools.sanitize [address] [thread]`; both without a name.
+"""Runs the operator's tests under sanitizers: `python -m tests.tools.sanitize [address] [thread]`; default both.
 
-Compiles the library with the checks in it and runs its tests, malformed inputs and concurrent callers included.
-Python and onnxruntime are not compiled so: what only they do is not watched. Needs Linux and GCC.
+Compiles the library with a sanitizer and runs its tests, including malformed inputs and concurrent callers. Python and
+onnxruntime are not compiled with it, so their own memory accesses are not checked. Needs Linux and GCC.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pathlib import Path
 from lime_edge.runtime.native.compiler import LIBRARY, compile_operators, find_compiler
 from tests.support.paths import ROOT
 
-TESTED = "LIME_EDGE_OPERATORS_TEST"  # the library that the tests take instead of the installed one
-EXAMPLES = "LIME_EDGE_OPERATORS_EXAMPLES"  # how many random cases each of them draws
+TESTED = "LIME_EDGE_OPERATORS_TEST"  # the library that the tests use instead of the installed one
+EXAMPLES = "LIME_EDGE_OPERATORS_EXAMPLES"  # number of random cases that each test draws
 
 
 @dataclass(frozen=True)
 class Sanitizer:
-    """What to compile in, what to load before Python, and what to run."""
+    """Compiler flags, libraries to preload into Python, options, and the tests to run."""
 
     flags: tuple[str, ...]
     runtimes: tuple[str, ...]
@@ -37,8 +37,8 @@ class Sanitizer:
 SANITIZERS = {
     "address": Sanitizer(
         ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
-        ("libasan.so", "libubsan.so", "libstdc++.so"),  # the last one for the exceptions of others
-        # Python and onnxruntime keep some memory until the end
+        ("libasan.so", "libubsan.so", "libstdc++.so"),  # the last for exceptions thrown in onnxruntime
+        # Python and onnxruntime keep some memory until the process ends
         {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
         ("tests/runtime/native/test_operators_parity.py", "tests/runtime/native/test_operators_malformed.py"),
         examples=300,
@@ -46,7 +46,7 @@ SANITIZERS = {
     "thread": Sanitizer(
         ("-fsanitize=thread",),
         ("libtsan.so",),
-        {"TSAN_OPTIONS": "exitcode=0"},  # reports are judged here: see `ours`
+        {"TSAN_OPTIONS": "exitcode=0"},  # `reports` decides which reports count
         ("tests/runtime/native/test_operators_parity.py", "-k", "concurrent"),
     ),
 }
@@ -54,18 +54,18 @@ SANITIZERS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SANITIZERS)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(SANITIZERS)}")
     names = parser.parse_args().names or list(SANITIZERS)
     if unknown := sorted(set(names) - set(SANITIZERS)):
-        parser.error(f"unknown: {', '.join(unknown)}")
+        parser.error(f"unknown: {', '.join(unknown)}; expected some of {', '.join(SANITIZERS)}")
     failed = [name for name in names if not run(name, SANITIZERS[name])]
     raise SystemExit(bool(failed))
 
 
 def run(name: str, sanitizer: Sanitizer) -> bool:
-    """Compile and test; whether all is well."""
+    """Compile the library and run its tests; whether they passed without a report."""
     with tempfile.TemporaryDirectory() as folder:
-        # Not optimised: a minute sooner compiled with all these checks, and no slower in the tests.
+        # Without optimisation it compiles a minute faster, and the tests are not slower.
         library = compile_operators(Path(folder), flags=("-O0", "-g", *sanitizer.flags))
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *sanitizer.tests]
         status = subprocess.run(command, cwd=ROOT, env=environment(sanitizer, library), check=False).returncode
@@ -92,7 +92,7 @@ def environment(sanitizer: Sanitizer, library: Path) -> dict[str, str]:
 
 
 def reports(text: str) -> Iterator[str]:
-    """What a sanitizer wrote, without the races that are none of the operators'."""
+    """A sanitizer's reports in its output, without data races that do not involve the operators."""
     if "WARNING: ThreadSanitizer" not in text:
         yield text
         return
@@ -100,10 +100,10 @@ def reports(text: str) -> Iterator[str]:
 
 
 def ours(report: str) -> bool:
-    """Whether the library itself made one of the accesses that race.
+    """Whether the library itself made one of the racing accesses.
 
-    Between parts of onnxruntime ThreadSanitizer sees races where there are none, because it does not see the atomic
-    operations of code that was not compiled for it.
+    ThreadSanitizer reports false races within onnxruntime, because it does not see the atomic operations of code that
+    was not compiled with it.
     """
     accesses = report.split("\n\n")[:2]
     for access in accesses:

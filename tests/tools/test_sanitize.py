@@ -1,5 +1,4 @@
-"""`tests.tools.sanitize`: which reports of ThreadSanitizer count, and that what the tests run on is named as they
-take it."""
+"""`tests.tools.sanitize`: which reports count, and that its environment variables are those that the tests read."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ def race(*accesses: tuple[str, str]) -> str:
 
 
 def test_races_count_where_the_library_made_an_access() -> None:
-    """Not where it called what did, or made the memory."""
+    """A call from the library, or memory that it allocated, is not enough."""
     bar = "=" * 18
     text = f"\n{bar}\n".join(
         ["", race(THEIRS, THEIRS), race(OURS, THEIRS), race(THEIRS, OURS), race(THEIRS, THEIRS), ""]

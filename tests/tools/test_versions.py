@@ -1,4 +1,4 @@
-"""`tests.tools.versions`: its models pass with the installed onnxruntime, faults are found."""
+"""`tests.tools.versions`: the installed onnxruntime passes its checks, and the checks find faults."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_installed_version_passes(prepared: Path) -> None:
 
 
 def test_faults_are_found(prepared: Path) -> None:
-    """An operator that is fed nonsense, a base that is another model, a skill that is none."""
+    """An operator with invalid skill ids, the plain graph of another model, and a file that is no skill."""
     feed = dict(np.load(prepared / "operators" / "one.npz"))
     feed["skill_ids"] += 100
     np.savez(prepared / "operators" / "one.npz", **feed)

@@ -1,7 +1,7 @@
-"""What `tests.tools.versions` runs in each of its environments: `python -P version_check.py FOLDER`.
+"""Checks one version of onnxruntime for `tests.tools.versions`: `python -P version_check.py FOLDER`.
 
-FOLDER is what `tests.tools.versions` prepared. Needs the base install only, and prints one JSON object: what
-was found and every fault.
+`tests.tools.versions` prepares FOLDER and runs this file in each of its environments, which have the base install only.
+Prints one JSON object with the results and all faults.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def main() -> None:
     for check in (same_operators, same_bits, same_answers):
         try:
             found["faults"] += check(folder, found)
-        except Exception as error:  # noqa: BLE001  whatever an old version does is what is asked here
+        except Exception as error:  # noqa: BLE001  any failure of an old version is a result
             where = traceback.extract_tb(error.__traceback__)[-1].name
             found["faults"].append(f"{check.__name__}, {where}: {type(error).__name__}: {error}")
     print(json.dumps(found))
 
 
 def same_operators(folder: Path, found: dict[str, Any]) -> list[str]:
-    """Single operators: the native one computes what the function does."""
+    """Single operators: the native operator computes the same as the function."""
     library = operators.installed()
     found["native"], worst = library.cpu, 0.0
     for path in sorted((folder / "operators").glob("*.onnx")):
@@ -52,11 +52,11 @@ def same_operators(folder: Path, found: dict[str, Any]) -> list[str]:
         for native, function in zip(one, other, strict=True):
             worst = max(worst, float(np.abs(native - function).max() / np.abs(function).max()))
     found["difference"] = worst
-    return [] if worst <= TOLERANCE else [f"native and function differ by {worst:.1e}; expected {TOLERANCE:g} at most"]
+    return [] if worst <= TOLERANCE else [f"native and function differ by {worst:.1e}; expected at most {TOLERANCE:g}"]
 
 
 def same_bits(folder: Path, found: dict[str, Any]) -> list[str]:
-    """With nothing fed, prompt and cached step are the untouched graph's, bit for bit."""
+    """Without skills, a prompt and a cached step equal those of the builder's plain graph, bit for bit."""
     faults = []
     for plain in sorted(folder.glob("*/plain/model.onnx")):
         model = plain.parent.parent / "model" / "model.onnx"
@@ -69,7 +69,7 @@ def same_bits(folder: Path, found: dict[str, Any]) -> list[str]:
 
 
 def _logits(path: Path, how: SessionSettings) -> npt.NDArray[Any]:
-    """Logits of a prompt and of one more token on its cache, [B, S + 1, V]."""
+    """Logits of a prompt and of one more token with its cache, [B, S + 1, V]."""
     session = open_session(path, how)
     names = [output.name for output in session.get_outputs()]
     past = [value for value in session.get_inputs() if value.name.startswith("past_key_values")]
@@ -90,22 +90,22 @@ def _feed(ids: npt.NDArray[Any], length: int, cache: Feed) -> Feed:
 
 
 def same_answers(folder: Path, found: dict[str, Any]) -> list[str]:
-    """The runtime gives the same tokens natively and through the functions, for the base and for a skill."""
+    """The runtime generates the same tokens with native operators and with functions, for the base and for a skill."""
     faults = []
     found["answers"] = 0
     for skill in sorted(folder.glob("*/skill.lime")):
-        told = []
+        answers = []
         for wanted in ("auto", None):
             runtime = Runtime.load(skill.parent / "model", threads=1, operators=wanted)
             if wanted and not runtime.operators.native:
                 faults.append(f"{skill.parent.name}: {runtime.operators.reason}")
             runtime.load_skill(skill, "skill")
             generated = runtime.generate(list(PROMPTS) * 2, [None, None, "skill", "skill"], max_new_tokens=16)
-            told.append([answer.token_ids for answer in generated])
-        found["answers"] += len(told[0])
-        if told[0] != told[1]:
-            faults.append(f"{skill.parent.name}: native {told[0]}, function {told[1]}")
-        if told[0][:2] == told[0][2:]:
+            answers.append([answer.token_ids for answer in generated])
+        found["answers"] += len(answers[0])
+        if answers[0] != answers[1]:
+            faults.append(f"{skill.parent.name}: native {answers[0]}, function {answers[1]}")
+        if answers[0][:2] == answers[0][2:]:
             faults.append(f"{skill.parent.name}: the skill changes nothing")
     return faults
 

@@ -1,8 +1,8 @@
 """Runs exported models in several versions of onnxruntime: `python -m tests.tools.versions [VERSION ...]`.
 
-Every version gets its own environment with the base install from this repository's wheel; exported is
-once, here, with the version that is installed. Needs the network, the extras export and dev, and a C++
-compiler. The first of `VERSIONS` is what pyproject.toml asks for at least.
+Every version gets its own environment with this repository's wheel and the base dependencies. The models are exported
+once, with the installed version. Needs network access, the extras export and dev, and a C++ compiler. The first entry
+of `VERSIONS` is the minimum version in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support import runtime_models
 from tests.support.operator_case import ALL, Case
 from tests.support.paths import ROOT
 
-VERSIONS = ("1.23.0", "1.25.1", "1.28.0")  # the oldest, two between; the newest is the installed one
+VERSIONS = ("1.23.0", "1.25.1", "1.28.0")  # the oldest and two in between; the newest is the installed one
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int4")
 CASES = {
     "one": Case(Routing(experts=1), ALL[:3]),
@@ -41,20 +41,20 @@ CASES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("versions", nargs="*", metavar="VERSION", help="other versions than the claimed ones")
-    parser.add_argument("--dir", type=Path, default=ROOT / ".cache" / "versions", help="where environments are kept")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was found")
+    parser.add_argument("versions", nargs="*", metavar="VERSION", help="versions to test instead of the default ones")
+    parser.add_argument("--dir", type=Path, default=ROOT / ".cache" / "versions", help="folder for the environments")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
     given = parser.parse_args()
     given.dir.mkdir(parents=True, exist_ok=True)
     prepared = prepare(given.dir / "prepared")
     wheel = build_wheel(given.dir / "wheel")
-    found = []
+    results = []
     for version in given.versions or (*VERSIONS, metadata.version("onnxruntime")):
-        found.append({"version": version, **check(version, given.dir / version, wheel, prepared)})
-        print(_line(found[-1]), flush=True)
+        results.append({"version": version, **check(version, given.dir / version, wheel, prepared)})
+        print(_line(results[-1]), flush=True)
     if given.json:
-        given.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
-    raise SystemExit(any(result["faults"] for result in found))
+        given.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    raise SystemExit(any(result["faults"] for result in results))
 
 
 def _line(result: dict[str, Any]) -> str:
@@ -62,12 +62,12 @@ def _line(result: dict[str, Any]) -> str:
         return "\n  - ".join([f"{result['version']:<8} FAILED", *result["faults"]])
     return (
         f"{result['version']:<8} passed: native {result['native']}, {result['difference']:.0e} from the function; "
-        f"the base bit for bit; {result['answers']} answers alike; numpy {result['numpy']}"
+        f"the base is equal bit for bit; {result['answers']} answers are equal; numpy {result['numpy']}"
     )
 
 
 def prepare(folder: Path) -> Path:
-    """Tiny models of both precisions with the builder's untouched graph and a skill, and single operators."""
+    """Write tiny models of both precisions, each with the builder's plain graph and a skill, and single operators."""
     shutil.rmtree(folder, ignore_errors=True)
     for precision in PRECISIONS:
         exported = runtime_models.exported(precision=precision)
@@ -83,16 +83,16 @@ def prepare(folder: Path) -> Path:
 
 
 class _Feed:
-    """Takes the place of a session and gives back what it is fed."""
+    """Replaces a session and returns its inputs."""
 
     def run(self, _: None, feed: dict[str, Any]) -> dict[str, Any]:
         return feed
 
 
 def build_wheel(folder: Path) -> Path:
-    """This repository with its native operators."""
+    """Build a wheel of this repository with its native operators."""
     shutil.rmtree(folder, ignore_errors=True)
-    sources = folder / "sources"  # setuptools leaves a build folder beside them
+    sources = folder / "sources"  # a copy, because setuptools leaves a build folder there
     for name in ("lime_edge", "exporters", "runtime"):
         shutil.copytree(ROOT / name, sources / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -100,18 +100,18 @@ def build_wheel(folder: Path) -> Path:
     _run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(sources))
     (wheel,) = folder.glob("*.whl")
     if wheel.stem.endswith("-any"):
-        raise SystemExit("no C++ compiler: the native operators would not be checked")
+        raise SystemExit("no C++ compiler: the wheel has no native operators to check; install one")
     return wheel
 
 
 def check(version: str, home: Path, wheel: Path, prepared: Path) -> Any:
-    """What `version_check.py` finds in an environment with this version."""
+    """Run `version_check.py` in an environment with this version, and return its results."""
     if not home.exists():
         venv.create(home, with_pip=True)
     python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
     try:
         _run(python, "-m", "pip", "install", "--quiet", f"onnxruntime=={version}", *_others())
-        # without dependencies, so that versions below the bound can be asked for, too
+        # without dependencies, so that versions below the minimum can be tested, too
         _run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", str(wheel))
         return json.loads(_run(python, "-P", str(Path(__file__).with_name("version_check.py")), str(prepared)))
     except subprocess.CalledProcessError as error:
@@ -119,7 +119,7 @@ def check(version: str, home: Path, wheel: Path, prepared: Path) -> Any:
 
 
 def _others() -> list[str]:
-    """The base dependencies but onnxruntime."""
+    """The base dependencies except onnxruntime."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     return [need for need in project["dependencies"] if not re.match(r"onnxruntime\b", need)]
 

@@ -1,4 +1,4 @@
-"""The operator's body of standard operators, alone in a small graph, against the definition."""
+"""The operator as a function of standard operators, alone in a small graph, against the definition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.operator_case import ALL, BAD_IDS, TOLERANCE, Case
 
 
 def deviation(case: Case, ids: str = "rows", rows: int = 2, tokens: int = 5) -> float:
-    """Largest error against the definition, relative to the largest output."""
+    """The largest error against the definition, relative to the largest output."""
     x, y = case.data(rows, tokens)
     shape = {"rows": (rows, 1), "tokens": (rows, tokens), "one": (1, 1), "line": (1, tokens)}[ids]
     skill_ids = np.random.default_rng(case.seed).integers(0, case.skills, shape)
@@ -31,7 +31,7 @@ def deviation(case: Case, ids: str = "rows", rows: int = 2, tokens: int = 5) -> 
 @pytest.mark.parametrize("experts", [1, 2, 4, 8])
 @pytest.mark.parametrize("mode", ["hard", "soft", "auto", "auto_soft"])
 def test_equals_the_definition(mode: Any, experts: int, window: int, gated: bool) -> None:
-    packed = (experts + window + gated) % 2 == 1  # one part or three, by turns
+    packed = (experts + window + gated) % 2 == 1  # alternates between one part and three
     case = Case(
         Routing(experts=experts, mode=mode, window=window, top_k=1 + window % 2),
         ALL if gated else ALL[:3],
@@ -75,7 +75,7 @@ def test_fields_that_fill_their_block(kinds: tuple[Kind, ...]) -> None:
 @pytest.mark.parametrize("mode", ["hard", "auto"])
 def test_ties_are_all_kept(mode: Any) -> None:
     case = Case(Routing(experts=4, mode=mode, top_k=1), sizes=(6,))
-    x = np.zeros((1, 2, case.inputs))  # no evidence at all: every expert is as likely
+    x = np.zeros((1, 2, case.inputs))  # without evidence all experts are equally likely
     out = case.run(case.session(), x, np.zeros((1, 2, 6)), np.array([[1]]))[0]
     every = case.vectors[1]["shift.m0"].mean(0)
     assert np.abs(out - every).max() < TOLERANCE
@@ -86,7 +86,7 @@ def test_steps_continue_a_prefill(window: int) -> None:
     case = Case(Routing(experts=4, window=window, mode="soft"), ALL, sizes=(9, 8), ranks=(2, 3))
     session, (x, y), ids = case.session(), case.data(2, 9), np.array([[1], [3]])
     whole = case.run(session, x, y, ids)[0]
-    past, pieces, own = case.no_past(2), [], case.routing.experts  # one module lies ahead
+    past, pieces, own = case.no_past(2), [], case.routing.experts  # one module precedes in the table
     for start, end in ((0, 3), (3, 4), (4, 5), (5, 8), (8, 9)):
         out, new = case.run(session, x[:, start:end], y[:, start:end], ids, past)
         rows = np.zeros((2, end - start, past.shape[2]), np.float32)
@@ -95,7 +95,7 @@ def test_steps_continue_a_prefill(window: int) -> None:
         pieces.append(out)
     assert np.abs(np.concatenate(pieces, axis=1) - whole).max() < TOLERANCE * np.abs(whole).max()
     alone = case.run(session, x[:, 3:4], y[:, 3:4], ids)[0]
-    assert np.abs(alone - whole[:, 3:4]).max() > 1e-3  # the window does matter
+    assert np.abs(alone - whole[:, 3:4]).max() > 1e-3  # the window changes the output
 
 
 @pytest.mark.parametrize("kinds", [ALL, ALL[:3], ALL[2:3]], ids="+".join)
@@ -124,7 +124,7 @@ def test_skill_ids_must_fit_the_rows() -> None:
 
 
 def test_only_the_rows_in_use_are_read() -> None:
-    """The bank goes through a reshape, which is a view, into one gather of as many units as the block has."""
+    """The bank is reshaped, which is a view, and one gather reads the units of the block."""
     case = Case(Routing(experts=2), before=700)
     (function,) = case.model().functions.values()
     bank = next(value for value in function.inputs if value.name == "bank")
@@ -134,7 +134,7 @@ def test_only_the_rows_in_use_are_read() -> None:
 
 
 def test_what_is_stored_in_half_precision_is_read_as_it_is() -> None:
-    """Bank and shared adapter are rounded once, where they are stored; the definition takes the rounded ones."""
+    """Bank and shared adapter are rounded once, when stored; the definition uses the rounded values."""
     case = Case(Routing(experts=3), ALL, sizes=(70, 33), ranks=(2, 3), half=True)
     assert deviation(case, "tokens") < TOLERANCE
 

@@ -1,4 +1,4 @@
-"""Logits of the last positions only: the graph's optional input, and the runtime that uses it."""
+"""Logits of the last positions only: the graph's optional input, and its use by the runtime."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IDS = np.random.default_rng(0).integers(3, 300, (1, 12))
 
 
 def run(path: Path, **fed: Array) -> Array:
-    """Logits of `IDS` without a past."""
+    """Logits of `IDS` with an empty cache."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -65,7 +65,7 @@ def test_a_graph_without_an_output_embedding_is_left_alone() -> None:
 
 
 def test_what_comes_after_the_embedding_is_passed_by() -> None:
-    """A bias, a soft cap, a cast."""
+    """Biases and soft caps come after the output embedding."""
     text = """<ir_version: 10, opset_import: ["" : 21]> g (float[1, 4, 3] x) => (float[1, s, 5] logits)
     <float[3, 5] w = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6}, float[5] b = {1,2,3,4,5}, float cap = {30}>
     {

@@ -1,4 +1,4 @@
-"""How the native operators are compiled: whose compiler, which flags, and what a failure leaves."""
+"""Compiling the native operators: the choice of the compiler, the flags, and the state after a failure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANSWER = 'extern "C" __attribute__((visibility("default"))) int answer() { retur
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A source that compiles only with the caller's flags."""
+    """A source that only compiles with the caller's flags."""
     for name in ("CXX", "CXXFLAGS", "LDFLAGS"):
         monkeypatch.delenv(name, raising=False)
     path = tmp_path / "source.cpp"
@@ -56,14 +56,14 @@ def test_the_first_compiler_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_cxx_comes_first(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = tmp_path / "said"
+    arguments = tmp_path / "arguments"
     wrapper = executable(
-        tmp_path / "bin" / "mine", f"import sys; open({str(said)!r}, 'w').write(' '.join(sys.argv[1:]))"
+        tmp_path / "bin" / "mine", f"import sys; open({str(arguments)!r}, 'w').write(' '.join(sys.argv[1:]))"
     )
     monkeypatch.setenv("CXX", f"{wrapper} -first 'a b'")
-    with pytest.raises(CompilerError, match="cannot be made"):  # this one writes nothing
+    with pytest.raises(CompilerError, match="cannot be made"):  # the wrapper writes no library
         compile_operators(tmp_path / "out", source)
-    assert said.read_text("utf-8").startswith("-first a b -std=c++17 -O3 ")
+    assert arguments.read_text("utf-8").startswith("-first a b -std=c++17 -O3 ")
 
 
 def test_the_digest_tells_sources_apart(tmp_path: Path) -> None:
@@ -103,6 +103,6 @@ def test_a_folder_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
 
 
 def test_it_needs_the_standard_library_only(tmp_path: Path) -> None:
-    """setup.py runs it in an environment that holds nothing but setuptools."""
+    """setup.py loads the file in an environment that has setuptools only."""
     copy = shutil.copy(Path(compiler.__file__), tmp_path / "alone.py")
     subprocess.run([sys.executable, "-I", "-S", str(copy)], check=True)

@@ -1,8 +1,8 @@
-"""The CUDA source of the operator, which was compiled and never run on a GPU: here its own code runs on the host.
+"""The CUDA source of the operator, compiled for the host and run there. It has not been run on a GPU.
 
-`cuda_on_host/` stands in for CUDA: g++ compiles the sources as they are, and every thread of a block becomes a fiber.
-The library that comes out registers with ONNX Runtime's CPU provider, so that the dealings with ONNX Runtime run, too.
-Where nvcc is, the library for GPUs is built as docs/install.md says. Nothing here knows how fast any of it is.
+`cuda_on_host/` replaces CUDA: g++ compiles the unchanged sources, and every thread of a block becomes a fiber. The
+library registers with ONNX Runtime's CPU provider, so that the calls of ONNX Runtime's API are tested, too. If nvcc is
+installed, a test builds the library for GPUs with the command in docs/install.md. No test measures speed.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from tests.support.paths import CUDA_ON_HOST as ON_HOST
 from tests.support.paths import ROOT
 
 SOURCES = ROOT / "runtime" / "native" / "cuda"
-BUILDS = ["host", "nvcc"] if shutil.which("nvcc") else ["host"]  # without nvcc there is no other test for it
+BUILDS = ["host", "nvcc"] if shutil.which("nvcc") else ["host"]
 
 InvalidArgument = ort.capi.onnxruntime_pybind11_state.InvalidArgument
 
 
 class OnHost:
-    """The host build, and how its next launches run."""
+    """The host build, and the settings of its next launches."""
 
-    folders: ClassVar[list[TemporaryDirectory[str]]] = []  # gone with the process
+    folders: ClassVar[list[TemporaryDirectory[str]]] = []  # deleted when the process ends
 
     def __init__(self, source: str, threads: int) -> None:
         self.folders.append(TemporaryDirectory(prefix="lime-cuda-on-host-"))
@@ -51,7 +51,7 @@ class OnHost:
         self.calls = ctypes.CDLL(str(self.path))
 
     def set(self, order: int = 0, multiprocessors: int = 1, capturing: bool = False) -> None:
-        """`order` 0: threads and blocks as they are numbered, else in an order drawn from it."""
+        """`order` 0 runs threads and blocks in numerical order; any other value seeds a random order."""
         self.calls.OnHost(order, multiprocessors, capturing)
 
     def counts(self) -> tuple[int, int]:
@@ -62,7 +62,7 @@ class OnHost:
 
 @cache
 def on_host(threads: int = 64) -> OnHost:
-    """Blocks of 64 threads are two warps, and quicker here than the 256 that a GPU gets."""
+    """Blocks of 64 threads are two warps, and faster on the host than the 256 threads of the library for GPUs."""
     return OnHost("library.cpp", threads)
 
 
@@ -100,7 +100,7 @@ def test_more_experts_than_a_warp_has_lanes(mode: Any, experts: int) -> None:
 
 
 def test_ranks_and_depths_beyond_one_stage() -> None:
-    """More of x than a block holds at a time; so many ranks that a block of eight tokens would not fit."""
+    """More values of x than a block holds at a time; too many ranks for the shared memory of eight tokens."""
     for inputs, rank, rows in ((5000, 3, 1), (600, 9, 12), (70, 1500, 10)):
         case = Case(Routing(experts=2), ALL, inputs, (40,), (rank,))
         x, y = (values / inputs for values in case.data(rows, 1))
@@ -119,7 +119,7 @@ def test_half_precision_activations(mode: Any, window: int) -> None:
     ids = skill_ids(case, "tokens", 2, 7)
     out = run(case, x, y, ids)[0]
     expected, _ = case.expected(x, ids)
-    if mode.endswith("soft"):  # continuous, so that a selection cannot jump
+    if mode.endswith("soft"):  # soft selection is continuous, so rounding cannot change it much
         assert np.abs(out - expected).max() < 4e-3 * np.abs(expected).max()
     assert out[ids == 0].tobytes() == y.astype(np.float16)[ids == 0].tobytes()
     tiny = run(case, np.full_like(x, 1e-7), np.full_like(y, 1e-7), ids)[0]
@@ -127,7 +127,7 @@ def test_half_precision_activations(mode: Any, window: int) -> None:
 
 
 def test_the_blocks_that_a_gpu_gets() -> None:
-    """256 threads, that is eight warps, as the library for GPUs is built."""
+    """Blocks of 256 threads, which are eight warps, as in the library for GPUs."""
     build = on_host(threads=256)
     for seed in range(6):
         case = Case(Routing(experts=1 + seed, window=1 + seed % 2), ALL, 90, (300, 20), (8, 33), seed=seed)
@@ -141,7 +141,7 @@ def test_the_blocks_that_a_gpu_gets() -> None:
 
 @pytest.mark.parametrize("window", [1, 4])
 def test_neither_order_nor_slices_change_a_bit(window: int) -> None:
-    """A barrier too few would let the order of threads show."""
+    """If a barrier were missing, the result would depend on the order of threads."""
     case = Case(Routing(experts=5, mode="soft", window=window), ALL, 300, (200, 70), (8, 5), skills=4, seed=2)
     x, y = case.data(3, 11)
     ids = skill_ids(case, "tokens", 3, 11)
@@ -153,7 +153,7 @@ def test_neither_order_nor_slices_change_a_bit(window: int) -> None:
 
 @pytest.mark.parametrize("dtype", [ir.DataType.FLOAT, ir.DataType.FLOAT16])
 def test_a_token_is_the_same_in_any_company(dtype: ir.DataType) -> None:
-    """Token by token with the evidence of those before it, as in one go: the same bits."""
+    """Calls token by token, with the evidence of earlier tokens fed back, give the same bits as one call."""
     case = Case(Routing(experts=4, window=3, mode="auto_soft"), ALL, 300, (20, 9), (3, 2), seed=5, dtype=dtype)
     x, y = case.data(3, 12)
     ids = np.array([[1], [2], [0]])
@@ -169,7 +169,7 @@ def test_a_token_is_the_same_in_any_company(dtype: ir.DataType) -> None:
 
 
 def test_the_base_costs_only_the_launch() -> None:
-    """Nothing but y is read: what would show in the output does not."""
+    """Only y is read: NaN in x does not reach the output."""
     case = Case(Routing(experts=4), ALL, sizes=(40, 30), ranks=(3, 2))
     x, y = case.data(2, 20)
     y[0, 0, :3] = -0.0, np.nan, np.inf
@@ -183,7 +183,7 @@ def test_the_base_costs_only_the_launch() -> None:
     ids=str,
 )
 def test_one_launch_for_all_parts(rows: int, tokens: int, shape: tuple[int, int], launches: int) -> None:
-    """More only where hundreds of tokens have different skills: their ids come with the launch."""
+    """Only hundreds of tokens with different skills need more, because a launch carries a limited number of ids."""
     case = Case(Routing(experts=2), ALL[:1], 5, (9, 8, 7), (2, 2, 2))
     x, y = case.data(rows, tokens)
     ids = np.random.default_rng(0).integers(1, case.skills, shape)
@@ -223,7 +223,7 @@ def test_no_tokens_are_no_launch() -> None:
 
 
 def test_a_cuda_graph_is_refused() -> None:
-    """It would replay the skill ids that it was captured with, whatever the caller feeds."""
+    """A CUDA graph would replay the skill ids that it was captured with and ignore new ones."""
     case = Case(Routing(experts=2))
     x, y = case.data(1, 1)
     with pytest.raises(InvalidArgument, match="cannot be part of a CUDA graph"):
@@ -231,7 +231,7 @@ def test_a_cuda_graph_is_refused() -> None:
 
 
 def test_the_host_build_shows_faults() -> None:
-    """What it is there to find, in kernels that are wrong on purpose: it would be worth nothing otherwise."""
+    """The emulation detects the faults of kernels that are wrong on purpose."""
     build = OnHost("faults.cpp", 64)
     total = build.calls.FaultySum
     total.restype = ctypes.c_float
@@ -245,7 +245,7 @@ def test_the_host_build_shows_faults() -> None:
 
 
 def documented() -> list[str]:
-    """The words of the command in docs/install.md that builds the library."""
+    """The words of the command in docs/install.md that builds the library for GPUs."""
     text = (ROOT / "docs" / "install.md").read_text("utf-8").replace("\\\n", " ")
     (line,) = re.findall(r"^ +(nvcc .*operators\.cu.*)$", text, re.MULTILINE)
     return shlex.split(line)
@@ -253,24 +253,24 @@ def documented() -> list[str]:
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_builds_without_a_warning(build: str, tmp_path: Path) -> None:
-    """nvcc only where there is one; its command is the documented one, made strict and quick."""
+    """nvcc, if installed, runs the documented command with warnings as errors and less optimisation."""
     if build == "host":
         assert str(operators.describe(on_host().path)) == "native, cuda"
         return
     words, library = documented(), tmp_path / "liblime_operators_cuda.so"
     words[-1] = str(library)
     strict = ["-Xcompiler", "-Wall,-Wextra", "-Werror", "all-warnings", "--resource-usage", "--no-compress"]
-    quick = ["-Xcicc", "-O1", "-Xptxas", "-O1"]  # a third of the time; nobody runs what comes out
+    quick = ["-Xcicc", "-O1", "-Xptxas", "-O1"]  # a third of the time; the library is not run
     done = subprocess.run([*words, *strict, *quick], cwd=ROOT, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert "warning" not in said
-    kernels = re.findall(r"entry function '\w+lime_linear\w+' for '(\w+)'", said)
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed
+    assert "warning" not in printed
+    kernels = re.findall(r"entry function '\w+lime_linear\w+' for '(\w+)'", printed)
     assert {name: kernels.count(name) for name in kernels} == {"sm_75": 6, "sm_80": 6, "sm_90": 6}
-    assert b".target sm_75" in library.read_bytes()  # PTX, which later processors compile for themselves
-    assert str(operators.describe(library)) == "native, cuda"  # loads where there is no GPU
+    assert b".target sm_75" in library.read_bytes()  # PTX, which the driver compiles for later GPUs
+    assert str(operators.describe(library)) == "native, cuda"  # it loads without a GPU
     with pytest.raises(Exception, match="Could not find an implementation for LimeLinear1"):
-        Case(Routing(experts=2)).session(library)  # and its kernels are for CUDA only
+        Case(Routing(experts=2)).session(library)  # its kernels are for CUDA only
 
 
 def test_what_was_never_run_is_said_so() -> None:

@@ -1,4 +1,4 @@
-"""Which library of native operators the runtime takes, which it refuses, and what it says."""
+"""Which library of native operators the runtime uses, which it refuses, and the reason that it reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUICK = ("-O0",)
 
 
 def library(folder: Path, text: str) -> Path:
-    """Compile C++ as the operators are compiled."""
+    """Compile C++ source in the same way as the operators."""
     folder.mkdir()
     (folder / "source.cpp").write_text(text, "utf-8")
     return compiler.compile_operators(folder, folder / "source.cpp", QUICK)
@@ -32,7 +32,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty folder in the place of the installed one."""
+    """An empty folder that replaces the one where the installed library is looked for."""
     folder = tmp_path / "installed"
     folder.mkdir()
     monkeypatch.setattr(operators, "FOLDER", folder)
@@ -51,7 +51,7 @@ def test_the_installed_library_is_taken(native: Path, install: Path) -> None:
 
 def test_a_named_library_is_taken(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(native.parent)
-    for named in (native, str(native), native.name):  # dlopen would look a plain name up elsewhere
+    for named in (native, str(native), native.name):  # dlopen would search other folders for a plain name
         assert Runtime.load(exported(), threads=1, operators=named).operators.library == native
 
 
@@ -100,7 +100,7 @@ def test_an_unfit_library(fault: str, tmp_path: Path, install: Path) -> None:
 
 
 def test_a_library_of_other_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a pull or an edit: its numbers may be another operator's. One that does not say is taken at its word."""
+    """A library built before an edit of the sources is refused. One that does not name its sources is accepted."""
     stale = library(tmp_path / "stale", DESCRIBE.format("1 generic 0123456789ab"))
     silent = library(tmp_path / "silent", DESCRIBE.format("1 generic"))
     monkeypatch.setattr(operators, "FOLDER", stale.parent)
@@ -110,7 +110,7 @@ def test_a_library_of_other_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_file_that_is_no_library(install: Path) -> None:
-    """Cut off, or another machine's."""
+    """A damaged file, or a library for another machine."""
     (install / compiler.LIBRARY).write_bytes(b"\x7fELF nothing")
     with pytest.raises(ConfigError, match="is not a library of LiME operators for this machine"):
         Runtime.load(exported(), threads=1, operators=install / compiler.LIBRARY)
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_library(install: Path) -> None:
 
 
 def test_a_library_that_onnxruntime_refuses(tmp_path: Path, install: Path) -> None:
-    """It registers nothing. Named, it is an error; taken by itself, the functions run and the reason is told."""
+    """It registers nothing. If the caller names it, that is an error; if it is installed, the functions run instead."""
     found = library(tmp_path / "made", DESCRIBE.format("1 generic"))
     with pytest.raises(ModelError, match="cannot load"):
         Runtime.load(exported(), threads=1, operators=found)
@@ -130,7 +130,7 @@ def test_a_library_that_onnxruntime_refuses(tmp_path: Path, install: Path) -> No
 
 
 def test_a_library_in_a_model_directory_is_never_loaded(tmp_path: Path, install: Path) -> None:
-    """Models come from strangers; this one carries a library that leaves a mark, and a config that asks for it."""
+    """An untrusted model that brings a library, which creates a file when it is loaded, and a config that names it."""
     mark = tmp_path / "mark"
     text = f'#include <cstdio>\nstatic void* left = std::fopen("{mark}", "w");\n' + DESCRIBE.format("1 generic")
     model = shutil.copytree(exported(), tmp_path / "model")
@@ -142,5 +142,5 @@ def test_a_library_in_a_model_directory_is_never_loaded(tmp_path: Path, install:
     assert not mark.exists()
     Runtime.load(model, threads=1, operators=None)
     assert not mark.exists()
-    operators.describe(model / compiler.LIBRARY)  # the mark is one that would have been seen
+    operators.describe(model / compiler.LIBRARY)  # loading the library does create the file
     assert mark.exists()

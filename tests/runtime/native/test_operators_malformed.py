@@ -1,8 +1,8 @@
-"""Graphs and inputs that contradict themselves: the native operator refuses them or runs, and never leaves its
-bounds.
+"""Malformed graphs and inputs: the native operator refuses them or runs, and never accesses memory out of bounds.
 
-Whether it left them is for a sanitizer to see (`python -m tests.tools.sanitize`); without one, that the process
-lives on and that a sound graph still gives the same bits. Runs without torch."""
+Sanitizers detect such accesses (`python -m tests.tools.sanitize`). Without one, these tests check that the process
+survives and that a valid graph still gives the same bits. They run without torch.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ WORDS = ["", ",", "rank", "shift", "expert,gain,shift,rank", "rank,expert", "exp
 
 @st.composite
 def dimensions(draw: Any, like: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape near another one, or any."""
+    """A shape similar to another one, or a random shape."""
     if draw(st.booleans()):
         return tuple(draw(st.lists(st.integers(0, 5), max_size=9)))
     return tuple(max(0, size + draw(st.integers(-1, 1)) * draw(st.sampled_from([0, 1, size]))) for size in like)
 
 
 def attribute(draw: Draw, model: ir.Model, feed: Feed) -> None:
+    """Remove an attribute or change its value."""
     node = model.graph[0]
     name = draw(st.sampled_from(sorted(node.attributes)))
     found = node.attributes[name]
@@ -55,12 +56,13 @@ def attribute(draw: Draw, model: ir.Model, feed: Feed) -> None:
 
 
 def fed_shape(draw: Draw, model: ir.Model, feed: Feed) -> None:
+    """Change the shape of an input."""
     name = draw(st.sampled_from(sorted(feed)))
     feed[name] = np.resize(feed[name], draw(dimensions(feed[name].shape)))
 
 
 def constant(draw: Draw, model: ir.Model, feed: Feed) -> None:
-    """A matrix of the shared adapter in another shape, or fed instead of held."""
+    """Change the shape of a matrix of the shared adapter, or make it an input instead of a constant."""
     value = model.graph.initializers[draw(st.sampled_from(sorted(model.graph.initializers)))]
     assert value.const_value is not None
     array = value.const_value.numpy()
@@ -73,6 +75,7 @@ def constant(draw: Draw, model: ir.Model, feed: Feed) -> None:
 
 
 def missing(draw: Draw, model: ir.Model, feed: Feed) -> None:
+    """Disconnect an input of the node, or change the type of a fed array."""
     node = model.graph[0]
     if draw(st.booleans()):
         node.replace_input_with(draw(st.integers(0, len(node.inputs) - 1)), None)
@@ -82,6 +85,7 @@ def missing(draw: Draw, model: ir.Model, feed: Feed) -> None:
 
 
 def numbers(draw: Draw, model: ir.Model, feed: Feed) -> None:
+    """Feed extreme skill ids, or extreme numbers in another input."""
     if draw(st.booleans()):
         ids = feed["skill_ids"]
         feed["skill_ids"] = np.array(draw(st.lists(st.sampled_from(WHOLE), min_size=ids.size, max_size=ids.size)))
@@ -92,19 +96,19 @@ def numbers(draw: Draw, model: ir.Model, feed: Feed) -> None:
 
 
 @st.composite
-def wounded(draw: Any) -> tuple[bytes, Feed]:
-    """A graph of one node and what it is fed, with one to three things wrong."""
+def malformed(draw: Any) -> tuple[bytes, Feed]:
+    """A graph of one node and its inputs, with one to three faults."""
     routing = Routing(draw(st.sampled_from([1, 2, 4])), window=draw(st.sampled_from([1, 1, 3])))
     kinds, parts = draw(st.sampled_from([ALL, ALL[:1], ALL[:3]])), draw(st.sampled_from([1, 2]))
     half, times = draw(st.booleans()), draw(st.booleans())
     case = Case(routing, kinds, 11, (13, 20)[:parts], (3, 9)[:parts], half=half, times=times)
     model, feed = case.model(), _fed(case)
-    wounds = st.sampled_from([attribute, fed_shape, constant, missing, numbers])
+    faults = st.sampled_from([attribute, fed_shape, constant, missing, numbers])
     with np.errstate(all="ignore"):
-        for wound in draw(st.lists(wounds, min_size=1, max_size=3)):
-            wound(draw, model, feed)
+        for fault in draw(st.lists(faults, min_size=1, max_size=3)):
+            fault(draw, model, feed)
     for value in (*model.graph.inputs, *model.graph.outputs):
-        value.shape = None  # or onnxruntime refuses most of it before the operator sees it
+        value.shape = None  # with shapes, onnxruntime would refuse most graphs before the operator runs
     return ir.to_proto(model).SerializeToString(), feed
 
 
@@ -113,8 +117,8 @@ def _fed(case: Case) -> Feed:
         def run(self, _: None, feed: Feed) -> Feed:
             return dict(feed)
 
-    found: Feed = case.run(Feeds(), *case.data(2, 5), np.array([[1], [2]]))
-    return found
+    fed: Feed = case.run(Feeds(), *case.data(2, 5), np.array([[1], [2]]))
+    return fed
 
 
 def session(model: bytes) -> ort.InferenceSession:
@@ -125,22 +129,22 @@ def session(model: bytes) -> ort.InferenceSession:
 
 
 @cache
-def sound() -> tuple[ort.InferenceSession, Feed, bytes]:
-    """A graph that is in order, what it is fed, and what it answered at first."""
+def valid() -> tuple[ort.InferenceSession, Feed, bytes]:
+    """A session of a valid graph, its inputs and its first output."""
     case = Case(Routing(experts=4), ALL)
     made, feed = session(ir.to_proto(case.model()).SerializeToString()), _fed(case)
     return made, feed, made.run(None, feed)[0].tobytes()
 
 
-REACHED: list[str] = []  # graphs that were wrong and ran or failed inside the operator, not before it
+REACHED: list[str] = []  # malformed graphs that reached the operator: "ran" or "refused"
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(wounded())
+@given(malformed())
 def test_what_contradicts_itself_harms_nothing(drawn: tuple[bytes, Feed]) -> None:
     model, feed = drawn
-    before = sound()
-    with contextlib.suppress(Exception):  # onnxruntime's have no common base below
+    before = valid()
+    with contextlib.suppress(Exception):  # onnxruntime's exceptions have no other common base class
         try:
             session(model).run(None, feed)
             REACHED.append("ran")

@@ -1,7 +1,7 @@
-"""The native operator against the function of the same name and the definition, over everything that it takes.
+"""The native operator against the function of the same name and against the definition, over all its parameters.
 
-Runs without torch, so that sanitizers can watch it. LIME_EDGE_OPERATORS_TEST names another library than the
-installed one.
+Runs without torch, so that it can run under sanitizers. The environment variable LIME_EDGE_OPERATORS_TEST names a
+library to test instead of the installed one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def library() -> Path:
 
 @st.composite
 def cases(draw: Any) -> tuple[Case, int, int, str]:
-    """A node, rows, tokens and how the skill ids are given."""
+    """A node, the numbers of rows and tokens, and the shape of the skill ids."""
     experts = draw(st.sampled_from([1, 1, 2, 2, 3, 4, 4, 5, 8, 17]))
     parts = draw(st.sampled_from([1, 1, 2, 3, 4]))
     rows = draw(st.integers(1, 6))
@@ -109,7 +109,7 @@ def test_the_library_has_every_operator(parts: int, gain_only: bool, times: bool
 
 
 def test_cases_are_mostly_clear_of_the_limits() -> None:
-    """What the comparison leaves out, because rounding may decide there, is little."""
+    """The comparison excludes tokens whose selection rounding may decide; they are few."""
     kept = []
     for seed in range(20):
         case = Case(Routing(experts=4), sizes=(40, 9), ranks=(3, 2), seed=seed)
@@ -128,7 +128,7 @@ def test_half_precision_activations(mode: Any, window: int, times: bool) -> None
     out = case.run(case.session(library()), x, y, ids)[0]
     assert out.dtype == np.float16
     expected, _ = case.expected(x, ids)
-    if mode.endswith("soft"):  # continuous, so that a selection cannot jump
+    if mode.endswith("soft"):  # soft selection is continuous, so rounding cannot change it much
         assert np.abs(out - expected).max() < 4e-3 * np.abs(expected).max()
     base = ids == 0
     assert out[base].tobytes() == case.base(y)[base].tobytes()
@@ -137,7 +137,7 @@ def test_half_precision_activations(mode: Any, window: int, times: bool) -> None
 
 
 def test_half_precision_numbers_of_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Normal, subnormal, zero: a shift of every such number comes out as it was put in."""
+    """Every finite fp16 number, subnormals and zeros included, as a shift, is the exact output."""
     every = np.arange(0x7C00, dtype=np.uint16).view(np.float16)
     values = np.concatenate([every, -every])
     case = Case(Routing(experts=1), ("shift",), 4, (len(values),), (1,), before=0, skills=2, half=True)
@@ -147,7 +147,7 @@ def test_half_precision_numbers_of_every_size(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_windows_carry_their_state() -> None:
-    """Token by token with the evidence of the tokens before, as in one go."""
+    """Calls token by token, with the evidence of earlier tokens fed back, equal one call."""
     case = Case(Routing(experts=4, window=3, mode="auto_soft"), ALL, 30, (20, 9), (3, 2), seed=5)
     x, y = case.data(3, 8)
     ids, session = np.array([[1], [2], [0]]), case.session(library())
@@ -170,7 +170,7 @@ def test_a_bad_skill_id_is_an_error(experts: int, bad: int) -> None:
     session = case.session(library())
     with pytest.raises(InvalidArgument, match=f"skill id {bad} is not in the bank of 4 rows"):
         case.run(session, x, y, np.array([[1], [bad]]))
-    assert np.isfinite(case.run(session, x, y, np.array([[1], [2]]))[0]).all()  # and nothing is broken after it
+    assert np.isfinite(case.run(session, x, y, np.array([[1], [2]]))[0]).all()  # the session still works
 
 
 @pytest.mark.parametrize("shape", [(2, 1), (3, 1), (1, 2), (4, 2), (8, 1), (0, 1), (4,)])
@@ -213,9 +213,9 @@ def test_no_tokens_are_no_work() -> None:
 
 
 def test_the_row_form_of_slicefine_is_this_operator() -> None:
-    """The first r rows of W are trained: out[:r] = (W' x)[:r] * mix, the rest of W x passes (paper, LiME-SliceFine).
+    """The first r rows of W are trained: out[:r] = (W' x)[:r] * mix; the other rows stay (paper, LiME-SliceFine).
 
-    d is what those rows add, so B selects; the gain modulates what was frozen.
+    d is the change of these rows, so B selects them; the gain modulates their frozen output.
     """
     rng, r, e = np.random.default_rng(2), 5, 3
     case = Case(Routing(experts=e, gamma=0), ("expert", "gain"), 30, (21,), (r,), skills=2, before=0)
@@ -234,7 +234,7 @@ def test_the_row_form_of_slicefine_is_this_operator() -> None:
 
 
 def test_dora_with_its_magnitudes_folded_is_this_operator() -> None:
-    """out = c W x + c s Bm A x * mix with c = m / |W + s Bm A| (paper, LiME-DoRA): c goes into W and into Bm."""
+    """out = c W x + c s Bm A x * mix with c = m / |W + s Bm A| (paper, LiME-DoRA); c is folded into W and Bm."""
     case = Case(Routing(experts=2), ("expert",), 30, (21,), (4,), skills=2, before=0)
     w, a, b, s = case.weights[0], case.a[0], case.b[0], case.scales[0]
     m = np.random.default_rng(3).uniform(0.5, 2, 21)
@@ -252,7 +252,7 @@ def test_dora_with_its_magnitudes_folded_is_this_operator() -> None:
 
 
 def broken(case: Case, **attributes: ir.Attr) -> bytes:
-    """A model whose node says something else than its operator would."""
+    """A model whose node has other attributes than the case needs."""
     model = case.model()
     (node,) = model.graph
     for attribute in attributes.values():
@@ -308,7 +308,7 @@ def test_a_bank_too_narrow_for_the_node_is_refused() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_concurrent_callers_do_not_see_each_other(threads: int) -> None:
-    """Many threads on one session, whose own pool shares long prompts."""
+    """Many threads call one session, which distributes long prompts over its own thread pool."""
     case = Case(Routing(experts=4, window=2), ALL, 40, (64, 16, 16), (4, 2, 2), skills=4, seed=3)
     session = case.session(library(), threads)
     jobs = []
@@ -322,7 +322,7 @@ def test_concurrent_callers_do_not_see_each_other(threads: int) -> None:
 
 
 def test_a_token_is_the_same_in_any_company() -> None:
-    """Alone, in a batch with other skills, in a long prompt: the same bits."""
+    """A token's output is the same, bit for bit, alone, in a batch with other skills and in a long prompt."""
     case = Case(Routing(experts=2), ALL, 33, (47, 20), (8, 5), skills=4, seed=9)
     x, y = case.data(5, 40)
     ids = np.random.default_rng(0).integers(0, 4, (5, 40))
@@ -335,7 +335,10 @@ def test_a_token_is_the_same_in_any_company() -> None:
 
 @pytest.mark.parametrize("cpu", ["generic", "avx2", "avx512", "neon"])
 def test_every_cpu_path_of_this_machine(cpu: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A process of its own, since the choice is made when the library is loaded; lesser paths run on any machine."""
+    """Runs in a new process, because the library chooses the instruction set when it is loaded.
+
+    If the processor does not support the named set, the choice falls back to another one.
+    """
     import subprocess
     import sys
 
