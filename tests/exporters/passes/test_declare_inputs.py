@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
@@ -34,8 +35,11 @@ def test_without_values_there_is_one_skill_of_zeros(window: int) -> None:
     declare = DeclareInputs(table, Routing(experts=2, window=window), ir.DataType.FLOAT, ir.DataType.FLOAT16)
     assert declare(model).modified
     assert not declare(model).modified
-    values = {str(value.name): value.const_value for value in model.graph.inputs}
-    found = {name: (value.dtype, tuple(value.shape), value.numpy().any()) for name, value in values.items() if value}
+    found: dict[str, Any] = {}
+    for value in model.graph.inputs:
+        assert value.const_value is not None
+        array = value.const_value.numpy()
+        found[str(value.name)] = (value.dtype, array.shape, bool(array.any()))
     expected = {
         "lime.bank": (ir.DataType.FLOAT16, (1, table.row_size), False),
         "lime.skill_ids": (ir.DataType.INT64, (1, 1), False),
