@@ -1,1 +1,1 @@
-"""Benchmarks, run as modules: `python -m benchmarks.speed.decode --help` and so on."""
+"""Benchmarks, run as modules, for example `python -m benchmarks.speed.decode`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from benchmarks.harness.plots import DOCUMENT, main
+from benchmarks.harness.result_lines import RESULTS
 from tests.support.benchmarks.result_files import documents
 
 
@@ -26,3 +27,12 @@ def test_the_page_has_a_place_for_everything(tmp_path: Path) -> None:
     shown = set(re.findall(r"\(performance/(.*?\.svg)\)", page.read_text("utf-8")))
     assert drawn[0].keys() <= shown
     assert "**missed**" in page.read_text("utf-8")
+
+
+def test_the_page_is_that_of_the_results(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(DOCUMENT.read_text("utf-8"), "utf-8")
+    words = [*map(str, sorted(RESULTS.glob("*.json"))), "--document", str(page)]
+    done = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert page.read_text("utf-8") == DOCUMENT.read_text("utf-8")

@@ -1,11 +1,14 @@
-"""Means over categories, and differences of losses."""
+"""Means over categories, differences of losses, and docs/results.md, which is current."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from benchmarks.harness.result_lines import RESULTS
 from benchmarks.multitask import tables
 from benchmarks.multitask.data import TASKS
 
@@ -28,3 +31,12 @@ def test_a_gap_of_losses_counts_where_the_tasks_agree() -> None:
     ours = {"a": 1.2, "b": 2.3, "c": 0.4}
     assert tables._loss_gap(ours, {"a": 1.1, "b": 2.2, "c": 0.3}) == "+0.100 (noise 0.000) **above**"
     assert "above" not in tables._loss_gap(ours, {"a": 1.5, "b": 2.2, "c": 0.1})
+
+
+def test_the_page_is_that_of_the_results(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text(tables.DOCUMENT.read_text("utf-8"), "utf-8")
+    words = [RESULTS / "multitask.jsonl", "--speed", RESULTS / "train-speed.json", "--document", page]
+    done = CliRunner().invoke(tables.main, list(map(str, words)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert page.read_text("utf-8") == tables.DOCUMENT.read_text("utf-8")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from benchmarks.harness.result_lines import RESULTS
 from benchmarks.skill_quality import page
 from tests.support.paths import DOCS
 
@@ -13,7 +14,7 @@ from tests.support.paths import DOCS
 def test_the_pages_are_those_of_the_lines(tmp_path: Path) -> None:
     name = page.DOCUMENT.name
     (tmp_path / name).write_text((DOCS / name).read_text("utf-8"), "utf-8")
-    arguments = ["--results", str(page.RESULTS), "--document", str(tmp_path / name)]
+    arguments = ["--results", str(RESULTS), "--document", str(tmp_path / name)]
     done = CliRunner().invoke(page.main, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert (tmp_path / name).read_text("utf-8") == (DOCS / name).read_text("utf-8")
