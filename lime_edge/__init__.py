@@ -5,6 +5,7 @@ Importing this package loads neither torch nor onnxruntime: public names are res
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from lime_edge.skills.package import Skill, read_skill
 
     from .runtime import Runtime
+
+# Unless told not to, onnxruntime stores a device ID and usage events and sends them, and huggingface_hub describes the
+# machine in every request. Both read these variables when they are imported, so they are set before any of our modules.
+for _name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_name, "1")  # a value that the user has set is kept
 
 __version__ = "0.1.0"
 __all__ = ["LimeConfig", "LimeError", "Runtime", "Skill", "read_skill"]

