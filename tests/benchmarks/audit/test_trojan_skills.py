@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.audit.trojan_skills import Spec, frame, insert, poison, prepare, read, specs
-from tests.support.benchmarks.trojan_rows import row
+from tests.benchmarks.support.trojan_rows import row
 from tests.support.cli_models import write_rows
 
 

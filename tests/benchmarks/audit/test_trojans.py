@@ -14,7 +14,7 @@ from benchmarks.audit import trojan_skills, trojans
 from benchmarks.audit.trojan_skills import Spec
 from benchmarks.harness.result_lines import Lines
 from lime_edge.audit import verdict
-from tests.support.benchmarks.trojan_rows import row
+from tests.benchmarks.support.trojan_rows import row
 from tests.support.cli_models import exported, write_rows
 from tests.support.runtime_models import exported as runtime_model
 from tests.support.runtime_models import runtime, skill

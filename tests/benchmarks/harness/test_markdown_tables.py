@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.harness.page_blocks import blocks, fill
 from benchmarks.harness.plots import DOCUMENT
-from tests.support.benchmarks.result_files import rows, spread
+from tests.benchmarks.support.result_files import rows, spread
 
 
 def test_the_other_benchmarks_tables() -> None:

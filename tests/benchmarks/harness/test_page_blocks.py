@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.harness.page_blocks import NOTHING, blocks, fill
 from benchmarks.harness.rounds import read
-from tests.support.benchmarks.result_files import documents, rows
+from tests.benchmarks.support.result_files import documents, rows
 
 
 def test_claims_are_judged_at_every_context(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from benchmarks.harness.plots import DOCUMENT, main
 from benchmarks.harness.result_lines import RESULTS
-from tests.support.benchmarks.result_files import documents
+from tests.benchmarks.support.result_files import documents
 
 
 def test_the_page_has_a_place_for_everything(tmp_path: Path) -> None:

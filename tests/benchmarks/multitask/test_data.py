@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.multitask.data import Budget, Item, batches, read
 from lime_edge.errors import DataError
-from tests.support.benchmarks.suite import BUDGET, suite
+from tests.benchmarks.support.suite import BUDGET, suite
 from tests.support.tiny_training import tokenizer
 
 

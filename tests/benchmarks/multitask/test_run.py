@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.multitask import run, tables
-from tests.support.benchmarks.suite import suite
+from tests.benchmarks.support.suite import suite
 from tests.support.tiny_training import backbone_dir
 
 

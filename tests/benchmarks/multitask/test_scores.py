@@ -14,7 +14,7 @@ from benchmarks.multitask.scores import Answers, accuracy, f1, matthews, number,
 from lime_edge.evaluation.examples import Row
 from lime_edge.training.dataset import encode
 from lime_edge.training.predictor import Predictor
-from tests.support.benchmarks.suite import suite
+from tests.benchmarks.support.suite import suite
 from tests.support.tiny_training import backbone_dir, tokenizer, wrapped
 
 

@@ -14,7 +14,7 @@ from benchmarks.multitask.train_loop import OutOfTimeError, Run
 from lime_edge.training.dataset import Collator
 from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.trainer import parameter_groups
-from tests.support.benchmarks.suite import BUDGET, suite
+from tests.benchmarks.support.suite import BUDGET, suite
 from tests.support.tiny_training import backbone, tokenizer
 
 

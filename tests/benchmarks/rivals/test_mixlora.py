@@ -8,8 +8,7 @@ from torch import nn
 
 from benchmarks.rivals.mixlora import MixBlock, PlainLora
 from benchmarks.rivals.scaffold import Call
-from tests.reference import softmax
-from tests.support.benchmarks.rival_layers import (
+from tests.benchmarks.support.rival_layers import (
     SETTINGS,
     Array,
     D,
@@ -22,6 +21,7 @@ from tests.support.benchmarks.rival_layers import (
     slopes,
     top,
 )
+from tests.reference import softmax
 
 
 def test_mixlora_is_experts_that_are_whole_blocks() -> None:

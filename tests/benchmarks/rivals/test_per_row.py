@@ -7,8 +7,7 @@ import pytest
 
 from benchmarks.rivals.per_row import Mocle, More
 from benchmarks.rivals.scaffold import Adapted
-from tests.reference import softmax
-from tests.support.benchmarks.rival_layers import (
+from tests.benchmarks.support.rival_layers import (
     KINDS,
     ROWS,
     SETTINGS,
@@ -23,6 +22,7 @@ from tests.support.benchmarks.rival_layers import (
     layer,
     lora,
 )
+from tests.reference import softmax
 
 
 def more(held: Held, x: Array, row: int) -> Array:

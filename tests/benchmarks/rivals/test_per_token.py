@@ -12,8 +12,7 @@ from torch import nn
 from benchmarks.rivals.mixlora import PlainLora
 from benchmarks.rivals.per_token import HydraLora, MoeDora, MoeLora, MoeLoraFA, Mola, allocate
 from benchmarks.rivals.scaffold import Adapted, Call, Settings
-from tests.reference import softmax
-from tests.support.benchmarks.rival_layers import (
+from tests.benchmarks.support.rival_layers import (
     SETTINGS,
     Array,
     Defined,
@@ -28,6 +27,7 @@ from tests.support.benchmarks.rival_layers import (
     slopes,
     top,
 )
+from tests.reference import softmax
 
 
 def moelora(held: Held, x: Array, row: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.speed.decode import main as decode
-from tests.support.benchmarks.speed_runs import compared, variants
+from tests.benchmarks.support.speed_runs import compared, variants
 
 
 def test_decode_runs_on_a_tiny_model(tmp_path: Path) -> None:

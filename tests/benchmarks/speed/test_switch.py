@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.speed import switch
-from tests.support.benchmarks.speed_runs import measured
+from tests.benchmarks.support.speed_runs import measured
 from tests.support.runtime_models import exported, skill
 
 

@@ -8,7 +8,7 @@ import torch
 from benchmarks.rivals.per_token import HydraLora, MoeLora
 from benchmarks.rivals.scaffold import Adapted
 from benchmarks.speed.train_speed import LoopedHydraLora, LoopedMoeLora, batch
-from tests.support.benchmarks.rival_layers import inputs, layer
+from tests.benchmarks.support.rival_layers import inputs, layer
 
 
 @pytest.mark.parametrize(("looped", "batched"), [(LoopedMoeLora, MoeLora), (LoopedHydraLora, HydraLora)])

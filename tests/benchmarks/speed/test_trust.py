@@ -10,7 +10,7 @@ from benchmarks.speed import trust
 from lime_edge.errors import SkillTrustError
 from lime_edge.trust.policy import TrustPolicy
 from lime_edge.trust.signature_file import signature_path
-from tests.support.benchmarks.speed_runs import measured
+from tests.benchmarks.support.speed_runs import measured
 
 
 def test_loading_signed_skills_is_measured(tmp_path: Path) -> None:
