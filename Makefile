@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 $(STAMP): pyproject.toml setup.py $(wildcard runtime/native/*.cpp runtime/native/*.h runtime/native/*.inc)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[train,export,hub,sign,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,export,hub,sign,data,dev]'
 	@touch $@
 
 # Linters run first, so that pytest's summary comes last. The tests also run if a linter fails.
