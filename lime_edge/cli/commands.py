@@ -9,7 +9,7 @@ import click
 from lime_edge import __version__
 from lime_edge.errors import LimeError
 
-from . import audit, export, inspect, learn, run, store, train, trust
+from . import audit, data, export, inspect, learn, run, store, train, trust
 
 _STOPPED = 130  # the shells' exit code for a program ended by Ctrl-C
 
@@ -49,6 +49,7 @@ def main() -> None:
 
 
 for _command in (
+    data.data,
     train.train,
     learn.learn,
     export.export,

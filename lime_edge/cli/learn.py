@@ -17,7 +17,7 @@ from lime_edge.reports.tables import STDOUT, Table, report
 from lime_edge.training.quiet import silence_libraries
 
 from .options import COUNT, RATE, json_option, name_list, path_type
-from .train import figure_rows
+from .train import figure_rows, resumable
 
 if TYPE_CHECKING:
     from lime_edge.skills.package import Skill
@@ -116,8 +116,9 @@ def learn(
 ) -> None:
     """Learn a skill from examples; the model and the shared adapter stay frozen.
 
-    DATA is a JSONL file, or a folder with train.jsonl and optionally valid.jsonl. The skill and the base are measured,
-    with the vectors as stored, and the package records both results.
+    DATA is a data file (JSONL, CSV and others, see docs/data.md), or a folder with train.jsonl and optionally
+    valid.jsonl. The skill and the base are measured, with the vectors as stored, and the package records both results.
+    No prompt is both trained on and measured on.
     """
     plan_of = {name: settings.pop(name) for name in ("steps", "minutes", "batch", "vector_rate", "seed")}
     about_of = {"description": "description", "licence": "license", "author": "author", "version": "version"}
@@ -132,7 +133,7 @@ def learn(
     gain_only = None if named is None else name_list(named)
     recipe: Recipe = learning.Recipe(about=about, gain_only=gain_only, **settings)
     plan = replace(learning.SKILL_PLAN, **plan_of)
-    with silence_libraries():
+    with resumable(learning.state_folder(output)), silence_libraries():
         skill, figures = learning.learn(data, checkpoint, output, recipe, plan, valid, rounded, resume)
     _report_skill(skill, figures, target)
 
@@ -163,4 +164,5 @@ def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None
         tables.append(Table("", metrics, ("metric", "base", skill.name, "rows"), (1, 2, 3)))
     report({"skill": describe(skill), "figures": dict(figures)}, tables, target)
     if target != STDOUT:
-        click.echo("skill and base were measured on rows that were not used for training")
+        measured = f"on {metrics[0][3]} rows whose prompts were not used for training" if metrics else "on no rows"
+        click.echo(f"skill and base were measured {measured}")

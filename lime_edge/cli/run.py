@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lime_edge.reports.tables import report, say
+from lime_edge.reports.tables import STDOUT, report, say
 
 from .options import generation_options, json_option, model_argument, path_type, runtime_options, trust_option
 
@@ -109,6 +109,7 @@ def chat(
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=96, show_default=True, help="Longest answer, in tokens."
 )
+@click.option("--skip-long", is_flag=True, help="Leave out rows that do not fit into the context, instead of stopping.")
 @trust_option
 @runtime_options
 @json_option
@@ -118,6 +119,7 @@ def evaluate(
     skills: tuple[str, ...],
     rows: int | None,
     max_new_tokens: int,
+    skip_long: bool,
     trust: Path | None,
     device: str,
     threads: int | None,
@@ -125,17 +127,28 @@ def evaluate(
 ) -> None:
     """Measure the base and skills on examples.
 
-    DATA is a JSONL file, or a folder with test.jsonl. Rows with choices are answered with the most likely choice, other
-    rows with greedy text.
+    DATA is a data file (JSONL, CSV and others, see docs/data.md), or a folder with test.jsonl. Rows with choices are
+    answered with the most likely choice, other rows with greedy text. All rows are checked before the first is
+    answered. With --json FILE, results are kept in the file while the evaluation runs.
     """
     from lime_edge.evaluation import evaluate as evaluating
-    from lime_edge.reports.evaluation import summary
+    from lime_edge.evaluation.token_lengths import TokenCounter, too_long
+    from lime_edge.reports.evaluation import Kept, summary
+    from lime_edge.skills.package import read_skill
 
     examples = evaluating.examples(data, rows)
     runtime = open_runtime(directory, device, threads, trust)
     names = [load_named(runtime, directory, skill) for skill in dict.fromkeys(skills)]
-    results = [evaluating.measure(runtime, examples, name, max_new_tokens) for name in (None, *names)]
-    report(*summary(runtime, data, examples, results), target)
+    systems = [None, *(read_skill(info.path).manifest.prompt["system"] for info in runtime.skills())]
+    room = runtime.context_length - (runtime.contract.table.virtual_tokens if names else 0)
+    faults = too_long(TokenCounter(directory), examples, systems, room, max_new_tokens)
+    examples = evaluating.answerable(examples, faults, skip_long)
+    kept = Kept(None if target in (None, STDOUT) else Path(str(target)), runtime, data, examples, len(faults))
+    results = []
+    for name in (None, *names):
+        results.append(evaluating.measure(runtime, examples, name, max_new_tokens, kept.partial))
+        kept.complete(results[-1])
+    report(*summary(runtime, data, examples, results, len(faults)), target)
 
 
 @click.command()

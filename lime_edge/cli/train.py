@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,10 @@ _FIGURES = {
     "train_loss": ("training loss", "{:.4f}"),
     "eval_loss": ("loss on valid.jsonl", "{:.4f}"),
     "tokens_per_second": ("tokens per second", "{:.0f}"),
-    "dropped": ("rows skipped as too long", "{:.0f}"),
+    "rows": ("rows trained on", "{:.0f}"),
+    "dropped": ("rows left out, too long", "{:.0f}"),
+    "duplicates": ("rows that repeat another", "{:.0f}"),
+    "overlap": ("rows left out, prompt in validation", "{:.0f}"),
 }
 
 
@@ -69,21 +73,16 @@ def train(
 ) -> None:
     """Train the shared adapter of a model, once, on many tasks.
 
-    DATA are JSONL files, or folders with train.jsonl and valid.jsonl, one task each. A line is {"prompt": ...,
+    DATA are data files, or folders with train.jsonl and valid.jsonl, one task each. A line is {"prompt": ...,
     "answer": ...}, with "choices": [...] if the answer is one of a list, or {"messages": [...]} whose last message is
-    the answer.
+    the answer. docs/data.md has the other formats: CSV, TSV, Parquet, JSON, Alpaca and ShareGPT.
     """
     with require_extra("train"):
         from lime_edge.training import train_adapter as training
         from lime_edge.training.plan import TrainingPlan
     config = _config(settings)
-    try:
-        with silence_libraries():
-            figures = training.train(data, model, output, config, TrainingPlan(**settings), max_length, resume)
-    except KeyboardInterrupt:
-        if any(output.glob("run/checkpoint-*")):
-            click.echo("\nrun the same command with --resume to continue", err=True)
-        raise
+    with resumable(output / "run"), silence_libraries():
+        figures = training.train(data, model, output, config, TrainingPlan(**settings), max_length, resume)
     from lime_edge.method import distributed
 
     if not distributed.first():
@@ -109,6 +108,17 @@ def _config(settings: dict[str, Any]) -> LimeConfig:
     base, rank, alpha = (settings.pop(name) for name in ("base", "rank", "alpha"))
     alpha = 2.0 * rank if alpha is None else alpha
     return LimeConfig(target_modules=targets, base=base, r=rank, alpha=alpha, routing=routing)
+
+
+@contextmanager
+def resumable(state: Path) -> Iterator[None]:
+    """Say how to continue when the run inside is interrupted, if its folder `state` holds something to resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if any(state.glob("checkpoint-*")):
+            click.echo("\nrun the same command with --resume to continue", err=True)
+        raise
 
 
 def figure_rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .examples import Row, find_files, read_rows
+from lime_edge.errors import DataError
+
+from .examples import Row, at_most, find_files, read_rows
 from .metrics import Score, score
 
 if TYPE_CHECKING:
     from lime_edge.runtime import Runtime
 
+_SHOWN = 10  # rows that are named when they cannot be answered
 _BATCH = 32  # rows in one call; the prompts of one call share the computation of their common prefix
 
 
@@ -35,7 +38,32 @@ def examples(data: Path, count: int | None) -> list[Row]:
     return rows if count is None else random.Random(0).sample(rows, min(count, len(rows)))
 
 
-def measure(runtime: Runtime, rows: Sequence[Row], skill: str | None, max_new_tokens: int) -> Result:
+def answerable(rows: Sequence[Row], faults: Mapping[int, str], leave_out: bool) -> list[Row]:
+    """The rows that the model can answer.
+
+    Args:
+        rows: All rows.
+        faults: From `too_long`: index of a row -> why it cannot be answered.
+        leave_out: Leave such rows out; otherwise refuse.
+
+    Raises:
+        DataError: Rows cannot be answered, and are not to be left out, or nothing else is left; names them by line.
+    """
+    kept = [row for number, row in enumerate(rows) if number not in faults]
+    if faults and not (leave_out and kept):
+        other = "" if leave_out else ", or leave them out (--skip-long)"
+        said = f"{len(faults)} of {len(rows)} rows cannot be answered: shorten them, or ask for fewer tokens{other}"
+        raise DataError(said, at_most(list(faults.values()), _SHOWN))
+    return kept
+
+
+def measure(
+    runtime: Runtime,
+    rows: Sequence[Row],
+    skill: str | None,
+    max_new_tokens: int,
+    keep: Callable[[Result], None] = lambda _: None,
+) -> Result:
     """Answer every row with one skill and score the answers; shows a progress bar on standard error.
 
     Args:
@@ -43,22 +71,29 @@ def measure(runtime: Runtime, rows: Sequence[Row], skill: str | None, max_new_to
         rows: At least one row.
         skill: The name of a loaded skill; None measures the base model.
         max_new_tokens: The longest free answer, in tokens.
+        keep: Called after every batch with the result on the rows answered so far, in their order.
     """
     from rich.console import Console
     from rich.progress import Progress
 
     began = time.perf_counter()
     answers: dict[int, str] = {}
+    digests = {info.name: info.digest for info in runtime.skills()}
+
+    def result() -> Result:
+        there = sorted(answers)
+        texts = [answers[i] for i in there]
+        scored = score(texts, [rows[i].answer for i in there])
+        return Result(skill, skill and digests[skill], scored, time.perf_counter() - began, texts)
+
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(skill or "base", total=len(rows))
         for batch in _batches(rows):
             texts = _answers(runtime, [rows[i] for i in batch], skill, max_new_tokens)
             answers |= dict(zip(batch, texts, strict=True))
             progress.advance(task, len(batch))
-    ordered = [answers[i] for i in range(len(rows))]
-    digests = {info.name: info.digest for info in runtime.skills()}
-    digest = None if skill is None else digests[skill]
-    return Result(skill, digest, score(ordered, [row.answer for row in rows]), time.perf_counter() - began, ordered)
+            keep(result())
+    return result()
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:

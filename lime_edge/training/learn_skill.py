@@ -1,7 +1,7 @@
 """Learns one new skill on a frozen backbone and a frozen shared adapter.
 
-Only the skill's own vectors are trained, so no skill can change another. The package is written before it is measured:
-its metrics are those of the quantised values in the package.
+Only the skill's own vectors are trained, so no skill can change another. The metrics are those of the quantised values
+in the package, which is written once, after it was measured.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS, Kind
-from lime_edge.errors import ConfigError, DataError
-from lime_edge.evaluation.examples import Row, data_digest, read_rows
+from lime_edge.errors import ConfigError
+from lime_edge.evaluation.examples import Row, data_digest
 from lime_edge.evaluation.metrics import score
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
@@ -37,6 +37,7 @@ from .golden_prompts import golden_prompts, made_for, today
 from .plan import TrainingPlan
 from .predictor import Predictor, pad_id
 from .trainer import fit, unwritable
+from .training_rows import check_prompts, rows_of_skill
 
 #: The default plan for a skill; docs/log.md lists the alternatives that were tried.
 SKILL_PLAN = TrainingPlan(
@@ -95,43 +96,53 @@ def learn(
     """Learn a skill and write its package.
 
     Args:
-        data: A JSONL file, or a folder with train.jsonl and, optionally, valid.jsonl.
+        data: A data file, or a folder with train.jsonl and, optionally, valid.jsonl (docs/data.md has all formats).
         checkpoint_dir: The checkpoint, from `lime-edge train`.
         output: The path of the package to write.
         recipe: What to learn.
         plan: How long and how fast.
-        valid: A JSONL file of rows to measure on; by default valid.jsonl in the folder, else a tenth of the rows.
+        valid: A file of rows to measure on; by default valid.jsonl in the folder, else a tenth of the rows. Rows with
+            the same prompt are left out of the training.
         rounded: An int4 export of the checkpoint, whose weights the skill is learned on.
         resume: Continue an interrupted run of the same command.
 
     Returns:
-        The package, and the figures that `trainer.fit` returns.
+        The package, and figures: those that `trainer.fit` returns, and the counts of `DataFacts`.
 
     Raises:
         ConfigError, DataError: Recipe, checkpoint, output or data cannot be used; every fault is named.
     """
     _check(recipe, checkpoint.read_config(checkpoint_dir), output)
-    train_rows, valid_rows = _split(data, valid, plan.seed)
+    rows = rows_of_skill(data, valid, plan.seed, measured=recipe.metric_rows > 0)
+    measured = pick(rows.valid, recipe.metric_rows, plan.seed)
     torch.manual_seed(plan.seed)  # some vectors start at random values
     model, tokenizer, where = prepare(checkpoint_dir, recipe, backbone.training_dtype())
-    train_set = Examples(tokenizer, train_rows, recipe.max_length, recipe.system)
+    train_set = Examples(tokenizer, rows.train, recipe.max_length, recipe.system)
+    check_prompts(tokenizer, rows.valid, recipe.system)
+    check_prompts(tokenizer, measured, recipe.system, getattr(model.config, "max_position_embeddings", None))
+    rows.report(train_set)
     response_only = recipe.activation == "response"
     collator = Collator(pad_id(tokenizer), response_only)
     manifest = _manifest(model, recipe, where)
-    state = output.with_name(f".{output.name}.run")
+    state = state_folder(output)
     if not resume:
         shutil.rmtree(state, ignore_errors=True)  # left by an interrupted run
     callbacks = [] if rounded is None else [_on_rounded(model, rounded, where)]
     figures = fit(model, train_set, None, collator, plan, state, resume, callbacks)
     learned = {name: values for name, values in checkpoint.get_vectors(model).items() if recipe.learns(name)}
-    skill = write_skill(output, manifest, within_limits(learned), recipe.dtype)
-    checkpoint.set_vectors(model, skill.tensors)
-    measured = pick(valid_rows, recipe.metric_rows, plan.seed)
+    state.mkdir(parents=True, exist_ok=True)
+    draft = write_skill(state / output.name, manifest, within_limits(learned), recipe.dtype)  # quantises the vectors
+    checkpoint.set_vectors(model, draft.tensors)
     metrics = _measure(Predictor(model, tokenizer, response_only, recipe.system), measured)
-    golden = _golden(checkpoint_dir, recipe, skill, valid_rows)
-    skill = write_skill(output, replace(manifest, metrics=metrics, golden=golden), skill.tensors, recipe.dtype)
+    golden = _golden(checkpoint_dir, recipe, draft, rows.valid)
+    skill = write_skill(output, replace(manifest, metrics=metrics, golden=golden), draft.tensors, recipe.dtype)
     shutil.rmtree(state, ignore_errors=True)
-    return skill, figures
+    return skill, figures | asdict(rows.facts(train_set))
+
+
+def state_folder(output: Path) -> Path:
+    """The hidden folder beside a package that keeps an interrupted run, for `resume`."""
+    return output.with_name(f".{output.name}.run")
 
 
 def prepare(checkpoint_dir: Path, recipe: Recipe, dtype: Any) -> tuple[Any, Any, Path]:
@@ -246,18 +257,6 @@ def _kinds(config: LimeConfig, recipe: Recipe) -> tuple[Kind, ...]:
     wanted = {"gain", "shift", *config.kinds} | ({"rank"} if recipe.rank_gate else set())
     wanted = wanted | {"expert"} if expert else wanted - {"expert"}
     return tuple(kind for kind in KINDS if kind in wanted)
-
-
-def _split(data: Path, valid: Path | None, seed: int) -> tuple[list[Row], list[Row]]:
-    rows = read_rows(data / "train.jsonl" if data.is_dir() else data)
-    beside = data / "valid.jsonl"
-    if valid is not None or (data.is_dir() and beside.is_file()):
-        return rows, read_rows(valid or beside)
-    if len(rows) < 2:
-        raise DataError(f"{data} holds one row, which leaves none to measure on; add rows, or give a validation file")
-    random.Random(seed).shuffle(rows)
-    count = max(1, len(rows) // 10)
-    return rows[count:], rows[:count]
 
 
 def _draft(recipe: Recipe) -> Manifest:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -19,6 +21,7 @@ from .general_skill import general_skill
 from .plan import TrainingPlan
 from .predictor import pad_id
 from .trainer import fit, unwritable
+from .training_rows import keep_apart
 
 _VALID_ROWS = 96  # rows of the validation loss, spread evenly over the tasks
 
@@ -35,7 +38,8 @@ def train(
     """Train a checkpoint.
 
     Args:
-        data: JSONL files, one task each, or folders with train.jsonl and, optionally, valid.jsonl files at any depth.
+        data: Data files, one task each, or folders with train.jsonl and, optionally, valid.jsonl files at any depth
+            (docs/data.md has all formats). Rows whose prompt is also in the validation files are left out.
         model: "default", a directory, or a name on the Hugging Face Hub.
         output: The checkpoint directory to create.
         config: Which variant to put on which modules.
@@ -44,7 +48,7 @@ def train(
         resume: Continue an interrupted run.
 
     Returns:
-        The figures of `trainer.fit`, and ``dropped``, the number of rows that were left out.
+        The figures of `trainer.fit`, and the counts of `DataFacts`.
 
     Raises:
         ConfigError, DataError: Arguments or rows cannot be used; every fault is named.
@@ -54,7 +58,8 @@ def train(
         _check(output, max_length, resume)
     tasks = [read_rows(path) for path in find_files(data, "train")]
     folders = [path for path in data if Path(path).is_dir()]
-    valid_tasks = [read_rows(path) for path in find_files(folders, "valid")] if folders else []
+    valid_tasks = [read_rows(path) for path in find_files(folders, "valid", optional=True)]
+    rows = keep_apart(list(chain.from_iterable(tasks)), list(chain.from_iterable(valid_tasks)))
     if distributed.first():
         backbone.resolve(model)  # downloaded by one process
     distributed.meet()
@@ -65,16 +70,17 @@ def train(
     config.base_model_name_or_path = model
     torch.manual_seed(plan.seed)  # for the new adapter; the Trainer sets its own seed
     wrapped = checkpoint.wrap(net, config)
-    rows = [row for task in tasks for row in task]
-    train_set = Examples(tokenizer, rows, max_length)
+    train_set = Examples(tokenizer, rows.train, max_length)
     valid_rows = _spread(valid_tasks, plan.seed) if valid_tasks else []
     valid_set = Examples(tokenizer, valid_rows, max_length) if valid_rows else None
+    if distributed.first():
+        rows.report(train_set)
     figures = fit(wrapped, train_set, valid_set, Collator(pad_id(tokenizer)), plan, output / "run", resume)
     if distributed.first():
         wrapped.save_pretrained(str(output), save_embedding_layers=False)
         general_skill(output, valid_rows)
     distributed.meet()
-    return figures | {"dropped": float(train_set.dropped)}
+    return figures | asdict(rows.facts(train_set))
 
 
 def _check(output: Path, max_length: int, resume: bool) -> None:

@@ -30,19 +30,22 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "runtime.types": ("trust", "skills"),
     "runtime.memory": (),
     "runtime.native": ("contract",),
-    "runtime.model": ("runtime.native", "runtime.memory", "contract"),
-    "runtime.text": ("runtime.types", "contract"),
+    "runtime.model": ("runtime.native", "runtime.memory", "contract", "common"),
+    "runtime.text": ("runtime.types", "contract", "common"),
     "runtime.skills": ("runtime.types", "runtime.memory", "contract", "common"),
-    "runtime.decoding": ("runtime.skills", "runtime.text", "runtime.model", "runtime.types", "contract"),
+    "runtime.decoding": (
+        *("runtime.skills", "runtime.text", "runtime.model", "runtime.types"),
+        *("contract", "common"),
+    ),
     "runtime": (
         *("runtime.decoding", "runtime.skills", "runtime.text", "runtime.model", "runtime.native", "runtime.types"),
-        *("trust", "skills", "contract"),
+        *("trust", "skills", "contract", "common"),
     ),
     "exporters.operators": ("contract",),
     "exporters.weights": ("contract",),
     "exporters.passes": ("exporters.operators", "exporters.weights", "contract"),
     "exporters": ("exporters.passes", "exporters.weights", "contract"),
-    "evaluation": ("runtime",),  # the runtime's type alone, which is what `measure` is given
+    "evaluation": ("runtime", "runtime.text", "common"),  # of the runtime, the type that `measure` is given
     "method": ("contract", "common"),
     "training": ("method", "evaluation", "exporters", "runtime.native", "skills", "contract", "common"),
     "reports": ("store", "trust", "skills", "evaluation", "runtime", "runtime.native", "contract", "common"),
@@ -88,6 +91,7 @@ INITS = {
 #: Base names that stand more than once, and why.
 TWICE = {
     "audit": "the room, its main function and its command",
+    "data": "the command, and the report on data files",
     "evaluation": "the room, and the report on its results",
     "export": "the function and its command",
     "model": "the contract of an exported model, the PEFT model, and the room of the opened model",
