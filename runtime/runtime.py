@@ -11,15 +11,17 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, Unpack, overload
 
+from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.decoding.generation_options import Settings
 from lime_edge.runtime.decoding.loop import Answer, run
-from lime_edge.runtime.decoding.requests import encode_prompt, open_requests
+from lime_edge.runtime.decoding.requests import encode_prompts, open_requests
 from lime_edge.runtime.decoding.results import to_choice, to_generation
 from lime_edge.runtime.decoding.scoring import encode_choices, score_prompts
 from lime_edge.runtime.decoding.stream import Stream
@@ -102,7 +104,8 @@ class Runtime:
         policy = as_policy(trust)
         found = read_directory(Path(directory), verify)
         with ThreadPoolExecutor(1) as pool:
-            text = pool.submit(Text, found.path, found.eos_ids)  # half as long as the session: load both at once
+            # Half as long as the session: load both at once.
+            text = pool.submit(Text, found.path, found.eos_ids, found.context_length)
             return cls(Graph(found, settings), text.result(), max_value or {}, policy)
 
     @property
@@ -237,10 +240,12 @@ class Runtime:
         """Answer one prompt or several.
 
         Args:
-            prompt: Text (a user message), a list of messages, or a list of either.
+            prompt: Text (a user message), a list of messages, or a list of either. Messages that end with one of the
+                assistant's are continued: the answer goes on after that text.
             skill: For this call only: a name, a blend, None for the base, or a list with one for each row (one
                 prompt with a list of skills is answered once with each). Default: the active skill.
-            raw: Treat the prompt as plain text, without the chat template and the skill's system text.
+            raw: Take the prompt as it is, without the chat template and the skill's system text. Special tokens that
+                it spells are special: never pass text of others with it. Without `raw`, all given text is data.
             batch_size: Maximum number of rows that run together; a row's answer does not depend on it.
             **settings: max_new_tokens, temperature (0 is greedy), top_k, top_p, repetition_penalty, seed and stop,
                 for all rows. Missing settings come from the skill, then from the defaults: greedy, at most 256
@@ -255,8 +260,9 @@ class Runtime:
             ConfigError: Names every invalid setting and prompt.
         """
         rows = split_rows(prompt, skill)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size!r}; expected a whole number of 1 or more")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+            raise ConfigError(f"batch_size is {show(batch_size)}; expected a whole number of 1 or more")
+        batch_size = int(batch_size)
         with self._registry.lease(rows.skills) as lease:
             answers = open_requests(self._graph, self._text, rows.prompts, lease.applied, raw, settings)
             for start in range(0, len(answers), batch_size):
@@ -334,10 +340,8 @@ class Runtime:
         """
         rows, encoded = split_rows(prompt, skill), encode_choices(choices, self._text)
         with self._registry.lease(rows.skills) as lease:
-            prompts = [
-                (encode_prompt(self._graph, self._text, row, applied, raw), applied)
-                for row, applied in zip(rows.prompts, lease.applied, strict=True)
-            ]
+            tokens = encode_prompts(self._graph, self._text, rows.prompts, lease.applied, raw)
+            prompts = list(zip(tokens, lease.applied, strict=True))
             scores = list(score_prompts(self._graph, lease.array, prompts, encoded, best_only))
         chosen = [
             to_choice(row, applied, self.contract, best_only)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lime_edge.contract.vector_kinds import Kind
-from lime_edge.errors import ConfigError
+from lime_edge.errors import ConfigError, SkillMismatchError
 from lime_edge.runtime.decoding.golden_proof import prove as prove_skill
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Bank
@@ -46,6 +46,8 @@ class SkillLoader:
         self.registry.admit(name, skill.manifest.version, conditions)  # fail early; `add` checks again
         table = self.graph.directory.contract.table
         check_skill(skill, self.graph.directory.contract, self.limits)
+        if faults := list(self.text.stop_faults(skill.manifest.prompt["stop"])):
+            raise SkillMismatchError(f"{path} does not fit the tokenizer of this model", faults)
         segments = table.pack(skill.tensors)  # [E or 1, segment]
         row = self.bank.add(segments.ravel())
         try:
@@ -62,4 +64,4 @@ def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool, sign
     manifest = skill.manifest
     info = SkillInfo.of(skill, name, proved, signer)
     defaults = {**manifest.prompt["generation"], "stop": tuple(manifest.prompt["stop"])}
-    return AppliedSkill(row, experts, manifest.activation, manifest.prompt["system"], defaults, ((info, 1.0),))
+    return AppliedSkill(row, experts, manifest.activation, manifest.interface.system, defaults, ((info, 1.0),))

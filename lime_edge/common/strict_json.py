@@ -18,7 +18,19 @@ Check = Callable[[str, Any], Iterator[str]]
 OPENED_LIMIT, PARTS_LIMIT = 2**16, 2**19  # opening brackets and braces; commas and colons
 _SHOWN = 40  # most faults listed in one error; the rest are counted
 _WIDTH = 400  # most characters of one value in a fault
-_short = reprlib.Repr()
+
+
+class _Short(reprlib.Repr):
+    """Also shows whole numbers that Python refuses to write in decimal."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:
+            return f"a whole number of {x.bit_length()} bits"
+
+
+_short = _Short()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 _short.maxlevel = 3
 

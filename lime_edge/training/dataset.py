@@ -5,18 +5,24 @@ The tokenizer's chat template formats the prompt. Only the answer and the end-of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lime_edge.common.extras import require_extra
-from lime_edge.errors import DataError
+from lime_edge.contract.chat import Chat, Messages
+from lime_edge.errors import ConfigError, DataError
 from lime_edge.evaluation.examples import Row
 
 with require_extra("train"):
     import torch
 
 _IGNORED = -100  # label that the loss ignores
+_LEAST = 0.1  # share of the rows that has to be short enough
+_NEARLY_ALL = 0.95
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,24 @@ class Example:
     response_start: int
 
 
-def with_system(messages: Sequence[dict[str, str]], system: str | None) -> list[dict[str, str]]:
-    """The conversation with a skill's system text in front, unless it starts with a system message of its own."""
-    if system is None or (messages and messages[0]["role"] == "system"):
-        return list(messages)
-    return [{"role": "system", "content": system}, *messages]
+@lru_cache(maxsize=4)
+def chat_of(tokenizer: Any) -> Chat:
+    """The chat template and the tokenizer of a checkpoint, used as the runtime uses them.
+
+    Raises:
+        ConfigError: The tokenizer has no tokenizer.json, which the runtime needs.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise ConfigError(f"{type(tokenizer).__name__} has no tokenizer.json; expected a tokenizer that has one")
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+
+    def render(messages: Messages, answer: bool) -> str:
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer)
+        return text
+
+    return Chat(backend, render, tokenizer.get_chat_template())
 
 
 def encode_prompt(
@@ -47,19 +66,39 @@ def encode_prompt(
 ) -> tuple[list[int], int]:
     """Token ids of the conversation up to the answer, and the index at which the assistant's turn starts.
 
-    If the template formats earlier turns differently once an answer is expected, that index is the last token's.
+    See `lime_edge.contract.chat`: what stands in a message is text, and only the template writes special tokens.
     """
-    chat = with_system(messages, system)
-    ids: list[int] = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
-    before: list[int] = tokenizer.apply_chat_template(chat, add_generation_prompt=False, return_dict=False)
-    return ids, len(before) if ids[: len(before)] == before else len(ids) - 1
+    return chat_of(tokenizer).prompt(messages, system)
 
 
 def encode(tokenizer: Any, row: Row, system: str | None = None) -> Example:
     """Tokenise a row: formatted prompt, answer, end-of-turn token."""
     prompt, response_start = encode_prompt(tokenizer, row.messages, system)
-    answer: list[int] = tokenizer.encode(row.answer, add_special_tokens=False)
+    answer = chat_of(tokenizer).text(row.answer)
     return Example((*prompt, *answer, tokenizer.eos_token_id), len(prompt), response_start)
+
+
+def encoded_prompt(tokenizer: Any, row: Row, system: str | None = None) -> list[int]:
+    """Token ids of a row's prompt.
+
+    Raises:
+        DataError: The chat template rejects the messages; names the row.
+    """
+    with _named(row):
+        return encode_prompt(tokenizer, row.messages, system)[0]
+
+
+@contextmanager
+def _named(row: Row) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a chat template is a program and can raise anything
+        raise DataError(f"{row.place or 'a row'} cannot be put into the chat template: {error}") from error
+
+
+def _encoded(tokenizer: Any, row: Row, system: str | None) -> Example:
+    with _named(row):
+        return encode(tokenizer, row, system)
 
 
 class Examples(torch.utils.data.Dataset[dict[str, Any]]):
@@ -67,14 +106,25 @@ class Examples(torch.utils.data.Dataset[dict[str, Any]]):
 
     Attributes:
         dropped: Number of rows that were left out because they are longer.
+        lengths: Number of tokens of every row, also of those left out, in ascending order.
+
+    Raises:
+        DataError: The chat template rejects a row, or less than a tenth of the rows is short enough.
     """
 
     def __init__(self, tokenizer: Any, rows: Sequence[Row], max_length: int, system: str | None = None) -> None:
-        encoded = [encode(tokenizer, row, system) for row in rows]
+        encoded = [_encoded(tokenizer, row, system) for row in rows]
         self.examples = [example for example in encoded if len(example.input_ids) <= max_length]
         self.dropped = len(encoded) - len(self.examples)
-        if not self.examples:
-            raise DataError(f"all {len(encoded)} rows are longer than {max_length} tokens")
+        self.lengths = sorted(len(example.input_ids) for example in encoded)
+        if len(self.examples) < max(1, _LEAST * len(encoded)):
+            said = f"{self.dropped} of {len(encoded)} rows are longer than {max_length} tokens, too many to go on"
+            raise DataError(f"{said}; {self.advice()}")
+
+    def advice(self) -> str:
+        """The maximum length that would keep nearly all rows."""
+        enough = self.lengths[math.ceil(_NEARLY_ALL * len(self.lengths)) - 1]
+        return f"--max-length {enough} would keep {100 * _NEARLY_ALL:.0f} % of them"
 
     def __len__(self) -> int:
         return len(self.examples)

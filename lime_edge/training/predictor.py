@@ -21,7 +21,7 @@ from lime_edge.evaluation.examples import Row
 from lime_edge.method.forward_state import evidence_of, set_evidence
 
 from .checkpoint import is_lime
-from .dataset import encode_prompt
+from .dataset import chat_of, encode_prompt
 
 _BATCH = 16  # rows generated together
 
@@ -125,7 +125,8 @@ class Predictor:
         """The choice whose tokens and end of turn are jointly likeliest; skips only choices that cannot win."""
         logits, cache, mask = self.prefill([prompt])
         first = logits[0].log_softmax(-1)
-        tails = {c: [*self.tokenizer.encode(c, add_special_tokens=False), self.tokenizer.eos_token_id] for c in choices}
+        text = chat_of(self.tokenizer).text
+        tails = {choice: [*text(choice), self.tokenizer.eos_token_id] for choice in choices}
         evidence = evidence_of(cache)
         best, best_score = choices[0], -torch.inf
         for choice in sorted(choices, key=lambda c: -float(first[tails[c][0]])):

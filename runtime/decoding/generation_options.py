@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, TypedDict
 
+from lime_edge.common.strict_json import show
 from lime_edge.errors import ConfigError
 
 DEFAULT_NEW_TOKENS = 256  # at most; fewer if the context ends earlier
@@ -63,23 +64,30 @@ class Options:
             given["stop"] = (given["stop"],)
         if faults := _faults(given):
             raise ConfigError("the generation settings are invalid", faults)
+        given |= {name: _native(given[name], whole) for name, (whole, _, _) in _RANGES.items() if name in given}
         merged = {**(skill or {}), **given}
         return cls(**{**merged, "stop": tuple(merged.get("stop", ()))})
 
 
 def _faults(given: Mapping[str, Any]) -> list[str]:
     known = {f.name for f in fields(Options)}
-    faults = [f"unknown setting {name!r}; expected one of {', '.join(sorted(known))}" for name in set(given) - known]
+    faults = [
+        f"unknown setting {show(name)}; expected one of {', '.join(sorted(known))}" for name in set(given) - known
+    ]
     for name, (whole, low, high) in _RANGES.items():
         if name in given and not _within(given[name], whole, low, high):
             what = "a whole number" if whole else "a number"
-            faults.append(f"{name} is {given[name]!r}; expected {what} from {low:g} to {high:g}")
+            faults.append(f"{name} is {show(given[name])}; expected {what} from {low} to {high}")
     stop = given.get("stop", ())
     if not isinstance(stop, Sequence) or len(stop) > _MAX_STOPS or not all(isinstance(s, str) and s for s in stop):
-        faults.append(f"stop is {stop!r}; expected up to {_MAX_STOPS} strings, none of them empty")
+        faults.append(f"stop is {show(stop)}; expected up to {_MAX_STOPS} strings, none of them empty")
     return faults
 
 
 def _within(value: Any, whole: bool, low: float, high: float) -> bool:
-    kind = int if whole else (int, float)
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    return isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and bool(low <= value <= high)
+
+
+def _native(value: Any, whole: bool) -> float:
+    """A number of Python, whatever library's number was given."""
+    return int(value) if whole else float(value)

@@ -86,6 +86,7 @@ class Answer:
         options = self.request.options
         self._sample = Sampler(options, self.request.tokens.ids[self.prefix :])
         self._stream = TextStream(self.text.tokenizer, options.stop)
+        self._ends = self.text.eos_ids | self.text.stop_ids(options.stop)
 
     def take(self, logits: Array) -> str:
         """Sample the next token from logits [V]; returns the text that is now final."""
@@ -93,7 +94,7 @@ class Answer:
         self.ids.append(token)
         self.last = time.perf_counter()
         self.first = self.first or self.last
-        if token in self.text.eos_ids:
+        if token in self._ends:
             self.reason, piece = "stop", self._stream.flush()
         else:
             piece = self._stream.push(token)
@@ -132,9 +133,6 @@ def open_answers(graph: Graph, text: Text, requests: Sequence[Request]) -> list[
                 f"row {number}: {size} prompt tokens + {asked} new ones; expected at most {context} together: "
                 "shorten the prompt or ask for fewer tokens"
             )
-        largest = answer.request.tokens.ids[answer.prefix :].max()
-        if largest >= graph.vocabulary:
-            faults.append(f"row {number}: token id {largest}; the vocabulary has {graph.vocabulary}")
     if faults:
         raise ConfigError("the prompts do not fit into the model's context", faults)
     return answers

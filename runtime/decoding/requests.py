@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lime_edge.common.strict_json import bounded
+from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text, Tokens
@@ -13,19 +15,33 @@ from .generation_options import Options, Settings
 from .loop import Answer, Request, open_answers, with_prefix
 
 
-def encode_prompt(graph: Graph, text: Text, prompt: Prompt, applied: AppliedSkill, raw: bool) -> Tokens:
-    """Encode a prompt with its skill's system text and soft prefix.
+def encode_prompts(
+    graph: Graph, text: Text, prompts: Sequence[Prompt], skills: Sequence[AppliedSkill], raw: bool
+) -> list[Tokens]:
+    """Encode prompts with their skills' system texts and soft prefixes.
 
     Args:
         graph, text: The model.
-        prompt: A user message or a list of messages; with `raw`, plain text.
-        applied: The skill that answers it.
+        prompts: A user message or a list of messages each; with `raw`, plain text.
+        skills: The skill that answers each of them.
         raw: Use neither the chat template nor the system text.
 
     Raises:
-        ConfigError: The prompt is invalid or empty.
+        ConfigError: Names every row whose prompt is invalid or empty.
     """
-    return with_prefix(text.tokens(prompt, applied.system, raw), applied, graph)
+    encoded, faults = [], []
+    for number, (prompt, applied) in enumerate(zip(prompts, skills, strict=True)):
+        try:
+            tokens = text.tokens(prompt, applied.system, raw)
+        except ConfigError as error:
+            faults += [f"row {number}: {fault}" for fault in error.faults or [error.message]]
+            continue
+        if (largest := tokens.ids.max()) >= graph.vocabulary:
+            faults.append(f"row {number}: token id {largest}; the vocabulary has {graph.vocabulary}")
+        encoded.append(with_prefix(tokens, applied, graph))
+    if faults:
+        raise ConfigError("the prompts are invalid", bounded(faults))
+    return encoded
 
 
 def open_requests(
@@ -34,15 +50,16 @@ def open_requests(
     """Check the rows of a call and make them ready to run.
 
     Args:
-        graph, text, raw: As for `encode_prompt`.
+        graph, text, raw: As for `encode_prompts`.
         prompts, skills: One of each per row.
         settings: The call's settings; they override those of a row's skill.
 
     Raises:
-        ConfigError: A prompt or a setting is invalid, or a row does not fit into the context.
+        ConfigError: A setting or a prompt is invalid, or a row does not fit into the context.
     """
-    requests = [
-        Request(encode_prompt(graph, text, prompt, applied, raw), applied, Options.settle(settings, applied.defaults))
-        for prompt, applied in zip(prompts, skills, strict=True)
-    ]
-    return open_answers(graph, text, requests)
+    options = [Options.settle(settings, applied.defaults) for applied in skills]
+    given = Options.settle(settings).stop
+    if faults := list(text.stop_faults(given)):
+        raise ConfigError("the generation settings are invalid", faults)
+    encoded = encode_prompts(graph, text, prompts, skills, raw)
+    return open_answers(graph, text, list(map(Request, encoded, skills, options)))

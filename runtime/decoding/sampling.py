@@ -84,8 +84,9 @@ def draw(logits: Logits, options: Options, uniform: float) -> int:
     """
     ids = likeliest(logits, options.top_k) if 0 < options.top_k < len(logits) else None
     weights = (logits if ids is None else logits[ids]).astype(np.float64)  # [n]
-    weights /= options.temperature
-    weights -= weights.max()
+    weights -= weights.max()  # before the division, which can overflow: then to -inf, the weight 0
+    with np.errstate(over="ignore"):
+        weights /= options.temperature
     np.exp(weights, out=weights)
     if options.top_p < 1:
         kept = nucleus(weights, options.top_p)

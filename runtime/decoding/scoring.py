@@ -7,12 +7,14 @@ at least two tokens, so every score equals that of a full forward pass over prom
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lime_edge.common.strict_json import bounded, show
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Array
@@ -32,13 +34,23 @@ def encode_choices(choices: Any, text: Text) -> dict[str, Ids]:
         ConfigError: Names every invalid choice.
     """
     if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
-        raise ConfigError(f"choices is {choices!r:.80}; expected a list of texts")
-    faults = [f"{choice!r:.60}; expected text" for choice in choices if not isinstance(choice, str) or not choice]
-    if not faults and len(set(choices)) < len(choices):
-        faults.append(f"{list(choices)!r:.200}; expected each choice only once")
+        raise ConfigError(f"choices is {show(choices)}; expected a list of texts")
+    faults = [f"{show(choice)}; expected text" for choice in choices if not isinstance(choice, str) or not choice]
+    if not faults:
+        counts = Counter(choices)
+        repeated = [choice for choice, count in counts.items() if count > 1]
+        faults = [
+            f"{show(choice)} is there {counts[choice]} times; expected each choice only once" for choice in repeated
+        ]
+    encoded: dict[str, Ids] = {}
+    for choice in () if faults else choices:
+        try:
+            encoded[choice] = np.array([*text.encode(choice), text.end_id], np.int64)
+        except ConfigError as error:
+            faults.append(error.message)
     if faults:
-        raise ConfigError("the choices are invalid", faults)
-    return {choice: np.array([*text.encode(choice), text.end_id], np.int64) for choice in choices}
+        raise ConfigError("the choices are invalid", bounded(faults))
+    return encoded
 
 
 def score_prompts(
@@ -61,11 +73,25 @@ def score_prompts(
         Per prompt: choice -> log-probability.
 
     Raises:
-        ConfigError: A prompt and its longest choice do not fit into the context.
+        ConfigError: Names every prompt that does not fit into the context with the longest choice, and every choice
+            that the vocabulary lacks.
     """
     longest = max(len(ids) for ids in choices.values())
-    capacity = max(len(tokens.ids) for tokens, _ in prompts) + longest
-    cache = Cache(graph, bank, 1, capacity)
+    context = graph.directory.context_length
+    sizes = [len(tokens.ids) for tokens, _ in prompts]
+    faults = [
+        f"row {number}: {size} prompt tokens + {longest} of the longest choice; the context has {context}"
+        for number, size in enumerate(sizes)
+        if size + longest > context
+    ]
+    faults += [
+        f"{show(choice)}: token id {ids.max()}; the vocabulary has {graph.vocabulary}"
+        for choice, ids in choices.items()
+        if ids.max() >= graph.vocabulary
+    ]
+    if faults:
+        raise ConfigError("the prompts and choices do not fit into the model", bounded(faults))
+    cache = Cache(graph, bank, 1, max(sizes) + longest)
     for tokens, applied in prompts:
         yield _score(cache, tokens, applied, choices, best_only)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.names import GENAI_CONFIG, MODEL_JSON, TOKENIZER_FILE
 from lime_edge.errors import ModelError
@@ -136,7 +137,7 @@ def _described(path: Path, contract: ModelContract, config: dict[str, Any], faul
             kv_heads=_size(decoder["num_key_value_heads"]),
             head_size=_size(decoder["head_size"]),
             context_length=_size(model["context_length"]),
-            eos_ids=tuple(int(token) for token in (eos if isinstance(eos, list) else [eos])),
+            eos_ids=_token_ids(eos if isinstance(eos, list) else [eos]),
             shared_buffer=bool(config.get("search", {}).get("past_present_share_buffer", True)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -168,7 +169,16 @@ def _layered(name: str) -> str:
     return name
 
 
+def _token_ids(values: list[Any]) -> tuple[int, ...]:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+            raise ValueError(f"eos_token_id {show(value)} is not a token id")
+    if not values:
+        raise ValueError("eos_token_id is empty")
+    return tuple(values)
+
+
 def _size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**24:
-        raise ValueError(f"{value!r} is not a valid size")
+        raise ValueError(f"{show(value)} is not a valid size")
     return value

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from lime_edge.common.strict_json import show
 from lime_edge.contract.names import BANK, EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS
 from lime_edge.errors import ConfigError, DeviceError, ModelError
 from lime_edge.runtime.memory.pool import Pool
@@ -43,13 +44,13 @@ class SessionSettings:
     def __post_init__(self) -> None:
         faults = []
         if self.device not in ("auto", *_PROVIDERS):
-            faults.append(f"device is {self.device!r}; expected auto, {', '.join(_PROVIDERS)}")
+            faults.append(f"device is {show(self.device)}; expected auto, {', '.join(_PROVIDERS)}")
         whole = isinstance(self.threads, int) and not isinstance(self.threads, bool)
         if self.threads is not None and (not whole or not 1 <= self.threads <= 1024):
-            faults.append(f"threads is {self.threads!r}; expected None or a whole number from 1 to 1024")
+            faults.append(f"threads is {show(self.threads)}; expected None or a whole number from 1 to 1024")
         whole = isinstance(self.spin, int) and not isinstance(self.spin, bool)
         if self.spin is not None and (not whole or not 0 <= self.spin <= 10**6):
-            faults.append(f"spin is {self.spin!r}; expected None or a whole number of microseconds from 0 to 1000000")
+            faults.append(f"spin is {show(self.spin)}; expected None or whole microseconds from 0 to 1000000")
         if faults:
             raise ConfigError("the runtime cannot start", faults)
 

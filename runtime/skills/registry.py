@@ -6,17 +6,19 @@ takes a `Lease` when it starts and keeps its rows, whatever is loaded, replaced 
 
 from __future__ import annotations
 
-import math
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 
 from lime_edge.common.semver import precedence
+from lime_edge.common.strict_json import show
 from lime_edge.contract.module_table import ModuleTable
 from lime_edge.contract.vector_kinds import STORED, Kind
 from lime_edge.errors import ConfigError, SkillConflictError, SkillVersionError, UnknownSkillError
@@ -26,6 +28,8 @@ from .bank import Array, Bank
 
 # Ids of registries whose active skill is disabled in this thread or task.
 _DISABLED: ContextVar[frozenset[int]] = ContextVar("lime_edge_disabled", default=frozenset())
+
+_MOST = sys.float_info.max
 
 Spec = str | tuple[tuple[str, float], ...] | None  # an immutable SkillSpec
 
@@ -300,11 +304,13 @@ class Registry:
 
 def check_limits(limits: Mapping[Any, Any]) -> None:
     """Raises ConfigError: a kind is unknown, or a limit is not a number above 0."""
-    faults = [f"unknown kind {kind!r}; expected one of {', '.join(STORED)}" for kind in limits if kind not in STORED]
+    faults = [
+        f"unknown kind {show(kind)}; expected one of {', '.join(STORED)}" for kind in limits if kind not in STORED
+    ]
     faults += [
-        f"max_value of {kind} is {value!r}; expected a number above 0"
+        f"max_value of {kind} is {show(value)}; expected a number above 0"
         for kind, value in limits.items()
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
+        if isinstance(value, bool) or not isinstance(value, Real) or not (0 < value <= _MOST or value == np.inf)
     ]
     if faults:
         raise ConfigError("the limits on skills cannot be used", faults)
@@ -324,10 +330,12 @@ def _check_generation(name: str, found: AppliedSkill | None, expected: int | Non
     if expected is None:
         return
     if isinstance(expected, bool) or not isinstance(expected, int) or expected < 0:
-        raise ConfigError(f"expected_generation is {expected!r}; expected a generation, 0 for none, or None for any")
+        raise ConfigError(
+            f"expected_generation is {show(expected)}; expected a generation, 0 for none, or None for any"
+        )
     if (0 if found is None else found.generation) != expected:
         state = "is not loaded" if found is None else f"is at generation {found.generation}"
-        wanted = f"generation {expected}" if expected else "none to be loaded"
+        wanted = f"generation {show(expected)}" if expected else "none to be loaded"
         raise SkillConflictError(
             f"skill {name!r} {state}; expected {wanted}: it has changed since; check skills() and decide again"
         )
@@ -354,13 +362,13 @@ def _frozen(spec: Any) -> Spec | Active:
     if spec is None or isinstance(spec, str | Active):
         return spec
     if not isinstance(spec, Mapping) or not spec:
-        raise ConfigError(f"skill is {spec!r:.80}; expected None, a name, or weights by name")
+        raise ConfigError(f"skill is {show(spec)}; expected None, a name, or weights by name")
     faults = [
-        f"weight of {name!r} is {weight!r}; expected a finite number"
+        f"weight of {show(name)} is {show(weight)}; expected a finite number"
         for name, weight in spec.items()
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight)
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not abs(weight) <= _MOST
     ]
-    faults += [f"{name!r} is not a name" for name in spec if not isinstance(name, str)]
+    faults += [f"{show(name)} is not a name" for name in spec if not isinstance(name, str)]
     if faults:
         raise ConfigError("the blend is invalid", faults)
     return tuple((name, float(weight)) for name, weight in spec.items())

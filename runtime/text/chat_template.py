@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,10 +13,19 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
+from lime_edge.common.strict_json import show
 from lime_edge.errors import ModelError
 
 
-def read_template(path: Path, config: Mapping[str, Any]) -> jinja2.Template | None:
+@dataclass(frozen=True)
+class Template:
+    """A compiled chat template and its text."""
+
+    compiled: jinja2.Template
+    source: str
+
+
+def read_template(path: Path, config: Mapping[str, Any]) -> Template | None:
     """Read chat_template.jinja, otherwise `config["chat_template"]`, and compile it.
 
     Args:
@@ -26,11 +36,10 @@ def read_template(path: Path, config: Mapping[str, Any]) -> jinja2.Template | No
         The template; None if the model has none.
 
     Raises:
-        ModelError: The template is not valid Jinja.
+        ModelError: The template cannot be read, or is not valid Jinja.
     """
-    file = path / "chat_template.jinja"
-    source = file.read_text("utf-8") if file.is_file() else config.get("chat_template")
-    if not isinstance(source, str):
+    source = _source(path / "chat_template.jinja", config.get("chat_template"))
+    if source is None:
         return None
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _GenerationTag]
@@ -38,9 +47,23 @@ def read_template(path: Path, config: Mapping[str, Any]) -> jinja2.Template | No
     environment.filters["tojson"] = _tojson
     environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
     try:
-        return environment.from_string(source)
-    except jinja2.TemplateError as error:
-        raise ModelError(f"the chat template of {path} is invalid: {error}") from error
+        source.encode()  # JSON can hold lone surrogates
+        return Template(environment.from_string(source), source)
+    except Exception as error:  # jinja2 evaluates constants and recurses
+        raise ModelError(f"the chat template of {path} is invalid: {show(str(error))}") from error
+
+
+def _source(file: Path, configured: Any) -> str | None:
+    """The text of the template. Several templates in tokenizer_config.json have names; one is the default."""
+    if file.is_file():
+        try:
+            return file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"{file} cannot be read: {error}; expected UTF-8 text") from error
+    if isinstance(configured, list):
+        named = [entry for entry in configured if isinstance(entry, dict) and entry.get("name") == "default"]
+        configured = named[0].get("template") if named else None
+    return configured if isinstance(configured, str) else None
 
 
 class _GenerationTag(jinja2.ext.Extension):

@@ -1,13 +1,13 @@
 """Encodes prompts with the model's tokenizer and chat template.
 
-The rules are those of training: the rendered template is encoded without extra special tokens, then come the answer
-and the end-of-turn token.
+The rules are those of training, see `lime_edge.contract.chat`: what stands in a message is text, and only the template
+writes special tokens.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +17,17 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from lime_edge.common.strict_json import show
+from lime_edge.contract.chat import Chat, Messages, text_faults
 from lime_edge.contract.names import TOKENIZER_FILE
 from lime_edge.errors import ConfigError, ModelError
-from lime_edge.runtime.types import Message, Prompt
+from lime_edge.runtime.types import Prompt
 
 from .chat_template import read_template
 
 Ids = npt.NDArray[np.int64]
+
+_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")  # special tokens that a template can write by name
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,21 @@ class Text:
     Args:
         path: The model directory.
         eos_ids: Tokens that end an answer.
+        context_length: Longer texts than that many tokens can stand for are refused without encoding them. None: no
+            text is too long.
 
     Raises:
-        ModelError: The tokenizer or the chat template is invalid.
+        ModelError: The tokenizer, its settings or the chat template are invalid.
     """
 
-    def __init__(self, path: Path, eos_ids: Sequence[int]) -> None:
+    def __init__(self, path: Path, eos_ids: Sequence[int], context_length: int | None = None) -> None:
         self.tokenizer = _tokenizer(path / TOKENIZER_FILE)
-        self._config = _json(path / "tokenizer_config.json")
-        self._template = read_template(path, self._config)
-        named: int | None = self.tokenizer.token_to_id(self._special("eos_token"))
+        config = _json(path / "tokenizer_config.json")
+        self._named = {name: _special(path, config, name) for name in _NAMED}
+        self._template = read_template(path, config)
+        self._chat = Chat(self.tokenizer, self.render, "" if self._template is None else self._template.source)
+        self._context_length = context_length
+        named: int | None = self.tokenizer.token_to_id(self._named["eos_token"])
         self.end_id = eos_ids[0] if named is None else named  # the token that training puts after an answer
         self.eos_ids = frozenset({*eos_ids, self.end_id})
 
@@ -63,24 +72,23 @@ class Text:
         """Encode one prompt.
 
         Args:
-            prompt: A user message, or a list of messages; with `raw`, plain text.
+            prompt: A user message, or a list of messages; with `raw`, plain text. If the last message is the
+                assistant's, the answer continues it: the prompt is that of the messages before, then its tokens.
             system: Text of a system message that is put first unless the messages begin with one.
-            raw: Encode the text without the template, with the tokenizer's own special tokens.
+            raw: Encode the text without the template, with the tokenizer's own special tokens; those that the text
+                spells are special, too.
 
         Raises:
-            ConfigError: The prompt is invalid or empty.
+            ConfigError: The prompt is invalid, empty, or too long for the context in any encoding.
         """
+        self._check_length(_characters(prompt))
         if raw:
-            if not isinstance(prompt, str):
-                raise ConfigError(f"raw=True takes plain text; the prompt is {type(prompt).__name__}")
-            ids = self.tokenizer.encode(prompt).ids
+            ids = self._raw(prompt)
             return _tokens(ids, len(ids))
-        messages = _messages(prompt)
-        if system is not None and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": system}, *messages]
-        ids = self.encode(self.render(messages, answer=True))
-        turns = self.encode(self.render(messages, answer=False))
-        return _tokens(ids, len(turns) if ids[: len(turns)] == turns else len(ids))
+        if self._template is None:
+            raise ConfigError("this model has no chat template: call with raw=True, or add chat_template.jinja")
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        return _tokens(*self._chat.prompt(messages, system, continues=True))
 
     def known(self, ids: Sequence[int]) -> Tokens:
         """A prompt given as token ids; the boundary is before the template's answer header."""
@@ -89,21 +97,45 @@ class Text:
         return _tokens(list(ids), len(ids) - len(header) if ends else len(ids))
 
     def encode(self, text: str) -> list[int]:
-        """Token ids without added special tokens."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        """Token ids of an answer or of words: no special token is added, and those that the text spells are text.
 
-    def render(self, messages: Sequence[Message], answer: bool) -> str:
+        Raises:
+            ConfigError: It is not Unicode text, or too long for the context in any encoding.
+        """
+        self._check_length(len(text))
+        return self._chat.text(text)
+
+    def render(self, messages: Messages, answer: bool) -> str:
         """Render the chat template; with `answer`, the header of the answer follows the messages."""
         if self._template is None:
-            raise ConfigError("this model has no chat template: call with raw=True, or add chat_template.jinja")
-        special = {name: self._special(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
-        try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=answer, tools=None, documents=None, **special
-            )
-        except Exception as error:  # a template is a program and can raise anything
-            raise ConfigError(f"the chat template rejects these messages: {error}") from error
+            raise ConfigError("this model has no chat template")
+        return self._template.compiled.render(
+            messages=messages, add_generation_prompt=answer, tools=None, documents=None, **self._named
+        )
+
+    def stop_ids(self, stops: Sequence[str]) -> frozenset[int]:
+        """Ids of the stop strings that are special tokens; these never become text."""
+        return frozenset(number for number, name in self._special.items() if name in stops)
+
+    def stop_faults(self, stops: Sequence[str]) -> Iterator[str]:
+        """Which stop strings can never occur."""
+        for stop in stops:
+            yield from (f"stop string {show(stop)} {fault}" for fault in text_faults(stop))
+            if inside := [name for name in self._special.values() if name in stop and name != stop]:
+                yield (
+                    f"stop string {show(stop)} contains the special token {inside[0]!r}, which never becomes text; "
+                    "expected text alone or a special token alone"
+                )
+
+    @cached_property
+    def longest_token(self) -> int:
+        """The most characters that one token can stand for."""
+        return max(map(len, self.tokenizer.get_vocab(with_added_tokens=True)), default=1)
+
+    @cached_property
+    def _special(self) -> dict[int, str]:
+        added = self.tokenizer.get_added_tokens_decoder()
+        return {number: token.content for number, token in added.items() if token.special and token.content}
 
     @cached_property
     def _header(self) -> list[int]:
@@ -114,12 +146,24 @@ class Text:
         header: list[int] = example.ids[example.boundary :].tolist()
         return header
 
-    def _special(self, name: str) -> str:
-        """The text of a special token; tokenizer_config.json holds a string or an object."""
-        value = self._config.get(name)
-        if isinstance(value, dict):
-            value = value.get("content")
-        return value if isinstance(value, str) else ""
+    def _raw(self, prompt: Any) -> list[int]:
+        if not isinstance(prompt, str):
+            raise ConfigError(f"raw=True takes plain text; the prompt is {type(prompt).__name__}")
+        if faults := list(text_faults(prompt)):
+            raise ConfigError(f"the prompt {faults[0]}")
+        try:
+            ids: list[int] = self.tokenizer.encode(prompt).ids
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ConfigError(f"the tokenizer cannot encode {show(prompt)}: {error}") from error
+        return ids
+
+    def _check_length(self, characters: int) -> None:
+        context = self._context_length
+        if context is not None and characters > context and characters > context * self.longest_token:
+            raise ConfigError(
+                f"{characters:,} characters; the context of {context} tokens has room for at most "
+                f"{context * self.longest_token:,}, as no token stands for more than {self.longest_token}: shorten it"
+            )
 
 
 def _tokens(ids: list[int], boundary: int) -> Tokens:
@@ -128,25 +172,16 @@ def _tokens(ids: list[int], boundary: int) -> Tokens:
     return Tokens(np.array(ids, np.int64), min(boundary, len(ids) - 1))
 
 
-def _messages(prompt: Any) -> list[Message]:
-    """The validated messages of a prompt."""
+def _characters(prompt: Any) -> int:
+    """The number of characters in a prompt; a message counts as one more."""
     if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    if not isinstance(prompt, list | tuple) or not prompt:
-        raise ConfigError(f"the prompt is {prompt!r:.80}; expected text or a list of messages")
-    faults = []
-    for number, message in enumerate(prompt):
-        if not isinstance(message, Mapping):
-            faults.append(f"message {number} is {type(message).__name__}; expected an object with role and content")
-            continue
-        faults += [
-            f"message {number} has {key} {message.get(key)!r:.60}; expected text"
-            for key in ("role", "content")
-            if not isinstance(message.get(key), str)
-        ]
-    if faults:
-        raise ConfigError("the messages are invalid", faults)
-    return list(prompt)
+        return len(prompt)
+    contents = [message.get("content") for message in prompt if isinstance(message, Mapping)] if _listed(prompt) else []
+    return sum(1 + len(content) for content in contents if isinstance(content, str))
+
+
+def _listed(prompt: Any) -> bool:
+    return isinstance(prompt, list | tuple)
 
 
 def _tokenizer(path: Path) -> Tokenizer:
@@ -166,4 +201,17 @@ def _json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds {type(value).__name__}; expected an object")
+    return value
+
+
+def _special(path: Path, config: Mapping[str, Any], name: str) -> str:
+    """The text of a special token; tokenizer_config.json holds a string or an object."""
+    value = config.get(name)
+    if isinstance(value, dict):
+        value = value.get("content")
+    text = value if isinstance(value, str) else ""
+    if faults := list(text_faults(text)):
+        raise ModelError(f"{path / 'tokenizer_config.json'}: {name} {faults[0]}")
+    return text

@@ -9,17 +9,10 @@ import torch
 
 from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row
-from lime_edge.training.dataset import Collator, Examples, encode, encode_prompt, with_system
+from lime_edge.training.dataset import Collator, Examples, encode, encode_prompt
 from tests.support.tiny_training import backbone, tokenizer
 
 ROW = Row(({"role": "user", "content": "is it so"},), "yes")
-
-
-def test_a_system_text_goes_in_front_unless_there_is_one() -> None:
-    assert with_system(ROW.messages, None) == [*ROW.messages]
-    assert with_system(ROW.messages, "s")[0] == {"role": "system", "content": "s"}
-    own = [{"role": "system", "content": "mine"}, *ROW.messages]
-    assert with_system(own, "s") == own
 
 
 def test_an_example_is_the_template_the_answer_and_the_end() -> None:
@@ -32,14 +25,6 @@ def test_an_example_is_the_template_the_answer_and_the_end() -> None:
     assert tokens.decode(example.input_ids[example.response_start :]).startswith("<|im_start|>assistant\n")
     prompt, start = encode_prompt(tokens, ROW.messages, "brief")
     assert (tuple(prompt), start) == (example.input_ids[: example.answer_start], example.response_start)
-
-
-def test_a_template_that_writes_another_history_puts_the_response_at_the_last_token() -> None:
-    class Other:
-        def apply_chat_template(self, *_: Any, add_generation_prompt: bool, **__: Any) -> list[int]:
-            return [1, 2, 3, 4] if add_generation_prompt else [1, 9]
-
-    assert encode_prompt(Other(), ROW.messages) == ([1, 2, 3, 4], 3)
 
 
 def test_long_rows_are_dropped_and_counted() -> None:

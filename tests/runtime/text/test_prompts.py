@@ -49,7 +49,7 @@ def test_prompts_are_those_of_training(tmp_path: Path, template: str | None, mes
 
 
 def test_boundaries(text: Text) -> None:
-    header = text.encode("<|im_start|>assistant\n")
+    header = text.tokens("<|im_start|>assistant\n", raw=True).ids.tolist()
     found = text.tokens("Hello")
     assert found.ids[found.boundary :].tolist() == header
     assert text.known(found.ids.tolist()).boundary == found.boundary
