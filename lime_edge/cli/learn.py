@@ -13,7 +13,7 @@ from lime_edge.common.extras import require_extra
 from lime_edge.common.formatting import share, short, size
 from lime_edge.contract.names import SKILL_SUFFIX
 from lime_edge.errors import ConfigError
-from lime_edge.reports.tables import STDOUT, Table, report
+from lime_edge.reports.tables import STDOUT, Table, report, say
 from lime_edge.training.quiet import silence_libraries
 
 from .options import COUNT, RATE, json_option, name_list, path_type
@@ -128,7 +128,6 @@ def learn(
     with require_extra("train"):
         from lime_edge.training import learn_skill as learning
     output = Path(f"{settings['name']}{SKILL_SUFFIX}") if output is None else output
-    output.parent.mkdir(parents=True, exist_ok=True)
     named = settings.pop("gain_only")
     gain_only = None if named is None else name_list(named)
     recipe: Recipe = learning.Recipe(about=about, gain_only=gain_only, **settings)
@@ -141,12 +140,13 @@ def learn(
 def _check_about(name: str, system: str | None, about: Mapping[str, str]) -> None:
     """Check the author's metadata before the training starts, not after it."""
     from lime_edge.contract.routing import Routing
+    from lime_edge.skills.interface import Interface
     from lime_edge.skills.manifest import Manifest, manifest_faults
 
     nothing = "0" * 64
     whole: dict[str, Any] = {"version": "1.0.0", "created": "2000-01-01", "routing": Routing(), **about}
-    prompt: Any = {"system": system, "generation": {}, "stop": []}
-    draft = Manifest(name=name, backbone=nothing, adapter=nothing, modules=nothing, prompt=prompt, **whole)
+    interface = Interface(system=system)
+    draft = Manifest(name=name, backbone=nothing, adapter=nothing, modules=nothing, interface=interface, **whole)
     if faults := manifest_faults(draft.sealed({}, nothing).to_dict()):
         raise ConfigError("the metadata of the skill is invalid", [fault.removeprefix("manifest.") for fault in faults])
 
@@ -165,4 +165,4 @@ def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None
     report({"skill": describe(skill), "figures": dict(figures)}, tables, target)
     if target != STDOUT:
         measured = f"on {metrics[0][3]} rows whose prompts were not used for training" if metrics else "on no rows"
-        click.echo(f"skill and base were measured {measured}")
+        say(f"skill and base were measured {measured}\n")

@@ -16,6 +16,8 @@ from lime_edge.contract.model import read_contract
 from lime_edge.contract.module_table import ModuleTable
 from lime_edge.contract.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_JSON
 from lime_edge.errors import ConfigError, SkillError
+from lime_edge.skills.interface import AnswerForm, Interface
+from lime_edge.skills.manifest import Made
 from lime_edge.skills.package import Skill, describe, read_skill
 from lime_edge.store.lookup import skill_files
 from lime_edge.trust.policy import TrustPolicy, read_trusted_skill
@@ -71,9 +73,11 @@ def describe_skill(skill: Skill) -> Report:
         ("values", f"{document['values']:,} as {skill.dtype}"),
         ("bounds", ", ".join(f"|{kind}| <= {bound:g}" for kind, bound in manifest.bounds.items())),
         ("applies", "always" if manifest.activation == "always" else "to the response; the base reads the prompt"),
-        ("system text", "none" if manifest.prompt["system"] is None else show(manifest.prompt["system"])),
+        *_interface(manifest.interface),
         ("generation", _settings({**manifest.prompt["generation"], "stop": manifest.prompt["stop"]})),
         ("golden prompts", str(len(manifest.golden))),
+        ("draft table", _draft(skill)),
+        ("how it was made", _made(manifest.made)),
     ]
     tables = [Table(f"skill {manifest.name} {manifest.version}", facts)]
     if manifest.metrics:
@@ -81,8 +85,42 @@ def describe_skill(skill: Skill) -> Report:
     return {"what": "skill", **document}, tables
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {show(value)}" for name, value in settings.items() if value) or "left to the caller"
+def _interface(interface: Interface) -> Iterator[tuple[str, str]]:
+    """How a plain request is wrapped, and what comes back."""
+    yield "system text", "none" if interface.system is None else show(interface.system)
+    around = {"prefix": interface.prefix, "suffix": interface.suffix}
+    yield "a request becomes", _settings(around, "itself")
+    yield "answers", _answers(interface.answers)
+    if interface.examples:
+        yield "examples", "\n".join(show(example) for example in interface.examples)
+
+
+def _answers(answers: AnswerForm) -> str:
+    if answers.kind == "choices":
+        return f"one of {len(answers.value)} choices: {show(answers.value)}"
+    words = {"schema": "JSON of the schema", "regex": "text matching"}
+    return f"{words[answers.kind]} {show(answers.value)}" if answers.kind in words else "free text"
+
+
+def _draft(skill: Skill) -> str:
+    if skill.draft is None:
+        return "none"
+    table = skill.draft
+    return f"{len(table):,} entries of at most {table.order - 1} tokens and the next, {size(table.size)}"
+
+
+def _made(made: Made | None) -> str:
+    if made is None:
+        return "not said"
+    instruction = {"carried": "carries its instruction", "kept": "keeps its instruction in the prompt"}
+    data = made["data"]
+    counts = f"{data['dropped']:,} dropped, {data['duplicates']:,} duplicates, {data['overlap']:,} also in validation"
+    how = ", ".join([made["how"], *([instruction[made["instruction"]]] if made["instruction"] in instruction else [])])
+    return f"{how}; {data['rows']:,} rows: {counts}"
+
+
+def _settings(settings: Mapping[str, Any], nothing: str = "left to the caller") -> str:
+    return ", ".join(f"{name} {show(value)}" for name, value in settings.items() if value) or nothing
 
 
 def _metrics(skill: Skill) -> Table:

@@ -17,7 +17,11 @@ from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import STORED, Kind
 from lime_edge.errors import ConfigError, SkillFormatError
 
-FORMAT = 1
+from .draft_table import DRAFT, DraftMeta
+from .interface import INTERFACE, SYSTEM, Interface
+from .route import ROUTE, RouteMeta
+
+FORMAT = 2  # of new packages; format 1 is read too
 MANIFEST_LIMIT = 4 * 2**20  # characters of the manifest's text
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 GOLDEN_LIMIT = 16  # golden prompts
@@ -42,9 +46,8 @@ class Generation(TypedDict, total=False):
 
 
 class Prompt(TypedDict):
-    """How requests to the skill are formed: system prompt, generation settings, stop texts."""
+    """Defaults of a request to the skill: generation settings and stop texts."""
 
-    system: str | None
     generation: Generation
     stop: list[str]
 
@@ -76,12 +79,29 @@ class Metric(TypedDict):
     date: str
 
 
+class Data(TypedDict):
+    """Counts of the rows that a skill was learned from."""
+
+    rows: int  # given for training
+    dropped: int  # of these, left out: too long, for example
+    duplicates: int  # of these, repeats of another row
+    overlap: int  # validation rows whose prompt is also a training prompt
+
+
+class Made(TypedDict):
+    """How a skill came to be."""
+
+    how: Literal["learned", "proposed", "rebased"]
+    instruction: Literal["carried", "kept", "none"]  # in the vectors, in the interface, or the data had none
+    data: Data
+
+
 class OtherFormatError(SkillFormatError):
     """The package has another format version, whose other rules are unknown to this reader."""
 
 
 def _no_prompt() -> Prompt:
-    return {"system": None, "generation": {}, "stop": []}
+    return {"generation": {}, "stop": []}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +109,7 @@ class Manifest:
     """What a skill is, which model it was made for, and its measured scores.
 
     A manifest built in code is validated when it is written; one read from a file already was.
-    `write_skill` fills in `bounds` and `digest`.
+    `write_skill` fills in `bounds`, `draft`, `route` and `digest`. A package keeps the format that it was read in.
     """
 
     name: str  # NAME_PATTERN
@@ -104,11 +124,17 @@ class Manifest:
     license: str = "NOASSERTION"  # SPDX expression
     author: str = ""
     activation: Activation = "response"  # the first token to which the skill applies
+    interface: Interface = field(
+        default_factory=Interface
+    )  # how a request becomes a prompt, and what answers look like
     prompt: Prompt = field(default_factory=_no_prompt)
     bounds: dict[Kind, float] = field(default_factory=dict)  # max |value| of each kind present
     golden: list[Golden] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
-    centroid: list[float] | None = None  # mean prompt embedding
+    made: Made | None = None  # None: not said
+    draft: DraftMeta | None = None  # of the draft table in the package
+    route: RouteMeta | None = None  # of the centroids in the package
+    centroid: list[float] | None = None  # mean prompt embedding; format 1 only
     digest: str = ""
     format: int = FORMAT
 
@@ -118,11 +144,19 @@ class Manifest:
         return self.routing.experts
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document; `centroid` is left out when there is none."""
+        """The JSON document in the manifest's own format; optional keys are left out where they say nothing.
+
+        What format 1 has no key for is not left out: the document is then refused by that key's name.
+        """
         document = {f.name: getattr(self, f.name) for f in fields(self)}
-        document |= {"experts": self.experts, "routing": self.routing.to_dict()}
-        if self.centroid is None:
-            del document["centroid"]
+        document |= {"experts": self.experts, "routing": self.routing.to_dict(), "interface": self.interface.to_dict()}
+        for key in _OPTIONAL:
+            if document[key] is None:
+                del document[key]
+        if self.format == 1:
+            document["prompt"] = {**self.prompt, "system": self.interface.system}
+            if self.interface == Interface(system=self.interface.system):
+                del document["interface"]
         return document
 
     @classmethod
@@ -132,16 +166,22 @@ class Manifest:
         Raises:
             SkillFormatError: Names every fault of the document.
         """
-        version = document.get("format", FORMAT) if isinstance(document, dict) else FORMAT
-        if isinstance(version, int) and version != FORMAT:
+        version = document.get("format") if isinstance(document, dict) else None
+        if isinstance(version, int) and version not in _RULES:
             raise OtherFormatError(
-                f"format version {show(version)}; this lime-edge reads version {FORMAT}: update lime-edge, "
+                f"format version {show(version)}; this lime-edge reads versions 1 and {FORMAT}: update lime-edge, "
                 "or make the skill again with this version"
             )
         if faults := manifest_faults(document):
             raise SkillFormatError("the manifest cannot be used", bounded(faults))
         known = {key: value for key, value in document.items() if key != "experts"}
-        return cls(**known | {"routing": Routing.from_dict(document["routing"])})
+        known["routing"] = Routing.from_dict(document["routing"])
+        if version == 1:
+            prompt = dict(document["prompt"])
+            known |= {"interface": Interface(system=prompt.pop("system")), "prompt": prompt}
+        else:
+            known["interface"] = Interface.from_dict(document["interface"])
+        return cls(**known)
 
     @classmethod
     def from_json(cls, source: str) -> Manifest:
@@ -163,14 +203,18 @@ class Manifest:
             raise SkillFormatError("the manifest is not in canonical form (sorted keys, no spaces); write it again")
         return manifest
 
-    def sealed(self, bounds: dict[Kind, float], digest: str) -> Manifest:
-        """A copy with the bounds and the digest that the writer computed."""
-        return replace(self, bounds=bounds, digest=digest)
+    def sealed(
+        self, bounds: dict[Kind, float], digest: str, draft: DraftMeta | None = None, route: RouteMeta | None = None
+    ) -> Manifest:
+        """A copy with what the writer computed from the tensors."""
+        return replace(self, bounds=bounds, digest=digest, draft=draft, route=route)
 
 
 def manifest_faults(document: Any) -> list[str]:
-    """Every fault of a parsed manifest of this format version, one line each."""
-    return [*_MANIFEST("manifest", document), *_agreement(document)]
+    """Every fault of a parsed manifest, one line each, by the rules of its format version or of the newest."""
+    version = document.get("format") if isinstance(document, dict) else None
+    rules = _RULES.get(version, _RULES[FORMAT]) if type(version) is int else _RULES[FORMAT]
+    return [*rules("manifest", document), *_agreement(document)]
 
 
 def _agreement(document: Any) -> Iterator[str]:
@@ -199,10 +243,6 @@ def _routing(where: str, value: Any) -> Iterator[str]:
     except ConfigError as error:
         for fault in error.faults:
             yield f"{where}: {fault[:200]}"
-
-
-def _nullable(inner: Check) -> Check:
-    return lambda where, value: iter(()) if value is None else inner(where, value)
 
 
 _GOLDEN_LISTS = ("top_ids", "skill_logits", "base_logits")
@@ -236,47 +276,56 @@ _GENERATION = record(
         "repetition_penalty": number(0.1, 10),
     },
 )
-_MANIFEST = record(
+_ROWS = whole(0, 2**40)
+_MADE = record(
     {
-        "format": whole(FORMAT, FORMAT),
-        "name": NAME,
-        "version": VERSION,
-        "description": text(4000, controls="\n\t"),
-        "license": text(200, least=1, pattern=_SPDX, what="an SPDX licence expression"),
-        "author": text(200),
-        "created": _date,
-        "backbone": DIGEST,
-        "backbone_name": text(200),
-        "adapter": DIGEST,
-        "modules": DIGEST,
-        "experts": whole(1, 64),
-        "routing": _routing,
-        "activation": one_of("always", "response"),
-        "prompt": record(
-            {
-                "system": _nullable(text(100_000, controls="all")),
-                "generation": _GENERATION,
-                "stop": sequence(text(200, least=1, controls="all"), 16),
-            }
-        ),
-        "bounds": record({}, {kind: number(0, 1e7) for kind in STORED}),
-        "golden": sequence(_golden, GOLDEN_LIMIT),
-        "metrics": sequence(
-            record(
-                {
-                    "dataset": DIGEST,
-                    "name": text(64, least=1),
-                    "split": text(64, least=1),
-                    "rows": whole(1, 2**40),
-                    "skill": _VALUE,
-                    "base": _VALUE,
-                    "date": _date,
-                },
-                {"lora": _VALUE},
-            ),
-            64,
-        ),
-        "digest": DIGEST,
-    },
-    {"centroid": sequence(_LOGIT, 16_384, least=1)},
+        "how": one_of("learned", "proposed", "rebased"),
+        "instruction": one_of("carried", "kept", "none"),
+        "data": record({"rows": _ROWS, "dropped": _ROWS, "duplicates": _ROWS, "overlap": _ROWS}),
+    }
 )
+_METRIC = record(
+    {
+        "dataset": DIGEST,
+        "name": text(64, least=1),
+        "split": text(64, least=1),
+        "rows": whole(1, 2**40),
+        "skill": _VALUE,
+        "base": _VALUE,
+        "date": _date,
+    },
+    {"lora": _VALUE},
+)
+_PROMPT: dict[str, Check] = {
+    "generation": _GENERATION,
+    "stop": sequence(text(200, least=1, controls="all"), 16),
+}
+_COMMON: dict[str, Check] = {
+    "format": whole(1, FORMAT),
+    "name": NAME,
+    "version": VERSION,
+    "description": text(4000, controls="\n\t"),
+    "license": text(200, least=1, pattern=_SPDX, what="an SPDX licence expression"),
+    "author": text(200),
+    "created": _date,
+    "backbone": DIGEST,
+    "backbone_name": text(200),
+    "adapter": DIGEST,
+    "modules": DIGEST,
+    "experts": whole(1, 64),
+    "routing": _routing,
+    "activation": one_of("always", "response"),
+    "prompt": record(_PROMPT),
+    "bounds": record({}, {kind: number(0, 1e7) for kind in STORED}),
+    "golden": sequence(_golden, GOLDEN_LIMIT),
+    "metrics": sequence(_METRIC, 64),
+    "digest": DIGEST,
+}
+#: Format version -> the check of a manifest.
+_RULES: dict[int, Check] = {
+    1: record(
+        {**_COMMON, "prompt": record({"system": SYSTEM, **_PROMPT})}, {"centroid": sequence(_LOGIT, 16_384, least=1)}
+    ),
+    2: record({**_COMMON, "interface": INTERFACE}, {"made": _MADE, "draft": DRAFT, "route": ROUTE}),
+}
+_OPTIONAL = ("made", "draft", "route", "centroid")

@@ -16,6 +16,8 @@ from decimal import ROUND_UP, Context, Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from lime_edge.common.digests import canonical_json, tensor_digest
 from lime_edge.common.files import write_file
 from lime_edge.common.strict_json import bounded, show
@@ -23,9 +25,13 @@ from lime_edge.contract.vector_kinds import STORED, Kind
 from lime_edge.errors import SkillError, SkillFormatError
 
 from . import lazy_vectors
+from .draft_table import DTYPES as DRAFT_DTYPES
+from .draft_table import DraftTable, draft_number_faults
+from .interface import Interface
 from .layout import layout_facts
 from .lazy_vectors import LazyVectors
 from .manifest import Manifest, OtherFormatError
+from .route import CENTROIDS, Route, route_number_faults
 from .safetensors_file import Container, Layout, pack, unpack
 from .vector_codec import (
     Array,
@@ -49,9 +55,11 @@ class Skill:
     Attributes:
         manifest: The validated manifest.
         tensors: ``<kind>.<module>`` -> read-only float32 [E, width], dequantised; for large packages on every access.
-        dtype: Type of the stored values.
+        dtype: Type of the stored vectors.
         size: Size of the file in bytes.
         path: The file that it was read from.
+        draft: The draft table, if it has one.
+        route: The centroids of its requests, if it has some; float32.
     """
 
     manifest: Manifest
@@ -59,6 +67,13 @@ class Skill:
     dtype: Literal["F16", "I8"]
     size: int
     path: Path
+    draft: DraftTable | None = None
+    route: Route | None = None
+
+    @property
+    def interface(self) -> Interface:
+        """How a plain request becomes a prompt, and what form the answers have."""
+        return self.manifest.interface
 
     @property
     def name(self) -> str:
@@ -98,14 +113,18 @@ def write_skill(
     manifest: Manifest,
     tensors: Mapping[str, Array],
     dtype: Literal["i8", "f16"] = "i8",
+    draft: DraftTable | None = None,
+    route: Route | None = None,
 ) -> Skill:
     """Quantise vectors and write a package atomically; the same input gives the same bytes.
 
     Args:
         path: The file to create or replace.
-        manifest: Its `bounds` and `digest` are computed here.
+        manifest: Its `bounds`, `draft`, `route` and `digest` are computed here.
         tensors: ``<kind>.<module>`` -> float [E, width].
         dtype: ``"i8"`` (blocks of 32 with F16 scales) or ``"f16"``.
+        draft: Its draft table; format 2 only.
+        route: The centroids of its requests; format 2 only.
 
     Returns:
         The same as `read_skill` for this file, so that an author measures the quantised values that ship.
@@ -115,7 +134,9 @@ def write_skill(
         SkillError: The file cannot be written.
     """
     stored = encode_vectors(tensors, dtype)
-    sealed = manifest.sealed({k: _round_up(v) for k, v in decode_vectors(stored).peaks.items()}, "0" * 64)
+    bounds = {kind: _round_up(peak) for kind, peak in decode_vectors(stored).peaks.items()}
+    sealed = manifest.sealed(bounds, "0" * 64, draft.meta() if draft else None, route.meta() if route else None)
+    stored |= {**(draft.stored if draft else {}), **(route.stored() if route else {})}
     document = Manifest.from_dict(sealed.to_dict()).to_dict()
     document["digest"] = digest_of(document, stored)
     data = pack({"lime": canonical_json(document).decode()}, stored)
@@ -192,13 +213,18 @@ def decode_skill(data: bytes, path: str | os.PathLike[str]) -> Skill:
     except SkillFormatError as error:
         faults += error.faults or [error.message]
     restored = _restore(container, faults)
+    draft, centroids = _companions(container, faults)
     if manifest is not None and container.layout is not None and not container.faults:
         faults += _seal_faults(manifest, container.metadata["lime"], container.layout, container.body)
     if manifest is not None and not faults:
         faults += _bound_faults(manifest, restored.peaks)
     if manifest is None or container.layout is None or faults:
         raise SkillFormatError(f"{path} is not a valid skill package", bounded(faults))
-    return Skill(manifest, restored.values, stored_dtype(container.layout.entries), len(data), Path(path))
+    dtype = stored_dtype(layout_facts(container.layout).vectors)
+    route = None
+    if manifest.route is not None and centroids is not None:
+        route = Route(**manifest.route, centroids=centroids.astype(np.float32))
+    return Skill(manifest, restored.values, dtype, len(data), Path(path), draft, route)
 
 
 def _restore(container: Container, faults: list[str]) -> Restored:
@@ -211,12 +237,25 @@ def _restore(container: Container, faults: list[str]) -> Restored:
     if facts.faults:
         restored = nothing
     elif facts.values > lazy_vectors.EAGER_LIMIT:
-        restored = lazy_vectors.survey(container.tensors)
+        restored = lazy_vectors.survey({name: container.tensors[name] for name in facts.vectors})
     else:
         restored = restore_batches(facts.batches, container.gather)
     if not restored.valid:
         faults += [*facts.faults, *number_faults(container.tensors)]
     return restored
+
+
+def _companions(container: Container, faults: list[str]) -> tuple[DraftTable | None, Array | None]:
+    """The draft table and the centroids, F16 [k, D], each if there is one; faults of their numbers go to `faults`."""
+    if container.layout is None or container.faults or (facts := layout_facts(container.layout)).faults:
+        return None, None
+    draft = DraftTable({name: container.gather([name]) for name in DRAFT_DTYPES}) if facts.draft else None
+    centroids = container.gather([CENTROIDS]) if facts.route else None
+    if draft is not None:
+        faults += draft_number_faults(draft.stored)
+    if centroids is not None:
+        faults += route_number_faults(centroids)
+    return draft, centroids
 
 
 def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
@@ -231,18 +270,22 @@ def _read_manifest(metadata: Mapping[str, str]) -> Manifest:
 
 
 def _seal_faults(manifest: Manifest, text: str, layout: Layout, body: memoryview) -> Iterator[str]:
-    """Compare the E, the kinds and the digest of the manifest with the tensors.
+    """Compare the E, the kinds, the draft table, the route and the digest of the manifest with the tensors.
 
     `text` is canonical JSON, so the digest member occurs once in a known form and can be cut out of it.
     """
     facts = layout_facts(layout)
     if facts.experts != {manifest.experts}:
-        for name, entry in layout.entries.items():
+        for name, entry in facts.vectors.items():
             if entry.shape[0] != manifest.experts:
                 yield f"tensor {show(name)} has {entry.shape[0]} rows; expected E = {manifest.experts}"
     if facts.kinds != set(manifest.bounds):
         declared, present = show(sorted(manifest.bounds)), show(sorted(facts.kinds))
         yield f"manifest.bounds declares {declared} but the tensors are {present}; expected the same"
+    if facts.draft != manifest.draft:
+        yield f"manifest.draft is {show(manifest.draft)} but the tensors say {show(facts.draft)}; expected the same"
+    if facts.route != (manifest.route is not None):
+        yield f"manifest.route is {show(manifest.route)} but {CENTROIDS} is {'there' if facts.route else 'missing'}"
     if not facts.named:
         return  # names outside ASCII are already faults
     found = facts.digest(text.replace(f'"digest":"{manifest.digest}",', "").encode() + b"\n", body)
@@ -262,7 +305,7 @@ def _bound_faults(manifest: Manifest, peaks: Mapping[Kind, float]) -> Iterator[s
 def describe(skill: Skill) -> dict[str, Any]:
     """What ``lime-edge inspect`` reports about a skill, as JSON values."""
     manifest = skill.manifest
-    facts = manifest.to_dict()
+    facts = manifest.to_dict() | {"interface": manifest.interface.to_dict(), "prompt": manifest.prompt}
     for bulky in ("golden", "centroid"):
         facts.pop(bulky, None)
     return facts | {
@@ -274,4 +317,6 @@ def describe(skill: Skill) -> dict[str, Any]:
         "values": sum(math.prod(shape) for shape in skill.shapes.values()),
         "golden_prompts": len(manifest.golden),
         "centroid_size": len(manifest.centroid or ()),
+        "draft_bytes": skill.draft.size if skill.draft else 0,
+        "route_shape": list(skill.route.centroids.shape) if skill.route else None,
     }

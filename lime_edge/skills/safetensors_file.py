@@ -24,7 +24,10 @@ HEADER_LIMIT = 8 * 2**20  # bytes
 TENSOR_LIMIT = 2**14  # tensors in a package
 SIDE_LIMIT = 2**24  # elements along one side of a tensor
 
-_DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "I8": np.dtype("i1")}
+_VECTOR_DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "I8": np.dtype("i1")}
+_DRAFT = "draft."  # the beginning of the names of the tensors that have the other types
+_DRAFT_DTYPES: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4"), "U16": np.dtype("<u2"), "U8": np.dtype("u1")}
+_DTYPES = _VECTOR_DTYPES | _DRAFT_DTYPES
 _OPENING = '{"__metadata__":'  # of every header written by `pack`: canonical JSON sorts this key first
 _CACHED_TABLE_LIMIT = 2**20  # characters; longer tensor tables are not cached
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
@@ -80,9 +83,9 @@ class Container:
 
 
 def pack(metadata: Mapping[str, str], tensors: Mapping[str, Array]) -> bytes:
-    """The only byte form of a package: tensors by name, the F16 ones first so that all are aligned."""
+    """The only byte form of a package: tensors by name, those of the widest type first so that all are aligned."""
     names = {str(dtype): name for name, dtype in _DTYPES.items()}
-    order = sorted(tensors, key=lambda name: (tensors[name].dtype.itemsize != 2, name))
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     position = 0
     for name in order:
@@ -184,7 +187,7 @@ def _layout(header: dict[str, Any], faults: list[str]) -> Layout | None:
         faults.append(f"contains {len(header)} tensors; expected at most {TENSOR_LIMIT}")
         return None
     for name, entry in header.items():
-        faults += [f"tensor {show(name)}: {fault}" for fault in _entry_faults(entry)]
+        faults += [f"tensor {show(name)}: {fault}" for fault in _entry_faults(entry, _dtypes_of(name))]
     if faults:
         return None  # the layout can be checked only if every entry is valid
     spans = sorted((*entry["data_offsets"], name) for name, entry in header.items())
@@ -209,19 +212,24 @@ def _read_body(layout: Layout, body: memoryview, container: Container) -> None:
         container.body = body
 
 
-def _entry_faults(entry: Any) -> Iterator[str]:
+def _dtypes_of(name: str) -> dict[str, np.dtype[Any]]:
+    return _DRAFT_DTYPES if name.startswith(_DRAFT) else _VECTOR_DTYPES
+
+
+def _entry_faults(entry: Any, dtypes: Mapping[str, np.dtype[Any]]) -> Iterator[str]:
     if not isinstance(entry, dict) or set(entry) != _ENTRY_KEYS:
         yield f"{show(entry)}; expected an object with dtype, shape and data_offsets"
         return
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        yield f"dtype {show(dtype)}; expected F16 or I8"
+    if not isinstance(dtype, str) or dtype not in dtypes:
+        *others, last = dtypes
+        yield f"dtype {show(dtype)}; expected {', '.join(others)} or {last}"
     if not _whole_pair(shape, 1):
         yield f"shape {show(shape)}; expected [rows, columns], each from 1 to {SIDE_LIMIT}"
     if not _whole_pair(offsets, 0, 2**40):
         yield f"data_offsets {show(offsets)}; expected [begin, end]"
-    elif isinstance(dtype, str) and dtype in _DTYPES and _whole_pair(shape, 1):
-        needed = math.prod(shape) * _DTYPES[dtype].itemsize
+    elif isinstance(dtype, str) and dtype in dtypes and _whole_pair(shape, 1):
+        needed = math.prod(shape) * dtypes[dtype].itemsize
         if offsets[1] - offsets[0] != needed:
             yield f"data_offsets {offsets} hold {offsets[1] - offsets[0]} bytes; {dtype} {shape} takes {needed}"
 

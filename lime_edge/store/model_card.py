@@ -75,7 +75,7 @@ def card_of(skill: Skill) -> str:
         slug=manifest.name,
         facts="\n".join(_row(*fact) for fact in facts.items()),
         quality=_quality(manifest.metrics),
-        system=_system(manifest.prompt["system"]),
+        system=_system(manifest.interface.system),
     )
 
 

@@ -26,6 +26,7 @@ from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.registry import VARIANTS
 from lime_edge.skills.compatibility import LIMITS
+from lime_edge.skills.interface import Interface
 from lime_edge.skills.manifest import Activation, Golden, Manifest, Metric, manifest_faults
 from lime_edge.skills.package import Skill, write_skill
 from lime_edge.skills.vector_codec import kind_of, module_of
@@ -273,7 +274,7 @@ def _draft(recipe: Recipe) -> Manifest:
         modules=_NO_DIGEST,
         routing=Routing(),
         activation=recipe.activation,
-        prompt={"system": recipe.system, "generation": {}, "stop": []},
+        interface=Interface(system=recipe.system),
     )
 
 

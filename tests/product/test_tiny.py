@@ -39,7 +39,7 @@ def torch_answers(directory: Path, file: Path | None) -> list[list[int]]:
         manifest = skill.manifest
         model, _, _ = prepare(directory, Recipe("any", experts=manifest.experts), torch.float32)
         checkpoint.set_vectors(model, skill.tensors)
-        predictor = Predictor(model.eval(), tokenizer(), manifest.activation == "response", manifest.prompt["system"])
+        predictor = Predictor(model.eval(), tokenizer(), manifest.activation == "response", manifest.interface.system)
     return predictor.generate([prompt(predictor, question) for question in QUESTIONS], 10)
 
 

@@ -29,8 +29,8 @@ def test_a_manifest_is_its_own_round_trip() -> None:
 
 
 def test_another_format_version_is_the_only_fault() -> None:
-    document = manifest().sealed({}, "0" * 64).to_dict() | {"format": 2, "name": 7, "unknown": 1}
-    with pytest.raises(OtherFormatError, match="format version 2") as caught:
+    document = manifest().sealed({}, "0" * 64).to_dict() | {"format": 3, "name": 7, "unknown": 1}
+    with pytest.raises(OtherFormatError, match="format version 3") as caught:
         Manifest.from_dict(document)
     assert not caught.value.faults
 

@@ -66,7 +66,7 @@ def test_a_header_that_only_begins_like_a_known_one() -> None:
     """The tensor table is cached by now; the text before and after it is still validated."""
     header, body = split(valid_package())
     assert not taken_apart(header, body).faults
-    opening, table = '{"__metadata__":', header[header.index(',"expert.') :].rstrip()
+    opening, table = '{"__metadata__":', header[header.index(',"draft.') :].rstrip()
     for text, message in (
         (header + "x", "not strict JSON"),
         (header.rstrip() + "\0", "not strict JSON"),

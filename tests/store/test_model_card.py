@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from lime_edge.skills.interface import Interface
 from lime_edge.skills.package import Skill, write_skill
 from lime_edge.store.model_card import card_of
 from tests.support.malformed import manifest, vectors
@@ -76,7 +77,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
         backbone_name=LINE,
         license="MIT - (x)",
         metrics=[metric],
-        prompt={"system": f"~~~\n```\n</code>{HOSTILE}\r# heading\v\u2028# x", "generation": {}, "stop": []},
+        interface=Interface(system=f"~~~\n```\n</code>{HOSTILE}\r# heading\v\u2028# x"),
     )
     text = card_of(made)
     data = parsed(text)
@@ -100,7 +101,6 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 
 
 def test_a_card_needs_no_description_metrics_or_prompt(tmp_path: Path) -> None:
-    plain: dict[str, Any] = {"system": None, "generation": {}, "stop": []}
-    text = card_of(skill(tmp_path, description="", author="", metrics=[], golden=[], prompt=plain))
+    text = card_of(skill(tmp_path, description="", author="", metrics=[], golden=[], interface=Interface()))
     assert "No description." in text
     assert "## " not in text

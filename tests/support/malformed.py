@@ -22,8 +22,11 @@ from lime_edge.contract.module_table import Module, ModuleTable
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import LimeError, SkillFormatError
+from lime_edge.skills.draft_table import DraftTable
+from lime_edge.skills.interface import AnswerForm, Interface
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import digest_of, read_skill
+from lime_edge.skills.route import Route
 from lime_edge.skills.safetensors_file import pack, unpack
 from lime_edge.skills.vector_codec import decode_vectors, encode_vectors
 
@@ -54,7 +57,19 @@ def manifest(**changes: Any) -> Manifest:
         "adapter": ADAPTER,
         "modules": TABLE.digest,
         "routing": Routing(experts=EXPERTS),
-        "prompt": {"system": "Be brief.", "generation": {"temperature": 0, "max_new_tokens": 8}, "stop": ["\n\n"]},
+        "interface": Interface(
+            system="Be brief.",
+            prefix="Is this spam?\n",
+            suffix="\nAnswer:",
+            answers=AnswerForm("choices", ["yes", "no", "é"]),
+            examples=("Buy now!",),
+        ),
+        "prompt": {"generation": {"temperature": 0, "max_new_tokens": 8}, "stop": ["\n\n"]},
+        "made": {
+            "how": "learned",
+            "instruction": "kept",
+            "data": {"rows": 90, "dropped": 1, "duplicates": 2, "overlap": 0},
+        },
         "golden": [
             {
                 "prompt_ids": [1, 2],
@@ -76,9 +91,25 @@ def manifest(**changes: Any) -> Manifest:
                 "date": "2026-01-31",
             }
         ],
-        "centroid": [0.5, -0.25],
     }
     return Manifest(**whole | changes)
+
+
+def old_manifest(**changes: Any) -> Manifest:
+    """A manifest of format 1 with a value in every field."""
+    old: dict[str, Any] = {"format": 1, "interface": Interface(system="Be brief."), "made": None}
+    return manifest(**old | {"centroid": [0.5, -0.25]} | changes)
+
+
+def draft_table() -> DraftTable:
+    """Contexts of one and two tokens, one of them with a probability below 1."""
+    table = DraftTable.build([[5, 6, 7, 300], [5, 6, 7, 300], [5, 6, 8], [5, 6, 7]], order=3)
+    assert table is not None
+    return table
+
+
+def route() -> Route:
+    return Route(1, "mean", np.array([[0.5, -0.25], [1, 0]], np.float32))
 
 
 def vectors(kinds: tuple[Kind, ...] = ("expert", "gain", "shift"), experts: int = EXPERTS) -> dict[str, Array]:
@@ -92,11 +123,22 @@ def vectors(kinds: tuple[Kind, ...] = ("expert", "gain", "shift"), experts: int 
     return made
 
 
-def package(edit: Edit = lambda document, tensors: None, *, dtype: str = "i8", seal: bool = True) -> bytes:
-    """The valid package after an edit of its manifest and stored tensors; `seal` computes the digest again."""
+def package(
+    edit: Edit = lambda document, tensors: None, *, dtype: str = "i8", seal: bool = True, old: bool = False
+) -> bytes:
+    """The valid package after an edit of its manifest and stored tensors.
+
+    Args:
+        seal: Whether the digest is computed again after the edit.
+        old: Whether it is of format 1, which has no draft table and no route.
+    """
     stored = encode_vectors(vectors(), dtype)
     bounds = {kind: float(np.ceil(peak)) for kind, peak in decode_vectors(stored).peaks.items()}
-    document = manifest().sealed(bounds, "").to_dict()
+    if old:
+        document = old_manifest().sealed(bounds, "").to_dict()
+    else:
+        document = manifest().sealed(bounds, "", draft_table().meta(), route().meta()).to_dict()
+        stored |= {**draft_table().stored, **route().stored()}
     document["digest"] = digest_of(document, stored)
     edit(document, stored)
     if seal:
@@ -137,7 +179,7 @@ class Case:
     faults: tuple[str, ...]
 
 
-def manifest_case(name: str, /, *faults: str, **values: Any) -> Case:
+def manifest_case(name: str, /, *faults: str, old: bool = False, **values: Any) -> Case:
     """A case that sets keys of the manifest; ``a__b`` means key b of a."""
 
     def edit(document: Document, _: Tensors) -> None:
@@ -148,7 +190,7 @@ def manifest_case(name: str, /, *faults: str, **values: Any) -> Case:
                 target = target[int(parent) if parent.isdigit() else parent]
             target[last] = value
 
-    return Case(name, lambda: package(edit), faults)
+    return Case(name, lambda: package(edit, old=old), faults)
 
 
 def tensor_case(name: str, edit: Callable[[Tensors], object], *faults: str, dtype: str = "i8") -> Case:
@@ -195,7 +237,7 @@ CONTAINER = [
     Case(
         "too many tensors",
         lambda: with_header(lambda h: h.update({f"t{i}": 0 for i in range(2**14)})),
-        ("contains 16396 tensors; expected at most 16384",),
+        ("contains 16401 tensors; expected at most 16384",),
     ),
     Case("trailing bytes", lambda: valid_package() + b"\0", ("1 bytes follow the last tensor",)),
     Case("cut short", lambda: valid_package()[:-5], ("the file is cut short",)),
@@ -235,7 +277,7 @@ MANIFEST = [
     Case("manifest has spaces", lambda: with_manifest(lambda t: t.replace(":", ": ")), ("not in canonical form",)),
     Case("huge number", lambda: with_manifest(lambda t: t.replace("0.7,", "1e999,")), ("gamma is inf",)),
     Case("five thousand digits", lambda: with_manifest(lambda t: '{"a":' + "9" * 5000 + "}"), ("not strict JSON",)),
-    manifest_case("format 2", "format version 2; this lime-edge reads version 1: update lime-edge", format=2),
+    manifest_case("format 3", "format version 3; this lime-edge reads versions 1 and 2: update lime-edge", format=3),
     manifest_case("format 1.0", "manifest.format is 1.0", format=1.0),
     manifest_case("unknown key", "manifest has the unknown key 'weights'", weights=1),
     manifest_case("control character in a key", r"unknown key '\x1b[2J'", **{"\x1b[2J": 1}),
@@ -282,7 +324,7 @@ MANIFEST = [
     manifest_case("golden too many", "manifest.golden is a list of 17", golden=manifest().golden * 17),
     manifest_case("golden is text", "manifest.golden[0] is 'x'; expected an object", golden=["x"]),
     manifest_case("metric", "manifest.metrics[0].rows is 1.5", metrics__0__rows=1.5),
-    manifest_case("centroid", "manifest.centroid[0] is 'x'", centroid=["x"]),
+    manifest_case("centroid", "manifest.centroid[0] is 'x'", old=True, centroid=["x"]),
     manifest_case("two faults", "manifest.name is ''", "manifest.version is ''", name="", version=""),
     Case(
         "digest of another", lambda: package(lambda d, _: d.update(name="other"), seal=False), ("changed or damaged",)
@@ -292,7 +334,7 @@ MANIFEST = [
         lambda: with_header(
             lambda h: h.update(__metadata__={"lime": h["__metadata__"]["lime"].replace("brief", "\ud800")})
         ),
-        (r"manifest.prompt.system contains ['\ud800']",),
+        (r"manifest.interface.input.system contains ['\ud800']",),
     ),
 ]
 

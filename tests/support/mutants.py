@@ -56,12 +56,13 @@ FORMS = [
     "9" * 5000,
 ]
 WORDS = ["F16", "I8", "F32", "BF16", "U8", "I64", "float16", "expert", "gain", "shift", "rank", ".scale", "always"]
+WORDS += ["choices", "schema", "regex", "text", "draft.next", "route.centroids", "I32", "U16", "carried", "interface"]
 WORDS += ["response", "lime", "format", "__metadata__", "digest", "1.0.0", "2026-02-29", "MIT", "0" * 64, "a.b", "é"]
 LENGTHS = [0, 1, 7, 8, 2**23, 2**23 + 1, 2**31, 2**32, 2**63, 2**64 - 1]
 HALVES = [0x7C00, 0xFC00, 0x7E00, 0x7BFF, 0x8000, 0x0001, 0x8001, 0x3C00, 0xBC00, 0x4C00]  # F16: inf, nan, max, -0, ...
 _NUMBER = re.compile(rb"(?<![\w.\"-])-?\d+(\.\d+)?(e[+-]?\d+)?(?![\w.\"])")
 _DIGEST = re.compile(r'"digest":"([0-9a-f]{64})",')
-_TYPES = {"F16": "float16", "I8": "int8"}
+_TYPES = {"F16": "float16", "I8": "int8", "I32": "int32", "U16": "uint16", "U8": "uint8"}
 
 
 def mutant(random: Random, seeds: Sequence[bytes]) -> bytes:
@@ -186,7 +187,7 @@ def _entry(random: Random, document: dict[str, Any], _: str) -> None:
     entry = document[name]
     way = random.randrange(6)
     if way == 0:
-        entry["dtype"] = random.choice(["F16", "I8", *VALUES, *WORDS])
+        entry["dtype"] = random.choice(["F16", "I8", "U16", *VALUES, *WORDS])
     elif way == 1:
         entry["shape"] = random.choice(
             [entry["shape"][::-1], [1, entry["shape"][0] * entry["shape"][1]], [2], [2, 2, 2]]

@@ -180,8 +180,8 @@ FORMS = [
         "contains numbers that are not finite",
         "the file was changed or damaged",
     ),
-    manifest_case("format 0", "format version 0; this lime-edge reads version 1", format=0),
-    manifest_case("format -1", "format version -1; this lime-edge reads version 1", format=-1),
+    manifest_case("format 0", "format version 0; this lime-edge reads versions 1 and 2", format=0),
+    manifest_case("format -1", "format version -1; this lime-edge reads versions 1 and 2", format=-1),
     manifest_case("format 2^70", "format version 1180591620717411303424; this", format=2**70),
     manifest_case("format '1'", "manifest.format is '1'", format="1"),
     manifest_case("format null", "manifest.format is None", format=None),
@@ -193,7 +193,7 @@ def _boundaries() -> dict[str, int]:
     """The ends of the parts of a package, by part."""
     data = valid_package()
     size = int.from_bytes(data[:8], "little")
-    found = {"length": 8, "metadata": 8 + data[8:].index(b',"expert.'), "table": 8 + size}
+    found = {"length": 8, "metadata": 8 + data[8:].index(b',"draft.'), "table": 8 + size}
     entries = json.loads(data[8 : 8 + size])
     del entries["__metadata__"]
     return found | {name: 8 + size + entry["data_offsets"][1] for name, entry in entries.items()}

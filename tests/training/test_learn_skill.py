@@ -52,7 +52,7 @@ def test_a_skill_fits_its_export_and_proves_itself(recipe: dict[str, Any], tmp_p
     assert manifest.modules == contract.table.digest
     assert manifest.routing == dataclasses.replace(contract.routing, experts=recipe.get("experts", 1))
     assert manifest.activation == recipe.get("activation", "always")
-    assert manifest.prompt["system"] == recipe.get("system")
+    assert manifest.interface.system == recipe.get("system")
     assert skill.dtype == recipe.get("dtype", "i8").upper()
     assert ("rank" in skill.kinds) == recipe.get("rank_gate", False)
     assert ("expert" in skill.kinds) == recipe.get("expert", manifest.experts > 1)
