@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from lime_edge.reports.tables import STDOUT, report, say
 
 from .options import generation_options, json_option, model_argument, path_type, runtime_options, trust_option
+from .streams import checked, read_input
 
 if TYPE_CHECKING:
     from lime_edge.runtime import Runtime
@@ -58,9 +58,9 @@ def run(
     **settings: Any,
 ) -> None:
     """Answer one prompt; with PROMPT -, read it from standard input."""
+    text = read_input() if prompt == _STDIN else checked(prompt, "PROMPT")
     runtime = open_runtime(directory, device, threads, trust)
     name = load_named(runtime, directory, skill)
-    text = sys.stdin.read() if prompt == _STDIN else prompt
     pieces = runtime.stream(text, name, stop=stop or None, **settings)
     if stream:
         for piece in pieces:
@@ -139,7 +139,7 @@ def evaluate(
     examples = evaluating.examples(data, rows)
     runtime = open_runtime(directory, device, threads, trust)
     names = [load_named(runtime, directory, skill) for skill in dict.fromkeys(skills)]
-    systems = [None, *(read_skill(info.path).manifest.prompt["system"] for info in runtime.skills())]
+    systems = [None, *(read_skill(info.path).manifest.interface.system for info in runtime.skills())]
     room = runtime.context_length - (runtime.contract.table.virtual_tokens if names else 0)
     faults = too_long(TokenCounter(directory), examples, systems, room, max_new_tokens)
     examples = evaluating.answerable(examples, faults, skip_long)

@@ -161,6 +161,13 @@ def _tsv(stream: BinaryIO) -> Iterator[Record]:
 
 def _table(stream: BinaryIO, delimiters: str) -> Iterator[Record]:
     text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+    try:
+        yield from _rows(text, delimiters)
+    finally:
+        text.detach()  # who opened the stream closes it
+
+
+def _rows(text: io.TextIOWrapper, delimiters: str) -> Iterator[Record]:
     first = text.readline()
     reader = csv.reader(chain([first], text), delimiter=max(delimiters, key=first.count), strict=True)
     names = [name.strip().lower() for name in next(reader, [])]

@@ -15,7 +15,7 @@ from .shared_ends import shared_ends
 from .splits import by_prompt, conflicts, duplicates, overlap
 from .token_lengths import TokenCounter
 
-_LABELS = 20  # most different answers that count as labels
+_LABELS = 20  # most different answers that count as labels where the rows do not all have the same choices
 _NEARLY_ALL = 0.95
 _EXAMPLES = 5  # of conflicts and overlaps that are listed
 
@@ -101,11 +101,12 @@ def _measured(rows: Sequence[Row], counter: TokenCounter | None) -> tuple[list[R
 def _labels(rows: Sequence[Row]) -> dict[str, int]:
     """How many rows have each answer, if the answers are labels, commonest first; an unused choice has 0."""
     counts = Counter(row.answer for row in rows)
-    if not all(row.choices for row in rows) and (len(counts) > _LABELS or 2 * len(counts) > len(rows)):
+    fixed = bool(rows[0].choices) and len({frozenset(row.choices) for row in rows}) == 1
+    if not fixed and (len(counts) > _LABELS or 2 * len(counts) > len(rows)):
         return {}
     for row in rows:
         counts.update(dict.fromkeys(row.choices, 0))
-    return dict(counts.most_common()) if len(counts) <= _LABELS else {}
+    return dict(counts.most_common())
 
 
 def _conflict(rows: Sequence[Row]) -> str:

@@ -65,7 +65,7 @@ def example_of(record: Any) -> Example:
         f"{key!r} is not read: {advice}" for key, advice in _UNREAD.items() if given.get(key) and key not in keys
     ]
     unread = [str(key) for key in given if key not in keys and key not in _UNREAD]
-    faults += _misspelt(unread, _missing(keys, given))
+    faults += _misspelt(unread, [*_missing(keys, given), *(() if found else FORMS)])
     if faults:
         raise ValueError("; ".join(faults))
     return Example(tuple(messages), answer, tuple(choices), form, tuple(unread))

@@ -53,8 +53,14 @@ def duplicates(groups: Mapping[str, Sequence[Row]]) -> int:
 
 def conflicts(groups: Mapping[str, Sequence[Row]]) -> list[list[Row]]:
     """For each prompt with different answers, one row for each answer."""
-    firsts = [list({row.answer.strip(): row for row in reversed(rows)}.values())[::-1] for rows in groups.values()]
-    return [rows for rows in firsts if len(rows) > 1]
+    found = []
+    for rows in groups.values():
+        firsts: dict[str, Row] = {}
+        for row in rows:
+            firsts.setdefault(row.answer.strip(), row)
+        if len(firsts) > 1:
+            found.append(list(firsts.values()))
+    return found
 
 
 def hold_back(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
@@ -64,6 +70,8 @@ def hold_back(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
         Both parts; the second is empty if all rows have the same prompt.
     """
     groups = list(by_prompt(rows).values())
+    if len(groups) == 1:
+        return list(rows), []
     random.Random(seed).shuffle(groups)
     room = max(1, len(rows) // 10)
     held: list[list[Row]] = []
@@ -71,7 +79,7 @@ def hold_back(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
         if len(group) <= room:
             held.append(group)
             room -= len(group)
-    if not held and len(groups) > 1:
+    if not held:
         held.append(min(groups, key=len))
     taken = {id(group) for group in held}
     return [row for group in groups if id(group) not in taken for row in group], [row for one in held for row in one]

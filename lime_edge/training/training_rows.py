@@ -19,7 +19,7 @@ from lime_edge.evaluation.splits import DataFacts, by_prompt, duplicates, hold_b
 from .dataset import Examples, chat_of, encoded_prompt
 
 _MUCH = 0.05  # share of dropped rows from which a report becomes a warning
-_SHOWN = 5  # overlapping rows that are named
+_SHOWN = 3  # overlapping rows that are named
 _NEW_TOKENS = 96  # the longest answer when a skill is measured
 
 
@@ -131,4 +131,4 @@ def check_prompts(tokenizer: Any, rows: Sequence[Row], system: str | None, room:
         if room is not None and size + new > room:
             faults.append(f"{row.place}: {size} tokens and {new} for the answer; the model has room for {room}")
     if faults:
-        raise DataError("rows to measure on are too long", at_most(faults, 2 * _SHOWN))
+        raise DataError("rows to measure on are too long", at_most(faults, 3 * _SHOWN))

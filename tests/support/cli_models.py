@@ -82,9 +82,9 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 def data() -> Path:
     """A task with choices; train and test also have free answers, which take longer to measure."""
     folder = scratch() / "data"
-    for split, count in (("train", 8), ("valid", 4), ("test", 6)):
+    for split, numbers in (("train", range(8)), ("valid", range(8, 12)), ("test", range(6))):
         rows: list[dict[str, Any]] = []
-        for i in range(count):
+        for i in numbers:
             rows.append({"prompt": f"Is {i} even?", "answer": ("yes", "no")[i % 2], "choices": ["yes", "no"]})
             if split != "valid":
                 rows.append({"prompt": f"Say {i}", "answer": f"the answer is {i}"})

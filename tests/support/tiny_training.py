@@ -98,10 +98,10 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 def tasks() -> Path:
     """Data that a tiny model learns in a few steps: two tasks in ``tasks``, and one with choices in ``skill``."""
     folder = scratch() / "data"
-    for split, count in (("train", 10), ("valid", 3)):
+    for split, numbers in (("train", range(10)), ("valid", range(10, 13))):
         for task, answer in (("first", "yes"), ("second", "no")):
-            rows = [{"prompt": f"{task} {i}" + "x" * (i % 5), "answer": answer} for i in range(count)]
+            rows = [{"prompt": f"{task} {i}" + "x" * (i % 5), "answer": answer} for i in numbers]
             write_rows(folder / "tasks" / task / f"{split}.jsonl", rows)
-        choices = [{"prompt": f"which {i}", "answer": "lime", "choices": ["lime", "no", "yes"]} for i in range(count)]
+        choices = [{"prompt": f"which {i}", "answer": "lime", "choices": ["lime", "no", "yes"]} for i in numbers]
         write_rows(folder / "skill" / f"{split}.jsonl", choices)
     return folder
