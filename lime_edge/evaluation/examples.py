@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -73,9 +74,11 @@ def find_files(paths: Iterable[str | Path], split: str, optional: bool = False) 
     found: list[Path] = []
     faults = []
     for path in map(Path, paths):
-        inside = _named(path.rglob(f"{split}.*"), split) if path.is_dir() else [path] if path.is_file() else []
+        inside = (
+            _named(path.rglob(f"{split}.*"), split) if os.path.isdir(path) else [path] if os.path.isfile(path) else []
+        )
         found += inside
-        if not inside and not (optional and path.is_dir()):
+        if not inside and not (optional and os.path.isdir(path)):
             faults.append(f"{path}: expected a data file, or a folder with a {split}.jsonl (or {_others()})")
         faults += [
             f"{folder}: has {count} files named {split}; expected one"
