@@ -12,6 +12,7 @@ The tree::
     ├── PolicyError         (ValueError)    a trust policy or a key in it cannot be used
     ├── StoreError          (RuntimeError)  the store of installed skills cannot be used
     ├── FetchError          (RuntimeError)  the target of a reference cannot be fetched or pushed
+    ├── StoppedError        (RuntimeError)  a request without a partial result was cancelled or timed out
     └── SkillError
         ├── SkillFormatError    (ValueError)  the file is not a valid skill package
         ├── SkillMismatchError  (ValueError)  the package is valid, but made for another model
@@ -78,6 +79,19 @@ class StoreError(LimeError, RuntimeError):
 
 class FetchError(LimeError, RuntimeError):
     """The target of a reference cannot be fetched or pushed, or is not the requested one."""
+
+
+class StoppedError(LimeError, RuntimeError):
+    """A request whose result is of no use in part was cancelled, or its time was over.
+
+    Args:
+        message: What was stopped.
+        reason: ``"cancelled"`` or ``"timeout"``.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class SkillError(LimeError):

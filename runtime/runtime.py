@@ -19,8 +19,9 @@ from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
-from lime_edge.runtime.decoding.generation_options import Settings
-from lime_edge.runtime.decoding.loop import Answer, run
+from lime_edge.runtime.decoding.control import Control
+from lime_edge.runtime.decoding.generation_options import Event, Settings
+from lime_edge.runtime.decoding.loop import Answer, run, until_stopped
 from lime_edge.runtime.decoding.requests import encode_prompts, open_requests
 from lime_edge.runtime.decoding.results import to_choice, to_generation
 from lime_edge.runtime.decoding.scoring import encode_choices, score_prompts
@@ -53,8 +54,8 @@ class Runtime:
         self._graph, self._text, self._trust = graph, text, trust
         limits, table = {**LIMITS, **limits}, graph.directory.contract.table
         self._bank = Bank(table.row_size, graph.bank_dtype)
-        self._registry = Registry(self._bank, table, limits)
-        self._loader = SkillLoader(graph, text, self._bank, self._registry, limits, trust)
+        self._skills = Registry(self._bank, table, limits)
+        self._loader = SkillLoader(graph, text, self._bank, self._skills, limits, trust)
 
     @classmethod
     def load(
@@ -94,7 +95,8 @@ class Runtime:
 
         Raises:
             ModelError: Names every missing or changed file, or what the graph lacks.
-            DeviceError: The device is not available; the message lists those that are.
+            DeviceError: The device is not available; the message lists those that are. All other methods raise it in
+                a forked child (docs/install.md).
             ConfigError: An argument is out of range, or the named library cannot be used.
             PolicyError: Names every fault of the trust policy.
         """
@@ -107,6 +109,12 @@ class Runtime:
             # Half as long as the session: load both at once.
             text = pool.submit(Text, found.path, found.eos_ids, found.context_length)
             return cls(Graph(found, settings), text.result(), max_value or {}, policy)
+
+    @property
+    def _registry(self) -> Registry:
+        """The loaded skills: every call that answers, loads or switches begins with them."""
+        self._graph.refuse_fork()
+        return self._skills
 
     @property
     def device(self) -> str:
@@ -164,6 +172,7 @@ class Runtime:
             SkillError: There is not enough memory.
             ConfigError: The name is invalid or already loaded, or the active blend cannot use the new skill.
         """
+        self._graph.refuse_fork()
         no_downgrade = self._trust is not None and not allow_downgrade
         return self._loader.load(path, name, prove, LoadConditions(replace, expected_generation, no_downgrade))
 
@@ -250,10 +259,12 @@ class Runtime:
             **settings: max_new_tokens, temperature (0 is greedy), top_k, top_p, repetition_penalty, seed and stop,
                 for all rows. Missing settings come from the skill, then from the defaults: greedy, at most 256
                 tokens. The same seed gives the same answer, alone and in any batch; so rows with the same prompt,
-                skill and seed have the same answer.
+                skill and seed have the same answer. `cancel` (a threading.Event, or anything with is_set()) and
+                `timeout` (seconds from the call on) stop all rows after the current token or chunk of a prompt.
 
         Returns:
-            One Generation, or a list if `prompt` or `skill` is a list.
+            One Generation, or a list if `prompt` or `skill` is a list. The finish reason of rows that were stopped is
+            ``"cancelled"`` or ``"timeout"``; they have the text until then, which may be none.
 
         Raises:
             UnknownSkillError: A skill is not loaded.
@@ -263,10 +274,12 @@ class Runtime:
         if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
             raise ConfigError(f"batch_size is {show(batch_size)}; expected a whole number of 1 or more")
         batch_size = int(batch_size)
+        control = Control.of(settings)
         with self._registry.lease(rows.skills) as lease:
             answers = open_requests(self._graph, self._text, rows.prompts, lease.applied, raw, settings)
             for start in range(0, len(answers), batch_size):
-                for _ in run(self._graph, lease.array, answers[start : start + batch_size]):
+                batch = answers[start : start + batch_size]
+                for _ in until_stopped(run(self._graph, lease.array, batch), batch, control):
                     pass
         generations = [self._generation(answer) for answer in answers]
         return generations[0] if rows.single else generations
@@ -287,13 +300,14 @@ class Runtime:
         rows = split_rows(prompt, skill)
         if not rows.single:
             raise ConfigError("stream takes one prompt and one skill; generate takes lists")
+        control = Control.of(settings)
         lease = self._registry.lease(rows.skills)
         try:
             answers = open_requests(self._graph, self._text, rows.prompts, lease.applied, raw, settings)
+            return Stream(self._graph, lease, answers[0], control, self._generation)
         except BaseException:
             lease.release()
             raise
-        return Stream(lease, answers[0], run(self._graph, lease.array, answers), self._generation)
 
     @overload
     def choose(  # type: ignore[overload-overlap]
@@ -304,6 +318,8 @@ class Runtime:
         *,
         best_only: bool = False,
         raw: bool = False,
+        cancel: Event | None = None,
+        timeout: float | None = None,
     ) -> Choice: ...
     @overload
     def choose(
@@ -314,6 +330,8 @@ class Runtime:
         *,
         best_only: bool = False,
         raw: bool = False,
+        cancel: Event | None = None,
+        timeout: float | None = None,
     ) -> list[Choice]: ...
     def choose(
         self,
@@ -323,6 +341,8 @@ class Runtime:
         *,
         best_only: bool = False,
         raw: bool = False,
+        cancel: Event | None = None,
+        timeout: float | None = None,
     ) -> Choice | list[Choice]:
         """Pick the likeliest of several given answers, by log P(choice + end of turn | prompt).
 
@@ -330,6 +350,7 @@ class Runtime:
             prompt, skill, raw: As in `generate`. A common beginning of consecutive prompts runs once.
             choices: The possible answers, as texts.
             best_only: Skip choices that cannot win; the label stays the same.
+            cancel, timeout: As in `generate`.
 
         Returns:
             One Choice, or a list if `prompt` or `skill` is a list.
@@ -337,12 +358,14 @@ class Runtime:
         Raises:
             UnknownSkillError: A skill is not loaded.
             ConfigError: Prompts or choices are invalid, or do not fit into the context.
+            StoppedError: Cancelled, or the time was over, before every choice was scored.
         """
+        control = Control.of({"cancel": cancel, "timeout": timeout})
         rows, encoded = split_rows(prompt, skill), encode_choices(choices, self._text)
         with self._registry.lease(rows.skills) as lease:
             tokens = encode_prompts(self._graph, self._text, rows.prompts, lease.applied, raw)
             prompts = list(zip(tokens, lease.applied, strict=True))
-            scores = list(score_prompts(self._graph, lease.array, prompts, encoded, best_only))
+            scores = list(score_prompts(self._graph, lease.array, prompts, encoded, best_only, control))
         chosen = [
             to_choice(row, applied, self.contract, best_only)
             for row, applied in zip(scores, lease.applied, strict=True)

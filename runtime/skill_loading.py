@@ -49,15 +49,11 @@ class SkillLoader:
         if faults := list(self.text.stop_faults(skill.manifest.prompt["stop"])):
             raise SkillMismatchError(f"{path} does not fit the tokenizer of this model", faults)
         segments = table.pack(skill.tensors)  # [E or 1, segment]
-        row = self.bank.add(segments.ravel())
-        try:
-            applied = _applied(skill, name, row, len(segments), prove, trusted.signer)
+        with self.bank.hold() as hold:  # until the registry keeps the row, or the load has failed
+            applied = _applied(skill, name, hold.add(segments.ravel()), len(segments), prove, trusted.signer)
             if prove:
                 prove_skill(self.graph, self.bank.array, self.text, name, skill.manifest.golden, applied)
             return self.registry.add(name, applied, conditions)
-        except BaseException:
-            self.bank.release([row])
-            raise
 
 
 def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool, signer: Signer | None) -> AppliedSkill:

@@ -69,7 +69,7 @@ class SkillInfo:
 class Timings:
     """Time spent on one answer. The rows of a batch run together, so their times overlap."""
 
-    prefill_seconds: float  # until the row's first token
+    prefill_seconds: float  # until the row's first token, or until it was stopped before it
     decode_seconds: float  # from the first token to the last
     prompt_tokens: int
     reused_tokens: int  # prompt tokens copied from another row or an earlier prompt
@@ -88,7 +88,8 @@ class Generation:
     Attributes:
         text: Without end-of-turn tokens, cut before the stop string; an incomplete last character is left out.
         token_ids: All tokens produced, including the end-of-turn token.
-        finish_reason: ``"stop"`` (end of turn or a stop string) or ``"length"``.
+        finish_reason: ``"stop"`` (end of turn or a stop string), ``"length"``, ``"cancelled"`` or ``"timeout"``; the
+            last two with what had been produced, which may be nothing.
         timings: Seconds and tokens.
         receipt: Which skills, backbone, adapter and graph produced it, by digest.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from lime_edge.common.strict_json import show
 from lime_edge.errors import ConfigError
@@ -21,7 +21,14 @@ _RANGES: dict[str, tuple[bool, float, float]] = {
     "repetition_penalty": (False, 0.1, 10),
     "seed": (True, 0, 2**63),
 }
+_OF_CALLS: dict[str, tuple[bool, float, float]] = {**_RANGES, "timeout": (False, 0, 10**9)}
 _MAX_STOPS = 16
+
+
+class Event(Protocol):
+    """Anything that can be set, such as `threading.Event`."""
+
+    def is_set(self) -> bool: ...
 
 
 class Settings(TypedDict, total=False):
@@ -34,6 +41,8 @@ class Settings(TypedDict, total=False):
     repetition_penalty: float | None
     seed: int | None
     stop: str | Sequence[str] | None
+    cancel: Event | None
+    timeout: float | None  # seconds
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class Options:
     repetition_penalty: float = 1.0  # 1 is off; counts tokens of prompt and answer
     seed: int | None = None  # None: different every time
     stop: tuple[str, ...] = ()
+    cancel: Event | None = None  # ends the answer when it is set
+    timeout: float | None = None  # seconds from the call on; None: no limit
 
     @classmethod
     def settle(cls, call: Mapping[str, Any], skill: Mapping[str, Any] | None = None) -> Options:
@@ -64,7 +75,7 @@ class Options:
             given["stop"] = (given["stop"],)
         if faults := _faults(given):
             raise ConfigError("the generation settings are invalid", faults)
-        given |= {name: _native(given[name], whole) for name, (whole, _, _) in _RANGES.items() if name in given}
+        given |= {name: _native(given[name], whole) for name, (whole, _, _) in _OF_CALLS.items() if name in given}
         merged = {**(skill or {}), **given}
         return cls(**{**merged, "stop": tuple(merged.get("stop", ()))})
 
@@ -74,10 +85,13 @@ def _faults(given: Mapping[str, Any]) -> list[str]:
     faults = [
         f"unknown setting {show(name)}; expected one of {', '.join(sorted(known))}" for name in set(given) - known
     ]
-    for name, (whole, low, high) in _RANGES.items():
+    for name, (whole, low, high) in _OF_CALLS.items():
         if name in given and not _within(given[name], whole, low, high):
             what = "a whole number" if whole else "a number"
             faults.append(f"{name} is {show(given[name])}; expected {what} from {low} to {high}")
+    cancel = given.get("cancel")
+    if cancel is not None and (isinstance(cancel, type) or not callable(getattr(cancel, "is_set", None))):
+        faults.append(f"cancel is {show(cancel)}; expected an object with is_set(), such as threading.Event()")
     stop = given.get("stop", ())
     if not isinstance(stop, Sequence) or len(stop) > _MAX_STOPS or not all(isinstance(s, str) and s for s in stop):
         faults.append(f"stop is {show(stop)}; expected up to {_MAX_STOPS} strings, none of them empty")

@@ -7,6 +7,8 @@ the token and the skill of every position, so a prefix is reused only if the new
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -69,6 +71,15 @@ class Cache:
             The logits after the last token [V] (valid until the next run), and the number of positions reused from
             this or another row.
         """
+        for found in self.prefill_steps(row, ids, skills):
+            last = found
+        return last
+
+    def prefill_steps(self, row: int, ids: Ids, skills: Ids) -> Iterator[tuple[Array, int]]:
+        """As `prefill`, but yields after every run of the graph; the last one yields the result.
+
+        The row is valid after each of them: it holds the tokens that have run.
+        """
         sources = range(self.rows) if self._graph.on_host else [row]  # rows can be copied on the CPU only
         reused, _, source = max((self._common(other, ids, skills), other == row, other) for other in sources)
         if source != row:
@@ -77,9 +88,7 @@ class Cache:
         most = CHUNK if self._graph.chooses_logits else max(32, min(CHUNK, _LOGITS // self._graph.vocabulary))
         pieces = -(-(len(ids) - reused) // most)
         for chunk in np.array_split(np.arange(reused, len(ids)), pieces):  # sizes differ by at most one
-            logits = self._run(row, row + 1, ids[None, chunk], skills[None, chunk], _LAST)
-        last: Array = logits[0, -1]
-        return last, reused
+            yield self._run(row, row + 1, ids[None, chunk], skills[None, chunk], _LAST)[0, -1], reused
 
     def extend(self, row: int, ids: Ids, skills: Ids) -> Array:
         """Append tokens [S] to one row; returns the logits after each, [S, V], valid until the next run."""

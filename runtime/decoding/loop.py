@@ -19,6 +19,7 @@ from lime_edge.runtime.text.prompts import Text, Tokens
 from lime_edge.runtime.text.text_stream import TextStream
 from lime_edge.runtime.types import Timings
 
+from .control import Control
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .kv_cache import Cache, Ids
 from .sampling import Sampler
@@ -105,11 +106,23 @@ class Answer:
         self.pieces.append(piece)
         return piece
 
+    def end(self, reason: str) -> None:
+        """End the answer before it is finished."""
+        if self.started and not self.ids:
+            self.last = time.perf_counter()
+        self.reason = reason
+
+    def rest(self) -> str:
+        """The end of the text of a stopped answer, which could have become a stop string."""
+        self.pieces.append(self._stream.flush())
+        return self.pieces[-1]
+
     @property
     def timings(self) -> Timings:
+        first = self.first or self.last  # of a row that was ended before its first token
         return Timings(
-            prefill_seconds=self.first - self.started,
-            decode_seconds=self.last - self.first,
+            prefill_seconds=first - self.started,
+            decode_seconds=self.last - first,
             prompt_tokens=len(self.request.tokens.ids),
             reused_tokens=self.reused,
             new_tokens=len(self.ids),
@@ -147,7 +160,7 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
         answers: From `open_answers`; this function fills them.
 
     Yields:
-        Row number and the next piece of its text (may be empty), after every token.
+        Row number and the next piece of its text (may be empty), after every token and every chunk of a prompt.
     """
     started = time.perf_counter()
     for answer in answers:
@@ -155,7 +168,9 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
     capacity = max(len(answer.request.tokens.ids) + answer.limit for answer in answers)
     cache = Cache(graph, bank, len(answers), capacity)
     for row, answer in enumerate(answers):
-        logits, answer.reused = cache.prefill(row, answer.request.tokens.ids, answer.request.skills)
+        for found in cache.prefill_steps(row, answer.request.tokens.ids, answer.request.skills):
+            yield row, ""
+            logits, answer.reused = found
         yield row, answer.take(logits)
     live = list(range(len(answers)))  # number of the answer in each row of the cache
     skills = np.array([answer.request.applied.skill_id for answer in answers])
@@ -169,3 +184,23 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
                 cache.rewind(at, cache.lengths[at] - 1)
             else:
                 yield number, answers[number].take(logits[at])
+
+
+def until_stopped(
+    steps: Generator[tuple[int, str], None, None], answers: Sequence[Answer], control: Control
+) -> Generator[tuple[int, str], None, None]:
+    """Take steps of `run` until `control` says stop; then end every answer that is not finished.
+
+    Yields:
+        As `run`, and the rest of the text of each answer that was stopped.
+    """
+    while not (reason := control.reason):
+        step = next(steps, None)
+        if step is None:
+            return
+        yield step
+    steps.close()
+    for row, answer in enumerate(answers):
+        if not answer.reason:
+            answer.end(reason)
+            yield row, answer.rest()

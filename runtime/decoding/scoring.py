@@ -21,6 +21,7 @@ from lime_edge.runtime.skills.bank import Array
 from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text, Tokens
 
+from .control import Control
 from .kv_cache import Cache, Ids
 from .loop import skill_rows
 
@@ -59,6 +60,7 @@ def score_prompts(
     prompts: Sequence[tuple[Tokens, AppliedSkill]],
     choices: Mapping[str, Ids],
     best_only: bool,
+    control: Control,
 ) -> Iterator[dict[str, float]]:
     """Score every choice after every prompt.
 
@@ -68,6 +70,7 @@ def score_prompts(
         prompts: The tokens and the skill of each prompt.
         choices: From `encode_choices`.
         best_only: Skip choices that can no longer win.
+        control: Asked between two runs of the graph.
 
     Yields:
         Per prompt: choice -> log-probability.
@@ -75,6 +78,7 @@ def score_prompts(
     Raises:
         ConfigError: Names every prompt that does not fit into the context with the longest choice, and every choice
             that the vocabulary lacks.
+        StoppedError: The control said stop.
     """
     longest = max(len(ids) for ids in choices.values())
     context = graph.directory.context_length
@@ -93,13 +97,21 @@ def score_prompts(
         raise ConfigError("the prompts and choices do not fit into the model", bounded(faults))
     cache = Cache(graph, bank, 1, max(sizes) + longest)
     for tokens, applied in prompts:
-        yield _score(cache, tokens, applied, choices, best_only)
+        yield _score(cache, tokens, applied, choices, best_only, control)
 
 
 def _score(
-    cache: Cache, tokens: Tokens, applied: AppliedSkill, choices: Mapping[str, Ids], best_only: bool
+    cache: Cache,
+    tokens: Tokens,
+    applied: AppliedSkill,
+    choices: Mapping[str, Ids],
+    best_only: bool,
+    control: Control,
 ) -> dict[str, float]:
-    logits, _ = cache.prefill(0, tokens.ids, skill_rows(tokens, applied))
+    control.check()
+    for found in cache.prefill_steps(0, tokens.ids, skill_rows(tokens, applied)):
+        control.check()
+        logits = found[0]
     first = log_softmax(logits)  # [V]
     scores: dict[str, float] = {}
     # In descending order of the first token: further tokens only lower a score, so a choice whose first token scores
@@ -107,6 +119,7 @@ def _score(
     for label, ids in sorted(choices.items(), key=lambda item: -first[item[1][0]]):
         if best_only and scores and first[ids[0]] <= max(scores.values()):
             continue
+        control.check()
         scores[label] = float(first[ids[0]]) + _rest(cache, tokens, applied, ids)
     return {label: scores[label] for label in choices if label in scores}
 

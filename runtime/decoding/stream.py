@@ -2,59 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 from lime_edge.errors import ConfigError
+from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.registry import Lease
 from lime_edge.runtime.types import Generation
 
-from .loop import Answer
+from .control import Control
+from .loop import Answer, run, until_stopped
 
 
 class Stream(Iterator[str]):
     """Iterates over the text of one answer; the pieces add up to the text of `generate`.
 
-    A stream may be abandoned early: `close`, or deleting it, frees its resources. Do not share it between threads.
+    A stream may be abandoned early: `cancel` or `close` it from any thread, or delete it, and its resources are freed.
+    Threads that read the same stream wait for each other; each piece goes to one of them.
     """
 
     def __init__(
-        self,
-        lease: Lease,
-        answer: Answer,
-        steps: Generator[tuple[int, str], None, None],
-        finish: Callable[[Answer], Generation],
+        self, graph: Graph, lease: Lease, answer: Answer, control: Control, finish: Callable[[Answer], Generation]
     ) -> None:
-        self._lease: Lease | None = lease
-        self._answer, self._steps, self._finish = answer, steps, finish
+        self._graph, self._lease, self._answer, self._control, self._finish = graph, lease, answer, control, finish
+        self._steps = until_stopped(run(graph, lease.array, [answer]), [answer], control)
+        self._ended = False  # resources are freed
+        self._running = threading.Lock()  # held by the thread that takes steps, or frees
 
     def __next__(self) -> str:
+        self._graph.refuse_fork()
+        try:
+            with self._running:
+                return self._next()
+        finally:
+            self._settle()
+
+    def _next(self) -> str:
         try:
             for _, piece in self._steps:
                 if piece:
                     return piece
         except BaseException:
-            self.close()
+            self._free()
             raise
-        self.close()
+        self._free()
         raise StopIteration
 
     @property
     def generation(self) -> Generation:
-        """The complete answer with finish reason, timings and receipt, available after the last piece.
+        """The answer with finish reason, timings and receipt, available once the stream has ended.
+
+        If it was cancelled, closed, or ended by an error, this is what had been produced until then.
 
         Raises:
-            ConfigError: The stream was not read to its end.
+            ConfigError: The stream has not ended.
         """
         if not self._answer.reason:
-            raise ConfigError("the stream has not ended: read all pieces first")
+            raise ConfigError("the stream has not ended: read all pieces first, or close it")
         return self._finish(self._answer)
 
-    def close(self) -> None:
-        """Stop generating and free the cache."""
-        lease, self._lease = self._lease, None
-        self._steps.close()
-        if lease is not None:
-            lease.release()
+    def cancel(self) -> None:
+        """Stop generating; the finish reason becomes ``"cancelled"``. Any thread may call this, at any time.
 
-    def __del__(self) -> None:
-        self.close()
+        Returns at once. A thread that is reading gets the end of the stream after the current chunk of the prompt or
+        the current token, and frees the cache; if none is reading, this call does.
+        """
+        self._control.cancel()
+        self._settle()
+
+    def close(self) -> None:
+        """Stop generating and free the cache: the same as `cancel`."""
+        self.cancel()
+
+    def _settle(self) -> None:
+        """Free a cancelled stream, unless a thread is reading: that one will.
+
+        The lock may be this thread's own: a garbage collector or a signal interrupted it. A reader that takes the lock
+        after this look at it sees that the stream is cancelled before it runs the graph.
+        """
+        if self._control.cancelled and not self._ended and not self._running.locked():
+            with self._running:
+                self._free()
+
+    def _free(self) -> None:
+        """End the answer, and free its cache and rows; only with the lock, and once more if it was interrupted."""
+        if self._ended:
+            return
+        self._steps.close()
+        if not self._answer.reason:
+            self._answer.end(self._control.reason or "cancelled")  # by an error
+        self._lease.release()
+        self._ended = True

@@ -5,6 +5,7 @@ The CUDA path uses the same interface; it has not been run on a GPU.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,8 @@ from lime_edge.runtime.native.operators import AUTO, Operators, choose
 
 from .cores import usable_cores
 from .directory import ModelDirectory
+from .forks import refuse_fork, spare
+from .load_errors import plain_reason
 from .mapped_weights import open_mapped
 
 _DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -70,6 +73,7 @@ class Graph:
 
     def __init__(self, directory: ModelDirectory, settings: SessionSettings) -> None:
         self.directory = directory
+        self._process = os.getpid()
         self.device = _pick_device(settings.device)
         self.session, self.operators = _open_with_fallback(directory.graph, settings, self.device)
         inputs = [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
@@ -95,6 +99,10 @@ class Graph:
 
     def dtype(self, name: str) -> npt.DTypeLike:
         return _DTYPES[self._types[name]]
+
+    def refuse_fork(self) -> None:
+        """Raises DeviceError: this process is a forked child of that which loaded the graph."""
+        refuse_fork(self._process)
 
     def place(self, array: npt.NDArray[Any]) -> Any:
         """An OrtValue on the graph's device: the array's own memory on the CPU, otherwise a copy.
@@ -152,6 +160,12 @@ def open_session(graph: Path, settings: SessionSettings, device: str = "cpu") ->
         ConfigError: The named library of operators cannot be used.
     """
     library = choose(settings.operators, device).library
+    session = _opened(graph, settings, library, device)
+    spare(session)
+    return session
+
+
+def _opened(graph: Path, settings: SessionSettings, library: Path | None, device: str) -> Any:
     try:
         if settings.mapped is None:
             return ort.InferenceSession(str(graph), _options(settings, library), providers=[_PROVIDERS[device]])
@@ -161,12 +175,12 @@ def open_session(graph: Path, settings: SessionSettings, device: str = "cpu") ->
     except ConfigError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no base below Exception
-        raise ModelError(f"ONNX Runtime {ort.__version__} cannot load {graph}: {error}") from error
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot load {graph}: {plain_reason(error)}") from error
 
 
 def _options(settings: SessionSettings, library: Path | None) -> Any:
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised; the log would repeat it with C++ signatures
     options.intra_op_num_threads = settings.threads or usable_cores() or 0
     spin = settings.spin if settings.spin is not None else SPIN if _bounds_spinning() else 0
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")

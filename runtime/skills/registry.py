@@ -6,14 +6,13 @@ takes a `Lease` when it starts and keeps its rows, whatever is loaded, replaced 
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -24,14 +23,11 @@ from lime_edge.contract.vector_kinds import STORED, Kind
 from lime_edge.errors import ConfigError, SkillConflictError, SkillVersionError, UnknownSkillError
 from lime_edge.runtime.types import ACTIVE, Active, SkillInfo, SkillSpec
 
-from .bank import Array, Bank
+from .bank import Array, Bank, Hold
+from .skill_specs import LARGEST, Spec, frozen, parts_of, thawed
 
 # Ids of registries whose active skill is disabled in this thread or task.
 _DISABLED: ContextVar[frozenset[int]] = ContextVar("lime_edge_disabled", default=frozenset())
-
-_MOST = sys.float_info.max
-
-Spec = str | tuple[tuple[str, float], ...] | None  # an immutable SkillSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +56,9 @@ class AppliedSkill:
         return replace(self, parts=((replace(self.parts[0][0], generation=number), 1.0),))
 
 
+Parts = tuple[tuple[AppliedSkill, float], ...]  # skills and weights of a blend
+
+
 @dataclass(frozen=True)
 class LoadConditions:
     """What a skill being loaded may replace; by default nothing."""
@@ -71,26 +70,33 @@ class LoadConditions:
 
 @dataclass(frozen=True, eq=False)
 class Lease:
-    """Rows pinned for one request; as a context manager it releases them.
+    """Rows pinned for one request, until it is released or garbage-collected; a context manager releases it.
 
     Attributes:
         array: The bank to feed, [N, P].
         applied: One per requested skill.
     """
 
-    registry: Registry
+    hold: Hold
     array: Array
     applied: tuple[AppliedSkill, ...]
 
     def release(self) -> None:
-        """Release the rows; call it once, when the request is over."""
-        self.registry.release(self)
+        """Release the rows when the request is over. May be called again."""
+        self.hold.release()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+
+class _Default(NamedTuple):
+    """The active skill, and the lease that keeps its row."""
+
+    spec: Spec = None
+    lease: Lease | None = None
 
 
 class Registry:
@@ -110,12 +116,13 @@ class Registry:
         _check_range(limits, float(np.finfo(bank.dtype).max), str(bank.dtype))
         self._neutral = table.pack({})  # [1, segment]
         self._slices = _slices(table)
-        self._skills: dict[str, AppliedSkill] = {}
-        # Keyed by generation and weight, not by row: a row may be reused while a blend of its former skill still runs.
-        self._blends: dict[tuple[tuple[int, float], ...], AppliedSkill] = {}
+        # Assigned on one line and never edited: an interrupt leaves the old state or the new one.
+        self._skills: Mapping[str, AppliedSkill] = {}
+        self._holds: Mapping[str, Hold] = {}  # each keeps the row of one skill
         self._generation = 0  # the latest one assigned
-        self._active: Spec = None
-        self._active_lease: Lease | None = None
+        self._active = _Default()
+        # By skills and weights: the blend and the stamp of its row, which may have been freed and reused.
+        self._blends: dict[Parts, tuple[AppliedSkill, int]] = {}
         self._lock = threading.RLock()
 
     def admit(self, name: str, version: str, conditions: LoadConditions) -> AppliedSkill | None:
@@ -136,7 +143,7 @@ class Registry:
             return before
 
     def add(self, name: str, applied: AppliedSkill, conditions: LoadConditions) -> SkillInfo:
-        """Register a skill as a new generation and take over the caller's hold on its row. An error changes nothing.
+        """Register a skill as a new generation and keep its row. An error changes nothing.
 
         The active skill or blend is updated with it: a lease sees either the old generation or the new one.
 
@@ -144,16 +151,18 @@ class Registry:
             SkillConflictError, SkillVersionError, ConfigError: As in `admit`, or the active blend cannot use the skill.
         """
         with self._lock:
-            before = self.admit(name, applied.parts[0][0].version, conditions)
-            made = self._skills[name] = applied.of_generation(self._generation + 1)
+            self.admit(name, applied.parts[0][0].version, conditions)
+            made, hold = applied.of_generation(self._generation + 1), self._bank.hold()
+            skills, holds = {**self._skills, name: made}, {**self._holds, name: hold}
             try:
-                self._activate(self._active)
+                hold.keep([made.row])
+                active = _Default(self._active.spec, self._lease([self._active.spec], skills))
             except BaseException:
-                self._restore(name, before)
+                hold.release()
                 raise
-            self._generation += 1
-            if before is not None:
-                self._bank.release([before.row])
+            before = self._holds.get(name), self._active.lease
+            self._skills, self._holds, self._active, self._generation = skills, holds, active, made.generation
+            _release(before)
             return made.parts[0][0]
 
     def remove(self, name: str, expected: int | None = None) -> None:
@@ -165,24 +174,29 @@ class Registry:
             ConfigError: The skill is active.
         """
         with self._lock:
-            applied = self._find(name)
-            _check_generation(name, applied, expected)
-            if name in dict(_parts(self._active)):
+            _check_generation(name, _find(name, self._skills), expected)
+            if name in dict(parts_of(self._active.spec)):
                 raise ConfigError(f"skill {name!r} is active: call use_skill(None) or use another skill first")
-            del self._skills[name]
-            self._bank.release([applied.row])
+            before = self._holds[name]
+            skills, holds = dict(self._skills), dict(self._holds)
+            del skills[name], holds[name]
+            self._skills, self._holds = skills, holds
+            before.release()
 
     def activate(self, spec: SkillSpec) -> None:
         """Make a skill the default of calls that name none."""
-        frozen = _frozen(spec)
-        if not isinstance(frozen, Active):
-            with self._lock:
-                self._activate(frozen)
+        wanted = frozen(spec)
+        if isinstance(wanted, Active):
+            return
+        with self._lock:
+            active, before = _Default(wanted, self._lease([wanted], self._skills)), self._active
+            self._active = active
+            _release([before.lease])
 
     @property
     def active(self) -> SkillSpec:
         """The active skill of this thread or task."""
-        return None if self._is_disabled else _thawed(self._active)
+        return None if self._is_disabled else thawed(self._active.spec)
 
     @property
     def _is_disabled(self) -> bool:
@@ -210,61 +224,36 @@ class Registry:
             ConfigError: A blend is invalid.
         """
         active = None if self._is_disabled else ACTIVE
-        frozen = [_frozen(active if spec is ACTIVE else spec) for spec in specs]
+        wanted = [frozen(active if spec is ACTIVE else spec) for spec in specs]
         with self._lock:
-            return self._lease([self._active if isinstance(spec, Active) else spec for spec in frozen])
+            return self._lease(
+                [self._active.spec if isinstance(spec, Active) else spec for spec in wanted], self._skills
+            )
 
-    def release(self, lease: Lease) -> None:
-        """Release the rows of a lease and drop blends that are no longer in use."""
-        with self._lock:
-            self._drop(lease.applied)
-
-    def _drop(self, applied: Sequence[AppliedSkill]) -> None:
-        self._bank.release(skill.row for skill in applied)
-        self._blends = {key: blend for key, blend in self._blends.items() if self._bank.held(blend.row)}
-
-    def _lease(self, specs: Sequence[Spec]) -> Lease:
-        applied: list[AppliedSkill] = []
+    def _lease(self, specs: Sequence[Spec], skills: Mapping[str, AppliedSkill]) -> Lease:
+        hold = self._bank.hold()
         try:
-            for spec in specs:
-                applied.append(self._resolve(spec))
+            applied = tuple([self._resolve(spec, skills, hold) for spec in specs])
+            return Lease(hold, self._bank.array, applied)
         except BaseException:
-            self._drop(applied)
+            hold.release()
             raise
-        return Lease(self, self._bank.array, tuple(applied))
 
-    def _activate(self, spec: Spec) -> None:
-        lease = self._lease([spec])
-        before, self._active, self._active_lease = self._active_lease, spec, lease
-        if before is not None:
-            self.release(before)
-
-    def _restore(self, name: str, before: AppliedSkill | None) -> None:
-        if before is None:
-            del self._skills[name]
-        else:
-            self._skills[name] = before
-
-    def _find(self, name: str) -> AppliedSkill:
-        if name not in self._skills:
-            raise UnknownSkillError(unknown(name, list(self._skills)))
-        return self._skills[name]
-
-    def _resolve(self, spec: Spec) -> AppliedSkill:
-        """The skill or blend that a spec currently means, with one hold on its row."""
-        parts = [(self._find(name), weight) for name, weight in _parts(spec)]
+    def _resolve(self, spec: Spec, skills: Mapping[str, AppliedSkill], hold: Hold) -> AppliedSkill:
+        """The skill or blend that a spec currently means; `hold` keeps its row."""
+        parts = tuple((_find(name, skills), weight) for name, weight in parts_of(spec))
         if isinstance(spec, tuple):
-            return self._blend(parts)
+            return self._blend(parts, hold)
         applied = parts[0][0] if parts else AppliedSkill()
-        self._bank.hold([applied.row])
+        hold.keep([applied.row])
         return applied
 
-    def _blend(self, parts: list[tuple[AppliedSkill, float]]) -> AppliedSkill:
+    def _blend(self, parts: Parts, hold: Hold) -> AppliedSkill:
         """A derived row: neutral + sum of weight * (skill - neutral), so that missing vectors stay neutral."""
-        key = tuple((applied.generation, weight) for applied, weight in parts)
-        if key in self._blends:
-            self._bank.hold([self._blends[key].row])
-            return self._blends[key]
+        if parts in self._blends:
+            blend, stamp = self._blends[parts]
+            if hold.keep_written(blend.row, stamp):
+                return blend
         if len({applied.activation for applied, _ in parts}) > 1:
             found = ", ".join(f"{applied.parts[0][0].name}: {applied.activation}" for applied, _ in parts)
             raise ConfigError(f"skills of different activation cannot be blended ({found})")
@@ -274,14 +263,15 @@ class Registry:
         self._check(vectors)
         loudest = max(parts, key=lambda part: part[1])[0]
         blend = AppliedSkill(
-            self._bank.add(vectors.ravel()),
+            hold.add(vectors.ravel()),
             len(vectors),
             loudest.activation,
             loudest.system,
             loudest.defaults,
             tuple((applied.parts[0][0], weight) for applied, weight in parts),
         )
-        self._blends[key] = blend
+        running = {key: found for key, found in self._blends.items() if self._bank.stamp(found[0].row) == found[1]}
+        self._blends = {**running, parts: (blend, self._bank.stamp(blend.row))}
         return blend
 
     def _segments(self, applied: AppliedSkill) -> Array:
@@ -302,6 +292,18 @@ class Registry:
             raise ConfigError("the blend exceeds the limits on skills: use smaller weights", faults)
 
 
+def _find(name: str, skills: Mapping[str, AppliedSkill]) -> AppliedSkill:
+    if not isinstance(name, str) or name not in skills:
+        raise UnknownSkillError(unknown(name, list(skills)))
+    return skills[name]
+
+
+def _release(held: Iterable[Hold | Lease | None]) -> None:
+    for one in held:
+        if one is not None:
+            one.release()
+
+
 def check_limits(limits: Mapping[Any, Any]) -> None:
     """Raises ConfigError: a kind is unknown, or a limit is not a number above 0."""
     faults = [
@@ -310,7 +312,7 @@ def check_limits(limits: Mapping[Any, Any]) -> None:
     faults += [
         f"max_value of {kind} is {show(value)}; expected a number above 0"
         for kind, value in limits.items()
-        if isinstance(value, bool) or not isinstance(value, Real) or not (0 < value <= _MOST or value == np.inf)
+        if isinstance(value, bool) or not isinstance(value, Real) or not (0 < value <= LARGEST or value == np.inf)
     ]
     if faults:
         raise ConfigError("the limits on skills cannot be used", faults)
@@ -354,35 +356,7 @@ def taken(name: str) -> str:
 
 def unknown(name: str, loaded: Sequence[str]) -> str:
     listed = f"loaded skills: {', '.join(map(repr, loaded))}" if loaded else "no skill is loaded"
-    return f"no skill named {name!r}; {listed}. Call load_skill first (None is the base)"
-
-
-def _frozen(spec: Any) -> Spec | Active:
-    """A validated, immutable copy of a spec."""
-    if spec is None or isinstance(spec, str | Active):
-        return spec
-    if not isinstance(spec, Mapping) or not spec:
-        raise ConfigError(f"skill is {show(spec)}; expected None, a name, or weights by name")
-    faults = [
-        f"weight of {show(name)} is {show(weight)}; expected a finite number"
-        for name, weight in spec.items()
-        if isinstance(weight, bool) or not isinstance(weight, Real) or not abs(weight) <= _MOST
-    ]
-    faults += [f"{show(name)} is not a name" for name in spec if not isinstance(name, str)]
-    if faults:
-        raise ConfigError("the blend is invalid", faults)
-    return tuple((name, float(weight)) for name, weight in spec.items())
-
-
-def _thawed(spec: Spec) -> SkillSpec:
-    return dict(spec) if isinstance(spec, tuple) else spec
-
-
-def _parts(spec: Spec) -> tuple[tuple[str, float], ...]:
-    """Names and weights of a spec; none for the base."""
-    if spec is None:
-        return ()
-    return ((spec, 1.0),) if isinstance(spec, str) else spec
+    return f"no skill named {show(name)}; {listed}. Call load_skill first (None is the base)"
 
 
 def _slices(table: ModuleTable) -> dict[Kind, list[slice]]:

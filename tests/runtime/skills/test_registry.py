@@ -163,7 +163,7 @@ FAILURES: list[tuple[str, Callable[[pytest.MonkeyPatch, Path], Any], dict[str, A
     ("conflict", lambda patch, path: None, {"expected_generation": 7}, SkillConflictError),
     ("no proof", lambda patch, path: None, {"prove": True}, SkillProofError),
     ("blend", lambda patch, path: path.write_bytes(other(activation="always").read_bytes()), {}, ConfigError),
-    ("packing", lambda patch, path: patch.setattr(bank.Bank, "add", refusing(MemoryError)), {}, MemoryError),
+    ("packing", lambda patch, path: patch.setattr(bank.Hold, "add", refusing(MemoryError)), {}, MemoryError),
     ("switching", lambda patch, path: patch.setattr(registry.Registry, "_blend", refusing(KeyError)), {}, KeyError),
     ("stopped", lambda patch, path: patch.setattr(registry.Registry, "_lease", refusing(SystemExit)), {}, SystemExit),
 ]
