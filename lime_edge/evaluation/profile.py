@@ -13,7 +13,7 @@ from lime_edge.errors import LimeError
 from .examples import Row, Scan
 from .shared_ends import shared_ends
 from .splits import by_prompt, conflicts, duplicates, overlap
-from .token_lengths import TokenCounter
+from .token_lengths import TokenCounter, one_line
 
 _LABELS = 20  # most different answers that count as labels where the rows do not all have the same choices
 _NEARLY_ALL = 0.95
@@ -94,7 +94,7 @@ def _measured(rows: Sequence[Row], counter: TokenCounter | None) -> tuple[list[R
             sizes.append(counter.row(row))
             kept.append(row)
         except LimeError as error:
-            faults.append(f"{_at(row)}: {error}")
+            faults.append(f"{_at(row)}: {one_line(error)}")
     return kept, sizes, faults
 
 

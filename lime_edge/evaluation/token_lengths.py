@@ -41,6 +41,11 @@ class TokenCounter:
         return self.prompt(row, system) + self.answer(row.answer)
 
 
+def one_line(error: LimeError) -> str:
+    """An error and its faults in one line."""
+    return ": ".join([error.message, *(["; ".join(error.faults)] if error.faults else [])])
+
+
 def too_long(
     counter: TokenCounter,
     rows: Sequence[Row],
@@ -70,7 +75,7 @@ def too_long(
         try:
             size = max(counter.prompt(row, system) for system in texts)
         except LimeError as error:
-            found[number] = f"{row.place}: {error}"
+            found[number] = f"{row.place}: {one_line(error)}"
             continue
         if size + new > context:
             answer = "the longest choice" if row.choices else "the answer"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from lime_edge.errors import DataError
-from lime_edge.evaluation.examples import Row
-from lime_edge.training.dataset import Collator, Examples, encode, encode_prompt
+from lime_edge.evaluation.examples import Place, Row
+from lime_edge.training.dataset import Collator, Examples, encode, encode_prompt, encoded_prompt
 from tests.support.tiny_training import backbone, tokenizer
 
 ROW = Row(({"role": "user", "content": "is it so"},), "yes")
@@ -32,8 +33,22 @@ def test_long_rows_are_dropped_and_counted() -> None:
     longer = Row(({"role": "user", "content": "is it so?"},), "yes")
     kept = Examples(tokenizer(), [ROW, longer, ROW], length)
     assert (len(kept), kept.dropped) == (2, 1)
-    with pytest.raises(DataError, match=f"all 1 rows are longer than {length} tokens"):
-        Examples(tokenizer(), [longer], length)
+    assert kept.lengths == [length, length, length + 1]
+    advice = f"--max-length {length + 1} would keep 95 % of them"
+    assert kept.advice() == advice
+    for few in ([longer], [*[longer] * 10, ROW]):
+        said = f"{len(few) - few.count(ROW)} of {len(few)} rows are longer than {length} tokens, .*; {advice}"
+        with pytest.raises(DataError, match=said):
+            Examples(tokenizer(), few, length)
+    assert len(Examples(tokenizer(), [*[longer] * 9, ROW], length)) == 1
+
+
+def test_a_row_that_the_template_rejects_is_named_by_its_place() -> None:
+    bad = Row(({"role": "narrator", "content": "once"},), "yes", (), Place(Path("rows.jsonl"), 7))
+    with pytest.raises(DataError, match=r"rows\.jsonl line 7 cannot be put into the chat template: [^$]*narrator"):
+        Examples(tokenizer(), [ROW, bad], 100)
+    with pytest.raises(DataError, match=r"rows\.jsonl line 7"):
+        encoded_prompt(tokenizer(), bad)
 
 
 def batch(response_only: bool = False) -> tuple[list[Any], dict[str, Any]]:

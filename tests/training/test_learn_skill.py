@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lime_edge import Runtime
 from lime_edge.errors import ConfigError, DataError
 from lime_edge.evaluation.examples import read_rows
 from lime_edge.skills.compatibility import LIMITS, check_skill
-from lime_edge.skills.package import Skill, write_skill
+from lime_edge.skills.package import Skill, read_skill, write_skill
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training import learn_skill as learning
 from lime_edge.training.learn_skill import Recipe, learn, prepare
@@ -24,6 +25,7 @@ from lime_edge.training.predictor import Predictor
 from tests.support.tiny_training import backbone_dir, tasks, write_rows
 from tests.support.train_case import PLAN, dies_after, exported, trained
 
+COUNTS = ("rows", "dropped", "duplicates", "overlap")
 pytestmark = pytest.mark.usefixtures("float32")
 
 
@@ -244,5 +246,72 @@ def test_a_tenth_is_held_back_where_no_rows_are_given_to_measure_on(tmp_path: Pa
     one = write_rows(tmp_path / "one.jsonl", [{"prompt": "p", "answer": "a"}])
     with pytest.raises(DataError, match="one row"):
         learn(one, trained()[0], tmp_path / "b.lime", Recipe("b"), PLAN)
+    unmeasured, figures = learn(one, trained()[0], tmp_path / "b.lime", Recipe("b", metric_rows=0), PLAN)
+    assert (unmeasured.manifest.metrics, len(unmeasured.manifest.golden), figures["rows"]) == ([], 1, 1)
     with pytest.raises(DataError, match="cannot be read"):
         learn(tmp_path, trained()[0], tmp_path / "b.lime", Recipe("b"), PLAN)
+
+
+def test_what_was_left_out_is_counted_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": f"p{number}", "answer": "a"} for number in (1, 2, 3, 4, 5, 5)]
+    rows.append({"prompt": "x" * 200, "answer": "a"})
+    file = write_rows(tmp_path / "rows.csv.jsonl", rows)
+    valid = write_rows(tmp_path / "valid.jsonl", [{"prompt": " P2", "answer": "b"}, {"prompt": "v", "answer": "a"}])
+    skill, figures = learn(file, trained()[0], tmp_path / "a.lime", Recipe("a", max_length=100), PLAN, valid)
+    assert {name: figures[name] for name in COUNTS} == {"rows": 5, "dropped": 1, "duplicates": 1, "overlap": 1}
+    assert skill.manifest.metrics[0]["rows"] == 2
+    said = capsys.readouterr().err
+    assert "warning: 1 of 6 rows are left out: too many tokens; --max-length 2" in said
+    assert f"{file} line 2 = {valid} line 1" in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": ("p", " P ")[n % 2], "answer": "a"} for n in range(30)], "30 rows with the same prompt"),
+        ([{"prompt": f"{n}" + "x" * 100, "answer": "a"} for n in range(30)], "27 of 27 rows are longer than 60 tokens"),
+        ([{"prompt": "p", "answer": "a"}, {"prompt": "q", "answer": "\ud83d"}], "1 of 2 rows cannot be used"),
+    ],
+)
+def test_data_that_cannot_be_learned_is_refused_before_training(
+    rows: list[dict[str, Any]], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "fit", lambda *_: pytest.fail("it trained"))
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    with pytest.raises(DataError, match=message):
+        learn(file, trained()[0], tmp_path / "a.lime", Recipe("a", max_length=60), PLAN)
+
+
+def test_rows_that_cannot_be_measured_are_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "fit", lambda *_: pytest.fail("it trained"))
+    wrong = {
+        '{"prompt": "\\ud83d", "answer": "a"}': "line 1: 'prompt' holds half a surrogate pair",
+        json.dumps(
+            {"prompt": "x" * 240, "answer": "a"}
+        ): "line 1: [0-9]+ tokens and 96 for the answer; the model has room",
+        json.dumps({"prompt": "which 1", "answer": "lime"}): "",
+    }
+    for line, message in wrong.items():
+        valid = tmp_path / "valid.jsonl"
+        valid.write_text(line, "utf-8")
+        train_file = tasks() / "skill" / "train.jsonl"
+        if not message:  # every row to train on is also a row to measure on
+            train_file, message = valid, f"no row is left to train on[^$]*{valid} line 1 = {valid} line 1"
+        with pytest.raises(DataError, match=message):
+            learn(train_file, trained()[0], tmp_path / "a.lime", Recipe("a"), PLAN, valid)
+
+
+def test_the_package_is_written_once_after_it_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = learned(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(learning, "golden_prompts", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            learned(tmp_path, dataclasses.replace(PLAN, save_every=1), about={"version": "2.0.0"})
+    assert read_skill(old.path).digest == old.digest
+    given = (tasks() / "skill", trained()[0], old.path, Recipe("lime", about={"version": "2.0.0"}))
+    new, _ = learn(*given, dataclasses.replace(PLAN, save_every=1), resume=True)  # the training is not lost
+    assert new.manifest.version == "2.0.0"
+    assert [path.name for path in tmp_path.iterdir()] == ["lime.lime"]

@@ -19,6 +19,7 @@ from lime_edge.training.train_adapter import train
 from tests.support.tiny_training import backbone_dir, write_rows
 from tests.support.train_case import PLAN, ROUTING, dies_after, run, trained
 
+COUNTS = ("rows", "dropped", "duplicates", "overlap")
 pytestmark = pytest.mark.usefixtures("float32")
 
 
@@ -34,7 +35,7 @@ def test_training_learns_and_says_what_it_did(tmp_path: Path) -> None:
     output, figures = trained()
     before = run(tmp_path / "short", dataclasses.replace(PLAN, steps=1), valid=True)
     assert figures["eval_loss"] < 0.6 * before["eval_loss"]
-    assert figures.keys() == {"train_loss", "eval_loss", "steps", "tokens_per_second", "dropped"}
+    assert figures.keys() == {"train_loss", "eval_loss", "steps", "tokens_per_second", *COUNTS}
     assert figures["steps"] == 20
     assert figures["tokens_per_second"] > 0
     config = checkpoint.read_config(output)
@@ -71,8 +72,20 @@ def test_the_same_seed_gives_the_same_adapter_and_another_another(tmp_path: Path
 def test_long_rows_are_dropped_and_counted(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "x" * n, "answer": "y"} for n in (1, 2, 3, 400)])
     figures = train([str(file)], str(backbone_dir()), tmp_path / "out", LimeConfig(routing=ROUTING), PLAN, 100)
-    assert figures["dropped"] == 1
+    assert [figures[name] for name in COUNTS] == [3, 1, 0, 0]
     assert "eval_loss" not in figures
+
+
+def test_no_prompt_is_trained_on_and_validated_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(tmp_path / "a" / "train.jsonl", [{"prompt": f"p{n}", "answer": "y"} for n in (1, 1, 2, 3, 4)])
+    write_rows(tmp_path / "a" / "valid.jsonl", [{"prompt": "P3 ", "answer": "y"}])
+    write_rows(tmp_path / "b" / "train.jsonl", [{"prompt": "p5", "answer": "y"}])  # a task without validation rows
+    given = [str(tmp_path / "a"), str(tmp_path / "b")]
+    figures = train(given, str(backbone_dir()), tmp_path / "out", LimeConfig(routing=ROUTING), PLAN, 100)
+    assert [figures[name] for name in COUNTS] == [5, 0, 1, 1]
+    assert (
+        f"{tmp_path / 'a' / 'train.jsonl'} line 4 = {tmp_path / 'a' / 'valid.jsonl'} line 1" in capsys.readouterr().err
+    )
 
 
 def test_what_cannot_be_trained_is_refused_before_it_begins(tmp_path: Path) -> None:
