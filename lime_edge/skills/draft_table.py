@@ -62,6 +62,11 @@ class DraftTable:
         """Bytes of the four tensors."""
         return sum(array.nbytes for array in self.stored.values())
 
+    @property
+    def largest_id(self) -> int:
+        """The largest token id, which must be in the vocabulary of the model that the table is used with."""
+        return int(self.stored[TOKENS][-1, 0])
+
     def __len__(self) -> int:
         return len(self.stored[NEXT])
 

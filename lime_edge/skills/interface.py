@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from lime_edge.common.digests import canonical_json
-from lime_edge.common.strict_json import Check, number, one_of, record, sequence, show, text
+from lime_edge.common.strict_json import Check, load_json, number, one_of, record, sequence, show, text
 
 AnswerKind = Literal["choices", "schema", "regex", "text"]
 Modality = Literal["text"]
 
 CHOICE_LIMIT = 1000  # choices, and characters of one choice
-SCHEMA_LIMIT = 2**16  # bytes of a schema as canonical JSON
+SCHEMA_LIMIT = 2**16  # characters of a schema
 SCHEMA_DEPTH = 32  # objects and lists inside each other
 WHOLE_LIMIT = 2**53  # largest |number| in a schema that every JSON reader reads alike
 REGEX_LIMIT = 4096  # characters
@@ -34,7 +33,8 @@ class AnswerForm:
 
     Attributes:
         kind: Which of the four forms.
-        value: The list of choices, the JSON schema, or the regular expression; None for free text.
+        value: The list of choices, a JSON schema as text (the order of its properties matters), or a regular
+            expression; None for free text.
     """
 
     kind: AnswerKind = "text"
@@ -97,13 +97,20 @@ def _distinct(inner: Check) -> Check:
 
 
 def _schema(where: str, value: Any) -> Iterator[str]:
-    """A JSON object that has a canonical form of bounded depth and size; names the first fault only."""
-    if not isinstance(value, dict):
-        yield f"{where} is {show(value)}; expected a JSON schema, an object"
-    elif fault := next(_json_faults(value, 1), ""):
+    """Text of a JSON object of bounded depth; names the first fault only."""
+    faults = list(_SCHEMA_TEXT(where, value))
+    if faults:
+        yield from faults
+        return
+    try:
+        document = load_json(value)
+    except ValueError as error:
+        yield f"{where} is not strict JSON: {error}"
+        return
+    if not isinstance(document, dict):
+        yield f"{where} is {show(document)}; expected a JSON schema, an object"
+    elif fault := next(_json_faults(document, 1), ""):
         yield f"{where} {fault}"
-    elif (size := len(canonical_json(value))) > SCHEMA_LIMIT:
-        yield f"{where} has {size} bytes; expected at most {SCHEMA_LIMIT}"
 
 
 def _json_faults(value: Any, depth: int) -> Iterator[str]:
@@ -132,6 +139,7 @@ def _nothing(where: str, value: Any) -> Iterator[str]:
 
 SYSTEM = nullable(text(SYSTEM_LIMIT, controls="all"))
 _AFFIX = text(AFFIX_LIMIT, controls="all")
+_SCHEMA_TEXT = text(SCHEMA_LIMIT, least=2, controls="all", what="a JSON schema as text")
 _CHOICE = text(CHOICE_LIMIT, least=1, controls="all")
 _VALUES: dict[str, Check] = {
     "choices": _distinct(sequence(_CHOICE, CHOICE_LIMIT, least=1)),

@@ -124,9 +124,7 @@ class Manifest:
     license: str = "NOASSERTION"  # SPDX expression
     author: str = ""
     activation: Activation = "response"  # the first token to which the skill applies
-    interface: Interface = field(
-        default_factory=Interface
-    )  # how a request becomes a prompt, and what answers look like
+    interface: Interface = field(default_factory=Interface)  # requests and answers
     prompt: Prompt = field(default_factory=_no_prompt)
     bounds: dict[Kind, float] = field(default_factory=dict)  # max |value| of each kind present
     golden: list[Golden] = field(default_factory=list)

@@ -133,6 +133,21 @@ def _values(random: Random, parts: Parts) -> Parts:
     return header, bytes(body)
 
 
+def _draft_value(random: Random, parts: Parts) -> Parts:
+    """Overwrite one number of the draft table."""
+    header, body = parts
+    try:
+        document = json.loads(header)
+        name = random.choice(sorted(name for name in document if name.startswith("draft.")))
+        begin, end = document[name]["data_offsets"]
+        width = {"I32": 4, "U16": 2}.get(document[name]["dtype"], 1)
+        at = begin + random.randrange((end - begin) // width) * width
+        value = random.choice((0, 1, 2, 3, 4, 255, 2**16 - 1, 2**31, random.randrange(2**32)))
+        return header, body[:at] + (value % 256**width).to_bytes(width, "little") + body[at + width :]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return parts
+
+
 def _body_size(random: Random, parts: Parts) -> Parts:
     header, body = parts
     return header, random.choice((body[:-1], body + b"\0", body[: len(body) // 2], body * 2, b""))
@@ -264,6 +279,8 @@ EDITS: list[Edit] = [
     _bytes_of_header,
     _values,
     _values,
+    _draft_value,
+    _draft_value,
     _body_size,
     _form_of_a_number,
     _splice,

@@ -1,8 +1,8 @@
 """Writes a corpus of files that every reader must refuse: `python -m tests.tools.corpus FOLDER`.
 
-It holds the table of tests/support/malformed.py, and cases that are large or need a file system: JSON bombs, truncation
-at every boundary, links and pipes. index.json lists the faults for which each file must be refused. The corpus can test
-other readers, too."""
+It holds the tables of tests/support/malformed.py and tests/skills/format_2_cases.py, and cases that are large or need a
+file system: JSON bombs, truncation at every boundary, links and pipes. index.json lists the faults for which each file
+must be refused. The corpus can test other readers, too."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from tests.skills.format_2_cases import FORMAT_2
 from tests.support.malformed import (
     MALFORMED,
     Case,
@@ -213,7 +214,7 @@ def _cut(name: str, at: int, fault: str) -> Case:
     return Case(name, lambda: valid_package()[:at], (fault,))
 
 
-CORPUS = [*MALFORMED, *BOMBS, *NAMES, *FORMS, *_cuts()]
+CORPUS = [*MALFORMED, *FORMAT_2, *BOMBS, *NAMES, *FORMS, *_cuts()]
 
 #: Paths that are not regular files: how to create each, and the message that refuses it.
 PLACES: dict[str, tuple[Callable[[Path], object], str]] = {

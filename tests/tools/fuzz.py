@@ -29,8 +29,10 @@ import click
 
 from lime_edge.errors import LimeError
 from lime_edge.runtime import Runtime
+from lime_edge.skills.draft_table import DraftTable
+from lime_edge.skills.interface import AnswerForm, Interface
 from lime_edge.skills.package import Skill, read_skill, write_skill
-from tests.support.malformed import MODULES, manifest, valid_package, vectors
+from tests.support.malformed import MODULES, draft_table, manifest, old_manifest, route, valid_package, vectors
 from tests.support.mutants import mutant
 from tests.support.verdict import wrongly_accepted
 
@@ -137,11 +139,18 @@ class Harness:
 
 
 def seeds(folder: Path) -> list[bytes]:
-    """Valid packages of every form: int8 and F16, one and two experts, all kinds, a prefix, a minimal manifest."""
-    one = manifest(routing=manifest().routing.__class__(experts=1), centroid=None, golden=[], metrics=[])
-    made: list[tuple[Any, Any, Any]] = [
+    """Valid packages of every form: both formats, all forms of answers, int8 and F16, one and two experts, a prefix."""
+    one = manifest(routing=manifest().routing.__class__(experts=1), interface=Interface(), golden=[], metrics=[])
+    schema, regex = (
+        manifest(interface=Interface(answers=answers))
+        for answers in (AnswerForm("schema", '{"b":{"type":["integer"]},"a":1}'), AnswerForm("regex", r"\d+"))
+    )
+    made: list[tuple[Any, ...]] = [
         (one, {"prefix.embed_tokens": vectors(("gain",), experts=1)[f"gain.{MODULES[0]}"]}, "i8"),
-        (manifest(), vectors(), "f16"),
+        (old_manifest(), vectors(), "f16"),
+        (old_manifest(), vectors(), "i8"),
+        (schema, vectors(("gain",)), "i8", DraftTable.build([range(9)] * 3, order=6)),
+        (regex, vectors(("gain",)), "f16", draft_table(), route()),
         (manifest(), vectors(("expert", "gain", "shift", "rank")), "i8"),
         (one, vectors(("gain",), experts=1), "i8"),
         (one, vectors(("rank",), experts=1), "f16"),
@@ -240,7 +249,13 @@ def live_runtime() -> tuple[Runtime, list[Path]]:
         "base_logits": [1, 2],
     }
     directory = exported()
-    packages = [skill(directory, "legal", golden=[golden], description="é"), skill(directory, "brief")]
+    interface = manifest().interface
+    packages = [
+        skill(directory, "legal", golden=[golden], description="é", interface=interface, made=manifest().made),
+        skill(directory, "brief"),
+    ]
+    legal = read_skill(packages[0])
+    write_skill(packages[0], legal.manifest, legal.tensors, "f16", draft_table(), route())
     runtime = Runtime.load(directory, threads=1)
     for path in packages:
         runtime.load_skill(path)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from lime_edge.errors import SkillFormatError
 from lime_edge.skills.package import read_skill
+from tests.skills.format_2_cases import FORMAT_2
 from tests.support.malformed import MALFORMED, Case, valid_package
 from tests.tools.corpus import CORPUS, PLACES, main, write_corpus
 
@@ -34,7 +35,7 @@ def test_the_corpus_is_large_and_has_no_twins(corpus: Path) -> None:
     assert len({case.make() for case in CORPUS}) == len(CORPUS)
 
 
-@pytest.mark.parametrize("case", CORPUS[len(MALFORMED) :], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CORPUS[len(MALFORMED) + len(FORMAT_2) :], ids=lambda case: case.name)
 def test_every_file_is_refused_with_its_reason(tmp_path: Path, case: Case) -> None:
     found = refused(tmp_path / "bad.lime", case.make())
     assert len(found) == len(case.faults), found
