@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from lime_edge import read_skill
 from lime_edge.evaluation.examples import Row, read_rows
@@ -71,6 +74,47 @@ def test_eval_prints_a_table(model: Path, tmp_path: Path) -> None:
     result = lime("eval", model, path, "--skill", "odd", "--json", tmp_path / "result.json")
     assert all(word in result.stdout for word in ("accuracy", "base", "odd", "%"))
     assert json.loads((tmp_path / "result.json").read_text("utf-8"))["rows"] == 1
+
+
+LONG = {"prompt": "x" * 250, "answer": "y"}
+
+
+def test_eval_checks_every_row_before_the_first_is_answered(model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say {n}", "answer": "y"} for n in range(3)]
+    path = write_rows(tmp_path / "rows.jsonl", [*rows, LONG])
+    path.write_text("\n" + path.read_text("utf-8"), "utf-8")
+    command = ("eval", model, path, "--max-new-tokens", "4", "--json", tmp_path / "found.json")
+    stderr = fails(*command)
+    assert "1 of 4 rows cannot be answered" in stderr
+    assert f"{path} line 5: " in stderr
+    assert "--skip-long" in stderr
+    assert not (tmp_path / "found.json").exists()
+    assert "3 rows" in lime(*command, "--skip-long").stdout
+    found = json.loads((tmp_path / "found.json").read_text("utf-8"))
+    assert (found["rows"], found["left_out"], found["complete"]) == (3, 1, True)
+    write_rows(path, [LONG])
+    assert "1 of 1 rows cannot be answered" in fails(*command, "--skip-long")
+
+
+def test_eval_keeps_what_was_measured_when_it_fails(
+    model: Path, skill: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": f"Say {n}", "answer": "y"} for n in range(40)]
+    path, kept = write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "kept.json"
+    generate, calls = Runtime.generate, []
+
+    def fails_later(*args: Any, **settings: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:  # the second batch of the second result
+            raise KeyboardInterrupt
+        return generate(*args, **settings)
+
+    monkeypatch.setattr(Runtime, "generate", fails_later)
+    command = ("eval", model, path, "--skill", skill, "--max-new-tokens", "1", "--json", kept)
+    assert lime(*command).exit_code == 130
+    found = json.loads(kept.read_text("utf-8"))
+    assert (found["complete"], found["rows"]) == (False, 40)
+    assert [(one["skill"], one["rows"]) for one in found["results"]] == [(None, 40), (str(skill), 32)]
 
 
 def test_eval_needs_the_base_install_only(model: Path) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from lime_edge.evaluation.evaluate import examples, measure
+import pytest
+
+from lime_edge.errors import DataError
+from lime_edge.evaluation.evaluate import Result, answerable, examples, measure
 from lime_edge.evaluation.examples import Row
 
 
@@ -61,3 +64,23 @@ def test_a_sample_is_the_same_every_time(tmp_path: Path) -> None:
     assert len(every) == 50
     assert examples(tmp_path, 10) == examples(tmp_path, 10) != every[:10]
     assert sorted(one.messages[0]["content"] for one in examples(tmp_path, 99)) == sorted(map(str, range(50)))
+
+
+def test_partial_results_are_on_the_rows_answered_so_far() -> None:
+    runtime: Any = FakeRuntime()
+    kept: list[Result] = []
+    rows = [*(row("x" * length, "x" * length) for length in range(40, 0, -1)), row("?", "b", "a", "b")]
+    result = measure(runtime, rows, "odd", 7, kept.append)
+    assert [one.score.rows for one in kept] == [32, 40, 41]
+    assert kept[0].answers == ["x" * length for length in range(32, 0, -1)]
+    assert kept[-1].score == result.score
+
+
+def test_rows_that_cannot_be_answered_are_refused_or_left_out() -> None:
+    rows = [row("a", "a"), row("b", "b")]
+    assert answerable(rows, {}, False) == rows
+    assert answerable(rows, {1: "rows.csv line 3: too long"}, True) == rows[:1]
+    with pytest.raises(DataError, match=r"1 of 2 rows [^$]*--skip-long[^$]*rows\.csv line 3: too long"):
+        answerable(rows, {1: "rows.csv line 3: too long"}, False)
+    with pytest.raises(DataError, match="2 of 2 rows"):
+        answerable(rows, dict.fromkeys(range(2), "too long"), True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from lime_edge.errors import ConfigError
 from lime_edge.evaluation.evaluate import Result
 from lime_edge.evaluation.examples import Row, data_digest
 from lime_edge.evaluation.metrics import Score
-from lime_edge.reports.evaluation import summary
+from lime_edge.reports.evaluation import Kept, summary
 
 RUNTIME: Any = SimpleNamespace(contract=SimpleNamespace(backbone_name="tiny", precision="int4", graph_digest="a" * 64))
 QUESTION = ({"role": "user", "content": "?"},)
@@ -25,8 +30,8 @@ def test_free_answers_have_exact_match_and_f1() -> None:
     assert document["dataset"] == data_digest(rows)
     assert document["model"] == {"backbone": "tiny", "precision": "int4", "graph": "a" * 64}
     assert document["results"] == [
-        {"skill": None, "digest": None, "seconds": 1.23, "exact match": 0.5, "f1": 0.6667},
-        {"skill": "odd", "digest": "d" * 64, "seconds": 2.0, "exact match": 1.0, "f1": 1.0},
+        {"skill": None, "digest": None, "rows": 2, "seconds": 1.23, "exact match": 0.5, "f1": 0.6667},
+        {"skill": "odd", "digest": "d" * 64, "rows": 2, "seconds": 2.0, "exact match": 1.0, "f1": 1.0},
     ]
     assert table.title == f"2 rows of data ({data_digest(rows)[:12]}), int4"
     assert table.columns == ("", "exact match", "f1", "seconds")
@@ -40,3 +45,28 @@ def test_choices_have_accuracy_alone() -> None:
     assert not {"exact match", "f1"} & document["results"][0].keys()
     assert table.columns == ("", "accuracy", "seconds")
     assert list(table.numbers) == [1, 2]
+
+
+def test_rows_that_were_left_out_are_counted() -> None:
+    rows = [Row(QUESTION, "a"), Row(QUESTION, "c")]
+    document, (table,) = summary(RUNTIME, Path("data"), rows, RESULTS, left_out=3)
+    assert document["left_out"] == 3
+    assert table.title.endswith("; 3 rows left out as too long")
+
+
+def test_partial_results_are_a_whole_document(tmp_path: Path) -> None:
+    rows = [Row(QUESTION, "a"), Row(QUESTION, "c")]
+    path = tmp_path / "found.json"
+    kept = Kept(path, RUNTIME, Path("data"), rows, 1)
+    half = replace(RESULTS[0], score=Score(1, 1.0, 1.0))
+    kept.partial(half)
+    found = json.loads(path.read_text("utf-8"))
+    assert (found["complete"], found["left_out"], [one["rows"] for one in found["results"]]) == (False, 1, [1])
+    kept.complete(RESULTS[0])
+    kept.partial(replace(half, skill="odd"))
+    found = json.loads(path.read_text("utf-8"))
+    assert [(one["skill"], one["rows"]) for one in found["results"]] == [(None, 2), ("odd", 1)]
+    assert [file.name for file in tmp_path.iterdir()] == ["found.json"]
+    Kept(None, RUNTIME, Path("data"), rows, 0).partial(half)  # keeps nothing
+    with pytest.raises(ConfigError, match="cannot be written"):
+        Kept(tmp_path / "no" / "found.json", RUNTIME, Path("data"), rows, 0).partial(half)
