@@ -5,24 +5,28 @@ Validates the inputs, builds the backbone graph, adapts it and writes the direct
 
 from __future__ import annotations
 
-import hashlib
+import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx_ir as ir
 
+from lime_edge.common.scratch_folder import put_in_place, scratch_folder
 from lime_edge.contract.model import ModelContract
+from lime_edge.contract.model_files import file_digest
 from lime_edge.contract.names import GRAPH_FILE, MODEL_JSON, WEIGHTS_FILE
 from lime_edge.errors import ExportError
+from lime_edge.exporters.passes.quantise_embedding import QuantiseEmbedding
 from lime_edge.exporters.weights.adapter_weights import AdapterWeights
+from lime_edge.exporters.weights.parts import weight_parts
 
 from .adapt_graph import adapt_graph
 from .backbone_checks import backbone_faults
 from .genai_builder import PRECISIONS, Precision, build_backbone
 from .genai_config import place_operators
 
+_HASHED = (GRAPH_FILE, WEIGHTS_FILE)
 _FROM_BACKBONE = ("generation_config.json", "config.json", "chat_template.jinja")
 
 
@@ -54,37 +58,49 @@ def export(
         ExportError: The export is impossible; the error lists every reason. Nothing has been written.
         MissingExtraError: onnxruntime-genai is not installed.
     """
-    faults = [*adapter.faults(), *backbone_faults(backbone, adapter.modules), *_output_faults(output, overwrite)]
+    faults = [*adapter.faults(), *backbone_faults(backbone, adapter.modules), *output_faults(output, overwrite)]
     if precision not in PRECISIONS:
         faults.append(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
     if faults:
         raise ExportError(f"{backbone} cannot be exported to {output}", faults)
     output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-        plain, made = Path(scratch) / "plain", Path(scratch) / "made"
-        build_backbone(backbone, plain, precision)
-        contract = _write(adapter, plain, backbone, made, precision)
-        if operators is not None:
-            place_operators(made, operators)
-        _put_in_place(made, output, Path(scratch) / "old")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(output) as scratch:
+            plain, made = scratch / "plain", scratch / "made"
+            build_backbone(backbone, plain, precision)
+            contract = _write(adapter, plain, backbone, made, precision)
+            if operators is not None:
+                place_operators(made, operators)
+            put_in_place(made, output, scratch)
+    except OSError as error:
+        raise ExportError(f"{output} cannot be written: {error.strerror or error}") from error
     return contract
 
 
-def _output_faults(output: Path, overwrite: bool) -> Iterator[str]:
-    if output.is_dir():
-        if any(output.iterdir()) and not overwrite:
+def output_faults(output: Path, overwrite: bool) -> Iterator[str]:
+    """Reasons why an export must not be written to a directory, which may not exist yet."""
+    try:
+        names = os.listdir(output)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        yield f"{output} is not a directory, or lies below a file"
+    except OSError as error:
+        yield f"{output} cannot be read: {error.strerror or error}"
+    else:
+        if names and not overwrite:
             yield f"{output} is not empty; choose another directory or allow overwriting"
-        elif any(output.iterdir()) and not (output / MODEL_JSON).is_file():
+        elif names and MODEL_JSON not in names:
             yield f"{output} holds no exported model and cannot be overwritten; choose another directory"
-    elif output.exists():
-        yield f"{output} is not a directory"
 
 
 def _write(adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, precision: Precision) -> ModelContract:
     """Fill `made` with the adapted graph and the other files from `plain`, the model builder's output."""
     made.mkdir()
     model = ir.load(plain / GRAPH_FILE)
+    if precision == "int4":
+        QuantiseEmbedding()(model)
     table = adapt_graph(model, adapter, half=precision == "int4")
     ir.save(model, made / GRAPH_FILE, external_data=WEIGHTS_FILE)
     contract = ModelContract(
@@ -95,30 +111,15 @@ def _write(adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, pre
         precision=precision,
         routing=adapter.routing,
         table=table,
-        files=tuple((name, _digest(made / name)) for name in (GRAPH_FILE, WEIGHTS_FILE)),
+        files=tuple((name, file_digest(made / name)) for name in _HASHED),
+        sizes=tuple((name, (made / name).stat().st_size) for name in _HASHED),
+        parts=weight_parts(model.graph),
     )
     for path in sorted(plain.iterdir()):
-        if path.name not in (GRAPH_FILE, WEIGHTS_FILE):
+        if path.name not in _HASHED:
             shutil.copyfile(path, made / path.name)
     for name in _FROM_BACKBONE:
         if (backbone / name).is_file() and not (made / name).exists():
             shutil.copyfile(backbone / name, made / name)
     (made / MODEL_JSON).write_text(contract.to_json(), "utf-8")
     return contract
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _put_in_place(made: Path, output: Path, old: Path) -> None:
-    """Rename `made` to `output`. A directory that it replaces moves to `old`, and back if the rename fails."""
-    if output.exists():
-        output.rename(old)
-    try:
-        made.rename(output)
-    except OSError:
-        if old.exists():
-            old.rename(output)
-        raise

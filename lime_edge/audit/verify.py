@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lime_edge.contract.model import read_contract
+from lime_edge.contract.model_files import file_faults
+from lime_edge.contract.names import MODEL_JSON
 from lime_edge.errors import SkillError, SkillMismatchError, SkillTrustError
 from lime_edge.reports.describe import Report
 from lime_edge.reports.tables import Table
@@ -57,7 +59,7 @@ class Asked:
     """A request to verify a package; a check whose field is None is not made.
 
     Attributes:
-        skill: The package.
+        skill: The package; or an exported model, of which only the files are verified.
         signature: Its detached signature; None is the file beside the package.
         judge: Public key of the expected signer, or policy that has to admit the package.
         model: Exported model that the skill has to fit and to reproduce its golden prompts on.
@@ -75,7 +77,7 @@ class Findings:
 
     Attributes:
         asked: The request.
-        sha256: SHA-256 of the file, hex.
+        sha256: SHA-256 of the file, hex; of a model, the digest of its graph.
         verdicts: One for each check.
     """
 
@@ -113,12 +115,14 @@ def judge(key: Path | None, trust: Path | None) -> PublicKey | TrustPolicy | Non
 
 
 def verify(asked: Asked) -> Findings:
-    """Verify one package.
+    """Verify one package, or the files of an exported model.
 
     Raises:
         SkillFormatError: The file cannot be read.
         ModelError: The model cannot be read.
     """
+    if (asked.skill / MODEL_JSON).is_file():
+        return _verify_model(asked)
     data = read_package(asked.skill)
     soundness, skill = _soundness(data, asked.skill)
     verdicts = [soundness, _signature(data, skill, asked)]
@@ -126,6 +130,14 @@ def verify(asked: Asked) -> Findings:
         verdicts.append(_binding(skill, asked.model))
         verdicts.append(_golden(skill, asked.skill, asked.model, verdicts))
     return Findings(asked, hashlib.sha256(data).hexdigest(), tuple(verdicts))
+
+
+def _verify_model(asked: Asked) -> Findings:
+    """Verify the files of a model directory. lime.json itself is not signed."""
+    contract = read_contract(asked.skill)
+    faults = file_faults(asked.skill, contract)
+    said = "some cannot be used: copy the directory again" if faults else "all match their digests in lime.json"
+    return Findings(asked, contract.graph_digest, (Verdict("files", not faults, said, tuple(faults)),))
 
 
 def _soundness(data: bytes, path: Path) -> tuple[Verdict, Skill | None]:
@@ -188,7 +200,7 @@ def _golden(skill: Skill | None, path: Path, model: Path, before: Sequence[Verdi
     from lime_edge.runtime import Runtime
 
     try:
-        return Verdict(about, True, _prove(Runtime.load(model), path, skill))
+        return Verdict(about, True, _prove(Runtime.load(model, verify=True), path, skill))
     except SkillError as error:
         return Verdict.refused(about, error)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lime_edge.reports.tables import report
+from lime_edge.reports.tables import report, say
 
 from .options import json_option, path_type
 
@@ -31,7 +31,7 @@ def sign(skill: Path, key: Path, password: str | None, output: Path | None) -> N
     from lime_edge.trust.signing import sign_skill
 
     written, public = sign_skill(skill, key, password, output)
-    click.echo(f"{written}, signed with the key {public.id} ({public.curve})")
+    say(f"{written}, signed with the key {public.id} ({public.curve})\n")
 
 
 @click.command()
@@ -52,6 +52,8 @@ def verify(
     target: str | None,
 ) -> None:
     """Verify a package: that it is sound, signed, made for a model and working on it.
+
+    Given the directory of an exported model instead of a package, it compares the model's files with their digests.
 
     The exit code is 0 if every requested check holds, and 1 if one fails.
     """

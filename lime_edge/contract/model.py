@@ -36,6 +36,8 @@ class ModelContract:
     routing: Routing
     table: ModuleTable
     files: tuple[tuple[str, str], ...]  # (file name, SHA-256) of the graph and its weights
+    sizes: tuple[tuple[str, int], ...] = ()  # (file name, bytes) of the same files; early versions did not write it
+    parts: tuple[tuple[str, int], ...] = ()  # (part, bytes) of the weights, largest first; for people only
 
     @property
     def graph_digest(self) -> str:
@@ -43,6 +45,8 @@ class ModelContract:
 
     def to_json(self) -> str:
         table = self.table
+        graph: dict[str, Any] = {"digest": self.graph_digest, "opset": OPSET, "files": dict(self.files)}
+        graph |= {key: dict(value) for key, value in (("sizes", self.sizes), ("parts", self.parts)) if value}
         document = {
             "format": MODEL_FORMAT,
             "backbone": {
@@ -51,7 +55,7 @@ class ModelContract:
                 "digest": self.backbone_digest,
             },
             "adapter": {"digest": self.adapter_digest},
-            "graph": {"digest": self.graph_digest, "opset": OPSET, "files": dict(self.files)},
+            "graph": graph,
             "precision": self.precision,
             "routing": self.routing.to_dict(),
             "kinds": list(table.kinds),
@@ -99,6 +103,8 @@ class ModelContract:
                 routing=routing,
                 table=table,
                 files=tuple(sorted((str(k), str(v)) for k, v in document["graph"]["files"].items())),
+                sizes=tuple(sorted(_byte_counts(document["graph"], "sizes"))),
+                parts=_byte_counts(document["graph"], "parts"),
             )
             faults = [*_contradictions(document, contract)]
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -147,6 +153,8 @@ def _contradictions(document: Mapping[str, Any], contract: ModelContract) -> Ite
         yield "the digest of the module table does not match its content"
     if graph["digest"] != contract.graph_digest:
         yield "the digest of the graph does not match its files"
+    if unknown := [name for name, _ in contract.sizes if name not in dict(contract.files)]:
+        yield f"sizes names {', '.join(unknown)}; expected some of {', '.join(dict(contract.files))}"
 
 
 def _gain_only(document: Mapping[str, Any]) -> frozenset[str]:
@@ -154,6 +162,15 @@ def _gain_only(document: Mapping[str, Any]) -> frozenset[str]:
     if document["kinds"] == list(GAIN):
         return frozenset()
     return frozenset(str(m["name"]) for m in document["modules"] if [*m["offsets"]] == list(GAIN))
+
+
+def _byte_counts(graph: Mapping[str, Any], key: str) -> tuple[tuple[str, int], ...]:
+    """(name, bytes) of an optional object of lime.json."""
+    pairs = tuple((str(name), value) for name, value in graph.get(key, {}).items())
+    for name, value in pairs:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
+            raise ValueError(f"{key} of {name} is {value!r}; expected a number of bytes")
+    return pairs
 
 
 def _count(value: Any) -> int:

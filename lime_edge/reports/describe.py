@@ -6,16 +6,17 @@ Every function returns the facts twice: as plain JSON values, and as tables for 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lime_edge.common.formatting import share, short, size
 from lime_edge.common.strict_json import show
 from lime_edge.contract.model import read_contract
+from lime_edge.contract.model_files import file_faults
 from lime_edge.contract.module_table import ModuleTable
 from lime_edge.contract.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_JSON
-from lime_edge.errors import ConfigError, SkillError
+from lime_edge.errors import ConfigError, ModelError, SkillError
 from lime_edge.skills.interface import AnswerForm, Interface
 from lime_edge.skills.manifest import Made
 from lime_edge.skills.package import Skill, describe, read_skill
@@ -134,8 +135,14 @@ def _metrics(skill: Skill) -> Table:
 
 
 def describe_model(directory: Path) -> Report:
-    """An exported model directory and its skills."""
+    """An exported model directory and its skills.
+
+    Raises:
+        ModelError: A file of the model is missing, truncated or changed.
+    """
     contract = read_contract(directory)
+    if faults := file_faults(directory, contract):
+        raise ModelError(f"{directory} cannot be used: export or copy the directory again", faults)
     sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
     table, routing = contract.table, contract.routing
     revision = f" at {contract.backbone_revision}" if contract.backbone_revision else ""
@@ -149,11 +156,18 @@ def describe_model(directory: Path) -> Report:
         ("one loaded skill", _numbers(table)),
         ("routing", _facts(routing.to_dict())),
         ("files", ", ".join(f"{name} {size(count)}" for name, count in sizes.items() if name in dict(contract.files))),
+        *([("largest parts", _shares(contract.parts))] if contract.parts else []),
         ("all files", size(sum(sizes.values()))),
     ]
     document = {"what": "model", "directory": str(directory), **json.loads(contract.to_json()), "sizes": sizes}
     listed, skills = describe_skills(directory) if skill_files(directory) else ({"skills": []}, [])
     return {**document, "skills": listed["skills"]}, [Table(f"exported model {directory}", facts), *skills]
+
+
+def _shares(parts: Sequence[tuple[str, int]]) -> str:
+    """Parts with their bytes and their share of all parts."""
+    whole = sum(count for _, count in parts) or 1
+    return ", ".join(f"{name} {size(count)} ({100 * count / whole:.0f} %)" for name, count in parts)
 
 
 def _numbers(table: ModuleTable) -> str:

@@ -5,14 +5,15 @@ All faults of the directory are collected and raised at once.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
+from lime_edge.contract.model_files import file_faults
 from lime_edge.contract.names import GENAI_CONFIG, MODEL_JSON, TOKENIZER_FILE
 from lime_edge.errors import ModelError
 
@@ -57,7 +58,7 @@ def read_directory(path: Path, verify: bool) -> ModelDirectory:
     Raises:
         ModelError: Names every missing or changed file and every wrong setting.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise ModelError(f"{path} is not a directory; expected what `lime-edge export` writes")
     faults: list[str] = []
     contract = _contract(path, faults)
@@ -65,7 +66,7 @@ def read_directory(path: Path, verify: bool) -> ModelDirectory:
     if not (path / TOKENIZER_FILE).is_file():
         faults.append(f"{TOKENIZER_FILE} is missing")
     if contract is not None:
-        faults += _file_faults(path, contract, verify)
+        faults += file_faults(path, contract, verify)
     found = None
     if contract is not None and config is not None:
         found = _described(path, contract, config, faults)
@@ -97,29 +98,6 @@ def _config(path: Path, faults: list[str]) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         faults.append(f"{GENAI_CONFIG} cannot be read: {error}")
     return None
-
-
-def _file_faults(path: Path, contract: ModelContract, verify: bool) -> list[str]:
-    faults = []
-    for name, digest in contract.files:
-        file = path / name
-        if Path(name).name != name:
-            faults.append(f"{MODEL_JSON} names {name!r}; expected a plain file name")
-        elif not file.is_file():
-            faults.append(f"{name} is missing")
-        elif verify or file.suffix == ".onnx":
-            found = file_digest(file)
-            if found != digest:
-                faults.append(
-                    f"{name} has digest {found[:12]}, {MODEL_JSON} says {digest[:12]}: the file was changed or damaged"
-                )
-    return faults
-
-
-def file_digest(file: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _described(path: Path, contract: ModelContract, config: dict[str, Any], faults: list[str]) -> ModelDirectory | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from transformers import AutoModelForCausalLM
@@ -15,6 +16,8 @@ from transformers import AutoModelForCausalLM
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.routing import Routing
 from lime_edge.exporters import AdaptedModule, AdapterWeights, Precision, export
+from lime_edge.exporters.genai_builder import build_backbone
+from lime_edge.exporters.passes.quantise_embedding import QuantiseEmbedding
 from tests import reference
 from tests.support.operator_case import clear_of_limits
 
@@ -78,6 +81,16 @@ def make_export(backbone: Path, output: Path, precision: Precision = "fp32", **o
     adapter = make_adapter(backbone, **others)
     contract = export(adapter, backbone, output, precision, overwrite=True)
     return Exported(output, contract, adapter, backbone)
+
+
+def build_reference(backbone: Path, output: Path, precision: Precision) -> None:
+    """The graph whose bits an export without skills has: the builder's, in int4 with an embedding table of 8 bits."""
+    build_backbone(backbone, output, precision)
+    if precision == "int4":
+        model = ir.load(output / "model.onnx")
+        if QuantiseEmbedding()(model).modified:
+            ir.save(model, output / "rounded.onnx", external_data="rounded.onnx.data")
+            (output / "rounded.onnx").replace(output / "model.onnx")
 
 
 def make_session(

@@ -22,6 +22,7 @@ from lime_edge.exporters import Precision, export
 from lime_edge.exporters.genai_builder import build_backbone
 from tests.exporters.export_case import (
     TOLERANCE,
+    build_reference,
     contents,
     error,
     make_adapter,
@@ -41,7 +42,7 @@ def test_without_a_skill_every_bit_is_the_builders(
     architecture: str, precision: Precision, backbones: dict[str, Path], tmp_path: Path
 ) -> None:
     backbone = backbones[architecture]
-    build_backbone(backbone, tmp_path / "plain", precision)
+    build_reference(backbone, tmp_path / "plain", precision)
     exported = make_export(backbone, tmp_path / "out", precision)
     for level in (ort.GraphOptimizationLevel.ORT_ENABLE_ALL, ort.GraphOptimizationLevel.ORT_DISABLE_ALL):
         plain, session = make_session(tmp_path / "plain", level), make_session(tmp_path / "out", level)

@@ -18,6 +18,7 @@ from lime_edge.contract.vector_kinds import PREFIX
 from lime_edge.errors import ExportError
 from lime_edge.exporters.passes.declare_inputs import DeclareInputs
 from lime_edge.exporters.passes.insert_prefix import InsertPrefix
+from lime_edge.exporters.passes.quantise_embedding import BLOCK, QuantiseEmbedding, round_table
 
 Array = npt.NDArray[Any]
 WIDTH, VOCABULARY, VIRTUAL = 64, 5, 2
@@ -49,8 +50,8 @@ def insert(model: ir.Model) -> ir.passes.PassResult:
     return InsertPrefix(prefix, table.row_size, FLOAT, FLOAT)(model)
 
 
-def run(ids: list[list[int]], **fed: Array) -> Array:
-    model = embedding()
+def run(ids: list[list[int]], given: ir.Model | None = None, **fed: Array) -> Array:
+    model = given or embedding()
     assert insert(model).modified
     assert not insert(model).modified
     options = ort.SessionOptions()
@@ -66,6 +67,17 @@ def test_virtual_tokens_are_read_from_the_rows_of_their_skills() -> None:
     rows = bank.reshape(3, VIRTUAL, WIDTH)[:, :, :5]
     np.testing.assert_array_equal(found[:, :2], rows[1:])
     np.testing.assert_array_equal(found[:, 2], TABLE[[1, 4], :5])
+
+
+def test_virtual_tokens_beside_a_table_of_8_bits() -> None:
+    model = embedding()
+    assert QuantiseEmbedding()(model).modified
+    values, scales, zeros = round_table(TABLE)
+    rounded = (values.reshape(VOCABULARY, -1, BLOCK) - zeros[..., None].astype(np.float32)) * scales[..., None]
+    bank = np.arange(2 * VIRTUAL * WIDTH, dtype=np.float32).reshape(2, -1)
+    found = run([[5, 6, 4]], model, **{"lime.bank": bank, "lime.skill_ids": np.array([[1]])})
+    np.testing.assert_array_equal(found[0, :2], bank[1].reshape(VIRTUAL, WIDTH)[:, :5])
+    np.testing.assert_array_equal(found[0, 2], rounded.reshape(TABLE.shape)[4, :5])
 
 
 def test_without_a_skill_virtual_tokens_are_zeros() -> None:
