@@ -4,7 +4,7 @@ The tree::
 
     LimeError
     ├── ConfigError         (ValueError)    a setting is out of range or unknown
-    ├── DataError           (ValueError)    a JSONL file cannot be used
+    ├── DataError           (ValueError)    a data file cannot be used
     ├── ExportError         (ValueError)    a checkpoint cannot be exported
     ├── ModelError          (ValueError)    an exported model directory cannot be used
     ├── DeviceError         (RuntimeError)  the requested device is not available

@@ -164,5 +164,6 @@ def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None
         tables.append(Table("", metrics, ("metric", "base", skill.name, "rows"), (1, 2, 3)))
     report({"skill": describe(skill), "figures": dict(figures)}, tables, target)
     if target != STDOUT:
-        measured = f"on {metrics[0][3]} rows whose prompts were not used for training" if metrics else "on no rows"
-        say(f"skill and base were measured {measured}\n")
+        trained = "rows whose prompts were not used for training"
+        measured = f"measured on {metrics[0][3]} {trained}" if metrics else "not measured"
+        say(f"skill and base were {measured}\n")

@@ -105,7 +105,7 @@ def chat(
 @model_argument
 @click.argument("data", type=path_type())
 @click.option("--skill", "skills", multiple=True, metavar="NAME|FILE", help="A skill to measure; may be repeated.")
-@click.option("--rows", type=click.IntRange(1), help="Measure on this many evenly spaced rows.  [default: all]")
+@click.option("--rows", type=click.IntRange(1), help="Measure on this many rows, drawn at random.  [default: all]")
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=96, show_default=True, help="Longest answer, in tokens."
 )

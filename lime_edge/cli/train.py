@@ -25,7 +25,7 @@ _FIGURES = {
     "train_loss": ("training loss", "{:.4f}"),
     "eval_loss": ("loss on valid.jsonl", "{:.4f}"),
     "tokens_per_second": ("tokens per second", "{:.0f}"),
-    "rows": ("rows trained on", "{:.0f}"),
+    "rows": ("rows given for training", "{:.0f}"),
     "dropped": ("rows left out, too long", "{:.0f}"),
     "duplicates": ("rows that repeat another", "{:.0f}"),
     "overlap": ("rows left out, prompt in validation", "{:.0f}"),

@@ -14,13 +14,13 @@ from .examples import Row
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What became of the rows of a training file.
+    """What became of the rows that were given for training; the manifest of a skill has the same counts.
 
     Attributes:
-        rows: Rows that were trained on.
-        dropped: Rows that were left out because they have too many tokens.
-        duplicates: Rows that repeat the prompt and the answer of an earlier row; they are trained on.
-        overlap: Rows that were left out because their prompt is also in the validation data.
+        rows: Rows that were given for training. A tenth that was held back to measure on is not among them.
+        dropped: Of these, rows that were left out because they have too many tokens.
+        duplicates: Of these, rows that repeat the prompt and the answer of another row; they are trained on.
+        overlap: Of these, rows that were left out because their prompt is also in the validation data.
     """
 
     rows: int

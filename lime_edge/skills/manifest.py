@@ -83,9 +83,9 @@ class Data(TypedDict):
     """Counts of the rows that a skill was learned from."""
 
     rows: int  # given for training
-    dropped: int  # of these, left out: too long, for example
+    dropped: int  # of these, left out because they are too long
     duplicates: int  # of these, repeats of another row
-    overlap: int  # validation rows whose prompt is also a training prompt
+    overlap: int  # of these, left out because their prompt is also in the validation data
 
 
 class Made(TypedDict):

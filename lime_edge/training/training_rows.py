@@ -41,7 +41,8 @@ class TrainingRows:
 
     def facts(self, examples: Examples) -> DataFacts:
         """The counts that a package reports."""
-        return DataFacts(len(examples), examples.dropped, self.duplicates, len(self.overlap))
+        given = len(self.train) + len(self.overlap)
+        return DataFacts(given, examples.dropped, self.duplicates, len(self.overlap))
 
     def report(self, examples: Examples) -> None:
         """Print what was left out, and why, to standard error."""
@@ -109,7 +110,7 @@ def rows_of_skill(data: Path, valid: Path | None, seed: int, measured: bool = Tr
             f"{source} holds {what}, which leaves none to measure on: add rows, give a validation file (--valid), or "
             "measure nothing (--metric-rows 0)"
         )
-    return TrainingRows(train, held, [], duplicates(by_prompt(rows)))
+    return TrainingRows(train, held, [], duplicates(by_prompt(train)))
 
 
 def check_prompts(tokenizer: Any, rows: Sequence[Row], system: str | None, room: int | None = None) -> None:

@@ -258,7 +258,7 @@ def test_what_was_left_out_is_counted_and_reported(tmp_path: Path, capsys: pytes
     file = write_rows(tmp_path / "rows.csv.jsonl", rows)
     valid = write_rows(tmp_path / "valid.jsonl", [{"prompt": " P2", "answer": "b"}, {"prompt": "v", "answer": "a"}])
     skill, figures = learn(file, trained()[0], tmp_path / "a.lime", Recipe("a", max_length=100), PLAN, valid)
-    assert {name: figures[name] for name in COUNTS} == {"rows": 5, "dropped": 1, "duplicates": 1, "overlap": 1}
+    assert {name: figures[name] for name in COUNTS} == {"rows": 7, "dropped": 1, "duplicates": 1, "overlap": 1}
     assert skill.manifest.metrics[0]["rows"] == 2
     said = capsys.readouterr().err
     assert "warning: 1 of 6 rows are left out: too many tokens; --max-length 2" in said

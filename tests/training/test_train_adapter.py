@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_adapter_and_another_another(tmp_path: Path
 def test_long_rows_are_dropped_and_counted(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "rows.jsonl", [{"prompt": "x" * n, "answer": "y"} for n in (1, 2, 3, 400)])
     figures = train([str(file)], str(backbone_dir()), tmp_path / "out", LimeConfig(routing=ROUTING), PLAN, 100)
-    assert [figures[name] for name in COUNTS] == [3, 1, 0, 0]
+    assert [figures[name] for name in COUNTS] == [4, 1, 0, 0]
     assert "eval_loss" not in figures
 
 
@@ -82,7 +82,7 @@ def test_no_prompt_is_trained_on_and_validated_on(tmp_path: Path, capsys: pytest
     write_rows(tmp_path / "b" / "train.jsonl", [{"prompt": "p5", "answer": "y"}])  # a task without validation rows
     given = [str(tmp_path / "a"), str(tmp_path / "b")]
     figures = train(given, str(backbone_dir()), tmp_path / "out", LimeConfig(routing=ROUTING), PLAN, 100)
-    assert [figures[name] for name in COUNTS] == [5, 0, 1, 1]
+    assert [figures[name] for name in COUNTS] == [6, 0, 1, 1]
     assert (
         f"{tmp_path / 'a' / 'train.jsonl'} line 4 = {tmp_path / 'a' / 'valid.jsonl'} line 1" in capsys.readouterr().err
     )

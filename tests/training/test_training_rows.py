@@ -54,7 +54,7 @@ def test_many_dropped_rows_are_a_warning(long: int, warned: bool, capsys: pytest
     assert f"{long} of {20 + long} rows are left out: too many tokens" in said
     assert ("warning" in said) == ("--max-length" in said) == warned
     assert "3 rows repeat the prompt" in said
-    assert rows.facts(examples) == DataFacts(rows=20, dropped=long, duplicates=3, overlap=0)
+    assert rows.facts(examples) == DataFacts(rows=20 + long, dropped=long, duplicates=3, overlap=0)
 
 
 def test_nothing_is_said_where_nothing_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
