@@ -10,14 +10,15 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from lime_edge.common.digests import tensor_digest
 from lime_edge.common.extras import require_extra
+from lime_edge.common.files import reason
 from lime_edge.common.paths import cache_dir
+from lime_edge.common.scratch_folder import put_in_place, scratch_folder
 from lime_edge.errors import ConfigError, LimeError
 
 DEFAULT = "default"
@@ -31,11 +32,11 @@ def resolve(model: str) -> Path:
     """The local directory of `model`: "default", a directory, or a name on the Hugging Face Hub.
 
     Raises:
-        ConfigError: The model is none of these, or cannot be downloaded.
+        ConfigError: The model is none of these, or cannot be downloaded, or the cache cannot be written.
     """
     if model == DEFAULT:
         return default_backbone()
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         return Path(model)
     with require_extra("train"):
         from huggingface_hub import snapshot_download
@@ -49,14 +50,24 @@ def resolve(model: str) -> Path:
 
 
 def default_backbone() -> Path:
-    """SmolLM2-135M-Instruct as a transformers directory in the cache; downloaded and converted on first use."""
+    """SmolLM2-135M-Instruct as a transformers directory in the cache; downloaded and converted on first use.
+
+    Raises:
+        ConfigError: The cache cannot be written.
+        LimeError: The model cannot be downloaded.
+    """
     target = cache_dir() / "smollm2-135m-instruct"
-    if not (target / "config.json").is_file():
+    if os.path.isfile(target / "config.json"):
+        return target
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as work:
-            convert(_fetch_gguf(Path(work)), Path(work) / "model")
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(Path(work) / "model", target)
+        with scratch_folder(target) as work:
+            convert(_fetch_gguf(work), work / "model")
+            put_in_place(work / "model", target, work)
+    except OSError as error:
+        raise ConfigError(
+            f"{target} cannot be written: {reason(error)}; set LIME_EDGE_CACHE to a folder that can"
+        ) from error
     return target
 
 
@@ -97,22 +108,24 @@ def digest(directory: Path) -> str:
     """SHA-256 of every weight in the directory's safetensors files, independent of their order and sharding.
 
     Raises:
-        ConfigError: The directory has no safetensors files.
+        ConfigError: The directory has no safetensors files, or one of them cannot be read.
     """
     with require_extra("train"):
         import torch
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         raise ConfigError(f"{directory} holds no .safetensors weights; convert them first")
     tensors = []
     for path in files:
-        with safe_open(path, framework="pt") as file:
-            for name in sorted(file.keys()):
-                tensor = file.get_tensor(name)
-                # numpy has no bfloat16: hash the same bits as int16
-                plain = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-                tensors.append((name, plain.numpy()))
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = [(name, file.get_tensor(name)) for name in sorted(file.keys())]
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"{path} cannot be read as weights: {error}") from error
+        for name, tensor in found:
+            # numpy has no bfloat16: hash the same bits as int16
+            tensors.append((name, (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()))
     return tensor_digest(tensors)
 
 
@@ -120,17 +133,20 @@ def load(directory: Path, dtype: Any) -> tuple[Any, Any]:
     """Load the model, in `dtype`, and its tokenizer.
 
     Raises:
-        ConfigError: The directory holds no language model, or its tokenizer has no chat template.
+        ConfigError: The directory holds no language model, or its tokenizer has no chat template or no end token.
     """
     with require_extra("train"):
         from transformers import AutoModelForCausalLM, AutoTokenizer
     try:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{directory} cannot be loaded as a language model: {error}") from error
-    if tokenizer.chat_template is None:
-        raise ConfigError(f"{directory}: the tokenizer has no chat template")
+    except Exception as error:  # on damaged files transformers raises whatever its parsers run into
+        raise ConfigError(
+            f"{directory} cannot be loaded as a language model: {type(error).__name__}: {error}"
+        ) from error
+    missing = [name for name in ("chat_template", "eos_token") if getattr(tokenizer, name) is None]
+    if missing:
+        raise ConfigError(f"{directory}: the tokenizer has no {' and no '.join(missing).replace('_', ' ')}")
     return model, tokenizer
 
 
