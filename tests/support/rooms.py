@@ -29,9 +29,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "store": ("store.remote", "trust", "skills", "contract", "common"),
     "runtime.types": ("trust", "skills"),
     "runtime.memory": (),
+    "runtime.drafting": (),
     "runtime.native": ("contract",),
     "runtime.model": ("runtime.native", "runtime.memory", "contract", "common"),
     "runtime.text": ("runtime.types", "contract", "common"),
+    "runtime.constraints": ("runtime.text", "common"),
     "runtime.skills": ("runtime.types", "runtime.memory", "contract", "common"),
     "runtime.decoding": (
         *("runtime.skills", "runtime.text", "runtime.model", "runtime.types"),
@@ -44,7 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "exporters.operators": ("contract",),
     "exporters.weights": ("contract",),
     "exporters.passes": ("exporters.operators", "exporters.weights", "contract"),
-    "exporters": ("exporters.passes", "exporters.weights", "contract"),
+    "exporters": ("exporters.passes", "exporters.weights", "contract", "common"),
     "evaluation": ("runtime", "runtime.text", "common"),  # of the runtime, the type that `measure` is given
     "method": ("contract", "common"),
     "training": ("method", "evaluation", "exporters", "runtime.native", "skills", "contract", "common"),
@@ -70,6 +72,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "onnxruntime_genai": ("exporters",),
     "onnxruntime": ("runtime", "runtime.decoding", "runtime.model", "runtime.native", "reports"),
     "tokenizers": ("runtime.text", "runtime"),
+    "llguidance": ("runtime.constraints",),
     "cryptography": ("trust",),
     "model_signing": ("trust",),
     "huggingface_hub": ("store", "store.remote", "training"),
