@@ -42,7 +42,7 @@ class LimeError(Exception):
         super().__init__("\n  - ".join([message, *self.faults]))
 
     def __str__(self) -> str:  # KeyError would print the repr
-        return str(self.args[0])
+        return str(self.args[0]).encode(errors="backslashreplace").decode()  # a path can hold lone surrogates
 
 
 class ConfigError(LimeError, ValueError):

@@ -43,7 +43,8 @@ class Chat:
     def prompt(self, messages: Any, system: str | None = None, continues: bool = False) -> tuple[list[int], int]:
         """Token ids of a conversation up to the answer, and the index at which the assistant's turn starts.
 
-        If the template formats earlier turns differently once an answer is expected, that index is the last token's.
+        If the template formats earlier turns differently once an answer is expected, or opens an answer with no token
+        of its own, that index is the last token's, which predicts the answer.
 
         Args:
             messages: The conversation, checked here.
@@ -57,8 +58,10 @@ class Chat:
         chat, begun = _begun(self.checked(messages), continues)
         chat = with_system(chat, system)
         ids, before = self._encode(chat, True), self._encode(chat, False)
-        start = len(before) if ids[: len(before)] == before else len(ids) - 1
-        return ids + self.text(begun), start
+        if not ids:
+            raise ConfigError("the prompt is empty; expected at least one token")
+        start = len(before) if ids[: len(before)] == before else len(ids)
+        return ids + self.text(begun), min(start, len(ids) - 1)
 
     def text(self, text: str) -> list[int]:
         """Token ids of an answer, or of any text outside the template. All of it is data.
@@ -142,8 +145,9 @@ class Chat:
         for key, value in message.items():
             if not isinstance(key, str):
                 yield f"message {number} has the key {show(key)}; expected text"
-            elif key != "role":
-                yield from (f"message {number}: {key} {fault}" for fault in value_faults(value))
+            else:
+                texts = key if key == "role" else (key, value)
+                yield from (f"message {number}: {show(key)} {fault}" for fault in value_faults(texts))
 
 
 def _begun(messages: list[dict[str, Any]], continues: bool) -> tuple[list[dict[str, Any]], str]:

@@ -91,7 +91,7 @@ def _described(library: Path) -> tuple[Operators, str]:
     """A library, and the digest of the sources that it was built from ("" if it does not state one)."""
     try:
         ask = ctypes.CDLL(str(library)).LimeOperatorsDescribe
-    except (OSError, AttributeError) as error:  # missing or for another machine; not a library of operators
+    except (OSError, ValueError, AttributeError) as error:  # missing, no path, for another machine, another library
         raise ConfigError(f"{library} is not a library of LiME operators for this machine: {error}") from error
     ask.restype = ctypes.c_char_p
     version, cpu, sources = [*(ask() or b"").decode("ascii", "replace").split(" "), "", ""][:3]
