@@ -104,7 +104,7 @@ def split_file(folder: Path, split: str) -> Path | None:
 
 def _named(paths: Iterable[Path], split: str) -> list[Path]:
     names = {f"{split}{suffix}{packed}" for suffix in READERS for packed in ("", GZIP)}
-    return sorted(path for path in paths if path.name.lower() in names and path.is_file())
+    return sorted(path for path in paths if path.name.lower() in names and os.path.isfile(path))
 
 
 def _others() -> str:
