@@ -30,7 +30,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "runtime.types": ("trust", "skills"),
     "runtime.memory": (),
     "runtime.drafting": (),
-    "runtime.drafting": (),
     "runtime.native": ("contract",),
     "runtime.model": ("runtime.native", "runtime.memory", "contract", "common"),
     "runtime.text": ("runtime.types", "contract", "common"),
