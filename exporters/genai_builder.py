@@ -6,6 +6,7 @@ The builder runs on a local directory, without output and without network access
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import importlib.util
 import inspect
@@ -52,6 +53,7 @@ def build_backbone(backbone: Path, output: Path, precision: Precision, options: 
     Raises:
         MissingExtraError: onnxruntime-genai is not installed.
         ExportError: The builder failed; the message ends with the builder's output.
+        OSError: The disk is full.
     """
     printed = io.StringIO()
     with tempfile.TemporaryDirectory() as cache, _builder() as builder, warnings.catch_warnings():
@@ -60,6 +62,8 @@ def build_backbone(backbone: Path, output: Path, precision: Precision, options: 
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
                 _run(builder, str(backbone.resolve()), str(output), precision, str(Path(cache) / "builder"), options)
         except Exception as error:  # the builder raises any class, including bare Exception
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
             tail = "\n".join(printed.getvalue().splitlines()[-20:])
             raise ExportError(
                 f"ONNX Runtime GenAI's model builder failed on {backbone} as {precision}: "

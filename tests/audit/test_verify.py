@@ -73,3 +73,16 @@ def test_missing_files_are_errors(package: Path, tmp_path: Path) -> None:
         verify(Asked(tmp_path / "none.lime"))
     with pytest.raises(ModelError):
         verify(Asked(package, model=tmp_path))
+
+
+def test_the_files_of_a_model(package: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(exported()[0], tmp_path / "model")
+    findings = verify(Asked(copied))
+    assert (answers(findings), findings.hold) == ({"files": True}, True)
+    with (copied / "model.onnx.data").open("r+b") as file:
+        file.write(b"changed")
+    findings = verify(Asked(copied))
+    assert (answers(findings), findings.hold) == ({"files": False}, False)
+    assert "model.onnx.data has digest" in findings.verdicts[0].faults[0]
+    with pytest.raises(ModelError, match=r"model\.onnx\.data has digest"):
+        verify(Asked(package, model=copied))

@@ -43,6 +43,15 @@ def test_json_and_back(table: ModuleTable, tmp_path: Path) -> None:
     assert read_contract(tmp_path) == contract
 
 
+def test_sizes_and_parts_are_optional(tmp_path: Path) -> None:
+    assert not {"sizes", "parts"} & json.loads(CONTRACT.to_json())["graph"].keys()  # a model of an early version
+    sizes, parts = (("model.onnx", 5), ("weights", 10**10)), (("output head", 9), ("embedding", 0))
+    contract = replace(CONTRACT, sizes=sizes, parts=parts)
+    (tmp_path / "lime.json").write_text(contract.to_json(), "utf-8")
+    assert read_contract(tmp_path) == contract
+    assert contract.graph_digest == CONTRACT.graph_digest
+
+
 CONTRADICTIONS: list[tuple[Callable[[Any], object], str]] = [
     (lambda d: d.update(kinds=["gain", "expert"]), "kinds are ['gain', 'expert']; expected ['prefix'], or some of"),
     (lambda d: d.update(kinds=["prefix"]), "a soft prefix has one module and one expert, not 2 and 3"),
@@ -53,6 +62,7 @@ CONTRADICTIONS: list[tuple[Callable[[Any], object], str]] = [
     (lambda d: d.update(row_size=1), "the offsets do not follow from the module table"),
     (lambda d: d["modules"][1].update(rank=5), "the digest of the module table does not match its content"),
     (lambda d: d["graph"]["files"].update({"model.onnx": "2"}), "the digest of the graph does not match its files"),
+    (lambda d: d["graph"].update(sizes={"other": 1}), "sizes names other; expected some of model.onnx, weights"),
 ]
 
 
@@ -75,6 +85,9 @@ def test_contradictions(change: Callable[[Any], object], fault: str) -> None:
         (changed(lambda d: d["modules"][0].update(rank=True)), "True is not a size"),
         (changed(lambda d: d["modules"][0].update(rank=2**24)), "16777216 is not a size"),
         (changed(lambda d: d["routing"].update(window=99)), "window is 99"),
+        (changed(lambda d: d["graph"].update(sizes={"weights": -1})), "sizes of weights is -1; expected a number of"),
+        (changed(lambda d: d["graph"].update(parts={"other": True})), "parts of other is True; expected a number of"),
+        (changed(lambda d: d["graph"].update(sizes=[1])), "lime.json cannot be read: AttributeError"),
     ],
 )
 def test_documents_that_are_rejected(text: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
@@ -96,6 +98,7 @@ def test_the_directory_is_complete_and_says_what_it_holds(backbones: dict[str, P
     assert exported.contract.files == tuple(
         (name, hashlib.sha256(files[name]).hexdigest()) for name in ("model.onnx", "model.onnx.data")
     )
+    assert dict(exported.contract.sizes) == {name: len(files[name]) for name, _ in exported.contract.files}
     assert (exported.contract.backbone_name, exported.contract.precision) == ("tiny", "int4")
     assert not any(str(tmp_path).encode() in content for content in files.values())
     model = onnx.load(exported.path / "model.onnx")
@@ -167,6 +170,38 @@ def test_onnxruntime_genai_runs_the_directory(backbones: dict[str, Path], tmp_pa
         produced.append(list(generator.get_sequence(0)))
     assert len(produced[0]) == 12
     assert produced[0] == produced[1]
+
+
+_EXPORT = """
+import os, pathlib, sys
+import numpy as np
+from lime_edge.contract.routing import Routing
+from lime_edge.exporters import AdaptedModule, AdapterWeights, export
+module = AdaptedModule("model.layers.0.mlp.up_proj", np.ones((1, 64), "f"), np.ones((96, 1), "f"), 1.0)
+sys.modules["lime_edge.exporters.export"].put_in_place = lambda *_: os.kill(os.getpid(), 9)
+export(AdapterWeights((module,), Routing()), pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_what_a_killed_export_left_is_collected_by_the_next(backbone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", _EXPORT, str(backbone), str(out)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -9
+    (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert (folder / "made" / "model.onnx.data").is_file()
+    export(make_adapter(backbone, ("o_proj",)), backbone, out, "int4")
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_that_cannot_be_written(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ir, "save", full)
+    with pytest.raises(ExportError, match=r"out cannot be written: No space left on device"):
+        export(make_adapter(backbone, ("o_proj",)), backbone, tmp_path / "out", "fp32")
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_faults_at_once(backbone: Path, tmp_path: Path) -> None:

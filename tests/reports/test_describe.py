@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from lime_edge.errors import ConfigError, SkillFormatError
+from lime_edge.errors import ConfigError, ModelError, SkillFormatError
 from lime_edge.reports.describe import describe_path, describe_skills
 from lime_edge.reports.tables import Table
 from lime_edge.skills.package import read_skill
-from tests.support.runtime_models import contract, exported
+from tests.support.malformed import valid_package
+from tests.support.paths import GOLDEN
+from tests.support.runtime_models import contract, edit_json, exported
 from tests.support.store_case import package
 
 
@@ -44,6 +48,34 @@ def test_an_exported_model() -> None:
         f"{found.table.segment:,} numbers with one expert, {found.table.row_size:,} with 3"
     )
     assert facts(table)["gain only"] == "2 of these modules"
+
+
+def test_the_largest_parts_of_a_model() -> None:
+    directory = exported()
+    document, (table,) = describe_path(directory)
+    parts = document["graph"]["parts"]
+    assert parts["embedding and output head"] == 300 * 64 * 4
+    assert next(iter(parts)) == "embedding and output head"  # the largest comes first
+    assert facts(table)["largest parts"].startswith("embedding and output head 76.8 KB (")
+    assert ", down_proj 49.2 KB (" in facts(table)["largest parts"]
+
+
+def test_a_model_of_an_early_version_has_no_list_of_parts(tmp_path: Path) -> None:
+    copied = shutil.copytree(exported(), tmp_path / "model")
+    edit_json(copied / "lime.json", lambda document: [document["graph"].pop(key) for key in ("sizes", "parts")])
+    document, (table,) = describe_path(copied)
+    assert "parts" not in document["graph"]
+    assert "largest parts" not in facts(table)
+
+
+def test_a_damaged_model(tmp_path: Path) -> None:
+    copied = shutil.copytree(exported(), tmp_path / "model")
+    os.truncate(copied / "model.onnx.data", 12)
+    with pytest.raises(ModelError, match="cannot be used: export or copy the directory again") as caught:
+        describe_path(copied)
+    (fault,) = caught.value.faults
+    assert fault.startswith("model.onnx.data has 12 bytes; expected ")
+    assert fault.endswith(": the file is truncated: copy the directory again")
 
 
 def test_a_checkpoint(tmp_path: Path) -> None:
@@ -80,3 +112,28 @@ def test_what_cannot_be_described(tmp_path: Path) -> None:
         describe_path(tmp_path / "bad.lime")
     (tmp_path / "bad.lime").unlink()
     assert describe_skills(tmp_path)[0] == {"skills": []}
+
+
+def test_a_package_of_format_2_shows_interface_draft_table_and_origin(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.lime"
+    path.write_bytes(valid_package())
+    document, (table, _) = describe_path(path)
+    shown = facts(table)
+    assert document["interface"]["answers"] == {"kind": "choices", "value": ["yes", "no", "é"]}
+    assert (document["draft"], document["draft_bytes"]) == ({"order": 3, "entries": 3}, 33)
+    assert (document["route_shape"], document["made"]["data"]["rows"]) == ([2, 2], 90)
+    assert shown["a request becomes"] == r"prefix 'Is this spam?\n', suffix '\nAnswer:'"
+    assert shown["answers"] == "one of 3 choices: ['yes', 'no', 'é']"
+    assert shown["examples"] == "'Buy now!'"
+    assert shown["draft table"] == "3 entries of at most 2 tokens and the next, 33 B"
+    assert shown["how it was made"] == (
+        "learned, keeps its instruction in the prompt; 90 rows: 1 dropped, 2 duplicates, 0 also in validation"
+    )
+
+
+def test_a_package_of_format_1_shows_a_plain_interface() -> None:
+    document, (table, _) = describe_path(GOLDEN / "tiny-i8.lime")
+    shown = facts(table)
+    assert (document["format"], document["interface"]["input"]["system"]) == (1, "Be brief.")
+    assert (shown["system text"], shown["a request becomes"]) == ("'Be brief.'", "itself")
+    assert [shown[key] for key in ("answers", "draft table", "how it was made")] == ["free text", "none", "not said"]

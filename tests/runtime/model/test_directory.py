@@ -76,6 +76,11 @@ FAULTS: list[tuple[Callable[[Path], None], list[str]]] = [
         ["model.onnx is missing", "model.onnx.data is missing", "tokenizer.json is missing", "genai_config.json is"],
     ),
     (damage("model.onnx"), ["model.onnx has digest", "changed or damaged"]),
+    (
+        written("model.onnx.data", bytes(12)),
+        ["model.onnx.data has 12 bytes; expected ", ": the file is truncated: copy"],
+    ),
+    (edit("lime.json", lambda d: d["graph"].update(sizes={"x": 1})), ["sizes names x; expected some of model.onnx"]),
     (edit("lime.json", lambda d: d.update(format=9)), ["lime.json has format 9; this version reads 1: export again"]),
     (edit("lime.json", lambda d: d.update(row_size=1)), ["the offsets do not follow from the module table"]),
     (
