@@ -175,7 +175,7 @@ def search(
     prompt_probe = PromptProbe(skill, contexts[: settings.contexts], clean_answers)
     pool = draw.permutation(vocabulary(skill.text, whole=not settings.tokens))
     chosen = _chosen(pool, settings)
-    controls = [(int(token),) for token in chosen if token not in settings.always][: settings.controls]
+    controls = [(int(token),) for token in pool if token not in settings.always][: settings.controls]
     candidates = [(int(token),) for token in draw.permutation(chosen)]
     groups = [
         tuple(token for one in candidates[at : at + settings.group] for token in one)

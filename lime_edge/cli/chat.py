@@ -13,6 +13,8 @@ from lime_edge.reports.tables import say
 from lime_edge.runtime import Runtime
 from lime_edge.store.lookup import find_skill, skill_files
 
+from .streams import checked
+
 HELP = "/skill NAME or FILE, /skill none, /skill list, /clear (forget the conversation), /quit"
 _NONE, _LIST = "none", "list"
 
@@ -45,7 +47,7 @@ class Chat:
             if line == "/quit":
                 return
             try:
-                self._handle(line)
+                self._handle(checked(line, "the line"))
             except LimeError as error:
                 say(f"{error}\n")
 

@@ -9,7 +9,7 @@ import click
 from lime_edge import __version__
 from lime_edge.errors import LimeError
 
-from . import audit, data, export, inspect, learn, run, store, train, trust
+from . import audit, data, export, inspect, learn, run, store, streams, train, trust
 
 _STOPPED = 130  # the shells' exit code for a program ended by Ctrl-C
 
@@ -19,6 +19,10 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        streams.prepare()
+        return super().main(*args, **extra)  # ends quietly if nobody reads standard output any more
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

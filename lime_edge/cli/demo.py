@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from lime_edge import __version__
 from lime_edge.common.extras import require_extra
+from lime_edge.common.files import reason
 from lime_edge.common.formatting import share, short, size
 from lime_edge.common.paths import SHIPPED, cache_dir
 from lime_edge.contract.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SKILLS_FOLDER
@@ -143,14 +144,21 @@ def make(directory: Path) -> None:
 
 
 def put_skills(directory: Path, skills: Sequence[Skill]) -> list[Path]:
-    """Copy the skills to the model's skills/, so that `run` and `chat` find them by name."""
+    """Copy the skills to the model's skills/, so that `run` and `chat` find them by name.
+
+    Raises:
+        ModelError: A skill cannot be written.
+    """
     folder = directory / SKILLS_FOLDER
-    folder.mkdir(exist_ok=True)
-    for skill in skills:
-        data = skill.path.read_bytes()
-        target = folder / skill.path.name
-        if not target.is_file() or target.read_bytes() != data:
-            target.write_bytes(data)
+    try:
+        folder.mkdir(exist_ok=True)
+        for skill in skills:
+            data = skill.path.read_bytes()
+            target = folder / skill.path.name
+            if not target.is_file() or target.read_bytes() != data:
+                target.write_bytes(data)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written: {reason(error)}; choose another folder with --dir") from error
     return [folder / skill.path.name for skill in skills]
 
 

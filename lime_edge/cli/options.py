@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from lime_edge.common.files import reason
+from lime_edge.common.strict_json import show
 from lime_edge.reports.tables import STDOUT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _Path(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        if not str(value):  # of an unset variable in a script; Path("") would be the current folder
+            self.fail("an empty text is not a path", param, ctx)
+        try:
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                os.stat(os.path.join(path, "."))  # may it be entered?
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:  # too long, a loop of links, in a folder without permission
+            self.fail(f"{show(str(value))} is not a usable path: {reason(error)}", param, ctx)
+        return path
+
+
 def path_type() -> click.Path:
-    """A path, not checked here: the library's own errors say what was expected."""
-    return click.Path(path_type=Path)
+    """A path that may exist. What is there is not checked here: the library's own errors say what was expected."""
+    return _Path(path_type=Path)
 
 
 def model_argument(function: F) -> F:
@@ -26,9 +44,14 @@ def model_argument(function: F) -> F:
 
 def place_to_write(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """Option callback: reject a file that cannot be written, before the work starts."""
-    if value is not None and (value.is_dir() or not os.access(value.parent, os.W_OK)):
+    if value is not None and not _writable(value):
         raise click.BadParameter(f"{value} cannot be written; expected a file in an existing, writable folder")
     return value
+
+
+def _writable(file: Path) -> bool:
+    folder = os.path.isdir(file.parent) and os.access(file.parent, os.W_OK | os.X_OK)
+    return folder and not os.path.isdir(file) and (os.access(file, os.W_OK) or not os.path.lexists(file))
 
 
 def _json_target(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -36,7 +59,7 @@ def _json_target(context: click.Context, parameter: click.Parameter, value: str 
     if value is not None and value != STDOUT and not value.endswith(".json"):
         raise click.BadParameter(f"{value!r} does not end in .json; put --json last to print to standard output")
     if value is not None and value != STDOUT:
-        place_to_write(context, parameter, Path(value))
+        place_to_write(context, parameter, path_type().convert(value, parameter, context))
     return value
 
 

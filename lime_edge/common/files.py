@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: The file cannot be written; the old file is unchanged.
     """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         _write(temporary, data)
@@ -33,6 +36,20 @@ def write_file(path: Path, data: bytes) -> None:
             os.unlink(temporary)
         raise
     sync_folder(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be created in a folder, or, if it does not exist, that it can be created; leaves no trace.
+
+    Raises:
+        OSError: They cannot.
+    """
+    while not os.path.lexists(folder) and folder != folder.parent:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(folder)  # raises what `lexists` hides, such as a name that is too long
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def make_folder(path: Path) -> None:

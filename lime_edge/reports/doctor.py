@@ -168,7 +168,9 @@ def _usable_cores() -> int:
 
 
 def _size_of(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
+    """Bytes of the files in a folder; of those that can be seen."""
+    paths = [Path(folder, name) for folder, _, names in os.walk(directory) for name in names]
+    return sum(path.lstat().st_size for path in paths if os.path.isfile(path) and not path.is_symlink())
 
 
 def model(directory: Path, prove: bool) -> Report:

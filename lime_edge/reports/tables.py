@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lime_edge.common.formatting import printable
 from lime_edge.errors import ConfigError
@@ -39,20 +41,51 @@ def report(document: Mapping[str, Any], tables: Iterable[Table], target: str | N
         target: None prints the tables; "-" prints only JSON; a path prints the tables and writes JSON to that file.
 
     Raises:
-        ConfigError: The file cannot be written.
+        ConfigError: The file or standard output cannot be written.
     """
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     if target == STDOUT:
-        sys.stdout.write(text)
+        with _output() as output:
+            output.write(_json(document, output.encoding))
         return
-    screen = console()
-    for table in tables:
-        screen.print(_draw(table))
+    with _output():
+        screen = console()
+        for table in tables:
+            screen.print(_draw(table))
     if target is not None:
         try:
-            Path(target).write_text(text, "utf-8")
+            Path(target).write_text(_json(document, "utf-8"), "utf-8")
         except OSError as error:
             raise ConfigError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
+def _json(document: Mapping[str, Any], encoding: str | None) -> str:
+    """The document as JSON; in ASCII if it has characters that the encoding lacks, such as those of odd file names."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    try:
+        text.encode(encoding or "ascii")
+    except UnicodeEncodeError:
+        return json.dumps(document, indent=2) + "\n"
+    return text
+
+
+@contextmanager
+def _output() -> Iterator[TextIO]:
+    """Standard output, flushed at the end.
+
+    Raises:
+        BrokenPipeError: Nobody reads it any more.
+        ConfigError: It cannot be written for another reason, such as a full disk.
+    """
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with suppress(OSError):
+            sys.stdout.close()  # drop what is buffered: it would fail again when the process ends
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (until the process ends)
+        raise ConfigError(f"standard output cannot be written: {error.strerror or error}") from error
 
 
 def console() -> Console:
@@ -86,6 +119,10 @@ def _draw(table: Table) -> Any:
 
 
 def say(text: str) -> None:
-    """Write and flush a piece of text; on a terminal, control characters are replaced."""
-    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
-    sys.stdout.flush()
+    """Write and flush a piece of text; on a terminal, control characters are replaced.
+
+    Raises:
+        ConfigError: Standard output cannot be written.
+    """
+    with _output() as output:
+        output.write(printable(text) if output.isatty() else text)

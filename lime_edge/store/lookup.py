@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lime_edge.contract.names import SKILL_SUFFIX, SKILLS_FOLDER
@@ -24,7 +25,7 @@ def find_skill(directory: Path, name_or_file: str) -> Path:
         StoreError: The store cannot be read.
     """
     inside = directory / SKILLS_FOLDER / f"{name_or_file}{SKILL_SUFFIX}"
-    if not _is_file_name(name_or_file) and inside.is_file():
+    if not _is_file_name(name_or_file) and os.path.isfile(inside):
         return inside
     try:
         return find_installed(name_or_file)
@@ -47,7 +48,7 @@ def find_installed(name_or_file: str) -> Path:
         StoreError: The store cannot be read.
     """
     path = Path(name_or_file)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, false for a name that is too long
         return path
     if _is_file_name(name_or_file):
         raise UnknownSkillError(f"there is no file {name_or_file!r}; expected a {SKILL_SUFFIX} file")

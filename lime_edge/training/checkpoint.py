@@ -83,7 +83,7 @@ def read_config(directory: Path) -> LimeConfig:
         config: LimeConfig = LimeConfig.from_pretrained(str(directory))
     except ConfigError:
         raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{directory / ADAPTER_CONFIG} cannot be read: {error}") from error
     return config
 

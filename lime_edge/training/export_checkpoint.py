@@ -7,15 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from lime_edge.common.extras import require_extra
+from lime_edge.common.files import check_writable, reason
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import KINDS
-from lime_edge.errors import ConfigError
+from lime_edge.errors import ConfigError, ExportError
 from lime_edge.runtime.native import operators as native
 
 from . import backbone, checkpoint
 
 with require_extra("export"):
     from lime_edge.exporters import AdaptedModule, AdapterWeights, Precision, export
+    from lime_edge.exporters.export import output_faults
 
 
 def export_checkpoint(
@@ -49,6 +51,7 @@ def export_checkpoint(
         import torch
 
         from lime_edge.method.registry import VARIANTS
+    _check_output(output, overwrite)
     operators = native.installed().library if genai_operators else None
     base = checkpoint.read_config(directory).base
     if not (expert or VARIANTS[base].works_without_expert):
@@ -74,3 +77,14 @@ def export_checkpoint(
         adapter_digest=checkpoint.adapter_digest(model),
     )
     return export(weights, where, output, precision, overwrite=overwrite, operators=operators)
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Reject, before the backbone is fetched and loaded, what the export would reject after it."""
+    faults = list(output_faults(output, overwrite))
+    try:
+        check_writable(output.absolute().parent)
+    except OSError as error:
+        faults = faults or [f"nothing can be written to {output.absolute().parent}: {reason(error)}"]
+    if faults:
+        raise ExportError(f"nothing can be exported to {output}", faults)

@@ -88,7 +88,7 @@ def _check(output: Path, max_length: int, resume: bool) -> None:
         raise ConfigError(f"max_length is {max_length!r}; expected a whole number from 2")
     if faults := unwritable(output):
         raise ConfigError("the checkpoint cannot be written", faults)
-    if any(output.iterdir()) and not resume:
+    if output.exists() and any(output.iterdir()) and not resume:
         raise ConfigError(f"{output} is not empty; choose another folder, or --resume")
 
 

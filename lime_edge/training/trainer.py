@@ -6,7 +6,6 @@ The caller decides which parameters require gradients.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from lime_edge.common.files import check_writable, reason
 from lime_edge.errors import ConfigError, DataError
 from lime_edge.method import distributed
 from lime_edge.method.layer import LimeLayer
@@ -135,13 +135,13 @@ def _final_eval_loss(state: TrainerState) -> float | None:
 
 
 def unwritable(folder: Path) -> list[str]:
-    """Create the folder; returns the reason why nothing can be written to it, if there is one."""
+    """The reason why nothing can be written to a folder that may not exist yet, if there is one; creates nothing."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return []
-    except OSError as error:
-        return [f"nothing can be written to {folder}: {error}"]
+        check_writable(folder)
+        str(folder).encode()  # safetensors takes no other names
+    except (OSError, UnicodeEncodeError) as error:
+        return [f"nothing can be written to {folder}: {reason(error)}"]
+    return []
 
 
 def _arguments(plan: TrainingPlan, state_dir: Path, evaluate: bool) -> TrainingArguments:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lime_edge.common.files import make_folder
+from lime_edge.common.files import make_folder, reason
+from lime_edge.errors import StoreError
 
 _PART, _TAG, _LOCK = ".part", ".tag", ".lock"
 _LOCK_POLL = 0.1  # seconds between two attempts to take a lock
@@ -38,16 +39,25 @@ class ResumableDownload:
     def tag(self) -> str:
         """The strong ETag of the file; empty if the download cannot be resumed."""
         path = self.stem.with_suffix(_TAG)
-        return path.read_text("utf-8") if path.is_file() and self.size else ""
+        return path.read_text("utf-8", errors="ignore") if path.is_file() and self.size else ""
 
     def begin(self, tag: str) -> None:
-        """Start again, with a file of the ETag `tag`; empty if the server sent no strong ETag."""
-        self.discard()
-        self.stem.with_suffix(_TAG).write_text(tag, "utf-8")
+        """Start again, with a file of the ETag `tag`; empty if the server sent no strong ETag.
+
+        Raises:
+            StoreError: The file cannot be written.
+        """
+        with _storing(self.stem):
+            self.discard()
+            self.stem.with_suffix(_TAG).write_text(tag, "utf-8")
 
     def append(self, data: bytes) -> None:
-        """Append received bytes."""
-        with open(self.stem.with_suffix(_PART), "ab") as file:
+        """Append received bytes.
+
+        Raises:
+            StoreError: The file cannot be written.
+        """
+        with _storing(self.stem), open(self.stem.with_suffix(_PART), "ab") as file:
             file.write(data)
 
     def read(self) -> bytes:
@@ -58,6 +68,14 @@ class ResumableDownload:
         """Delete the received bytes and the ETag."""
         for suffix in (_PART, _TAG):  # in this order: bytes never exist without their ETag
             self.stem.with_suffix(suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def _storing(stem: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"the download cannot be kept in {stem.parent}: {reason(error)}") from error
 
 
 class ResumableDownloads:
