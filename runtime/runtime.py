@@ -80,7 +80,8 @@ class Runtime:
                 CPU affinity and its container's quota count).
             max_value: The largest |value| that a skill or blend may hold, by kind of vector. Overrides
                 `lime_edge.skills.compatibility.LIMITS`.
-            verify: Hash the weights too (the graph is always hashed).
+            verify: Hash the weights too (the graph is always hashed), and the mapped copy, which is made anew if it was
+                damaged.
             spin: Microseconds that an idle thread busy-waits before it sleeps. None: 20 with onnxruntime 1.26 or
                 later, enough for the pauses within a token; otherwise 0. With 2 threads, 20 is a fifth faster than 0
                 on an idle machine and about a fifth slower on a busy one.
@@ -101,7 +102,7 @@ class Runtime:
             PolicyError: Names every fault of the trust policy.
         """
         copy = None if mapped is None else Path(mapped).absolute()
-        settings = SessionSettings(device, threads, spin, _library(operators), copy)
+        settings = SessionSettings(device, threads, spin, _library(operators), copy, verify)
         check_limits(max_value or {})
         policy = as_policy(trust)
         found = read_directory(Path(directory), verify)

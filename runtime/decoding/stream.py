@@ -89,7 +89,7 @@ class Stream(Iterator[str]):
         if self._ended:
             return
         self._steps.close()
-        if not self._answer.reason:
-            self._answer.end(self._control.reason or "cancelled")  # by an error
         self._lease.release()
+        if not self._answer.reason:
+            self._answer.end("cancelled")
         self._ended = True

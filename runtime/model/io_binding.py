@@ -14,6 +14,7 @@ from lime_edge.contract.names import BANK
 from lime_edge.errors import ModelError
 
 from .kv_buffers import State
+from .lifetime import run_bound
 from .session import Graph
 
 Array = npt.NDArray[Any]
@@ -67,7 +68,7 @@ class Binding:
             for name, array in self._inputs.items():
                 self._bind(name, array)
         try:
-            self._graph.session.run_with_iobinding(self._io)
+            run_bound(self._graph.session, self._io)
         except Exception as error:  # onnxruntime's own exceptions have no common base
             raise ModelError(f"ONNX Runtime could not run the graph: {error}") from error
 

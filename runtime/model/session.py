@@ -22,7 +22,7 @@ from lime_edge.runtime.native.operators import AUTO, Operators, choose
 
 from .cores import usable_cores
 from .directory import ModelDirectory
-from .forks import refuse_fork, spare
+from .lifetime import refuse_fork, spare
 from .load_errors import plain_reason
 from .mapped_weights import open_mapped
 
@@ -43,6 +43,7 @@ class SessionSettings:
     spin: int | None = None  # microseconds that an idle thread busy-waits; None: `SPIN` if ONNX Runtime can bound it
     operators: Path | Literal["auto"] | None = AUTO  # a library, the installed one, or None: the graph's functions
     mapped: Path | None = None  # folder of a prepacked copy: see mapped_weights.py
+    verify: bool = False  # hash that copy
 
     def __post_init__(self) -> None:
         faults = []
@@ -171,7 +172,7 @@ def _opened(graph: Path, settings: SessionSettings, library: Path | None, device
             return ort.InferenceSession(str(graph), _options(settings, library), providers=[_PROVIDERS[device]])
         if device != "cpu":
             raise ConfigError(f"mapped={str(settings.mapped)!r} works on the CPU only; the device is {device}")
-        return open_mapped(settings.mapped, graph, library, lambda: _options(settings, library))
+        return open_mapped(settings.mapped, graph, library, lambda: _options(settings, library), settings.verify)
     except ConfigError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no base below Exception

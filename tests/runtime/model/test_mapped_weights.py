@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.model import mapped_weights
 from lime_edge.runtime.model.session import SessionSettings, open_session
+from tests.support.paths import ROOT
 from tests.support.runtime_models import PROMPTS, exported, skill
 
 pytestmark = pytest.mark.skipif(
@@ -145,4 +148,98 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     session = open_session(exported() / "model.onnx", SessionSettings("cpu", 1, mapped=tmp_path / "copy"))
     assert "logits" in [value.name for value in session.get_outputs()]
+    assert written(tmp_path / "copy").keys() == FILES
+
+
+def flipped(folder: Path) -> None:
+    """The size of the file stays."""
+    data = bytearray((folder / "model.onnx.data").read_bytes())
+    data[len(data) // 2] ^= 255
+    (folder / "model.onnx.data").unlink()
+    (folder / "model.onnx.data").write_bytes(data)
+
+
+def test_verify_finds_a_damaged_copy(tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    wanted = answers(opened(exported(), folder))
+    flipped(folder)
+    damaged = written(folder)
+    opened(exported(), folder)
+    assert written(folder) == damaged  # trusted
+    made = Runtime.load(exported(), threads=1, mapped=folder, verify=True)
+    made.load_skill(skill(exported(), "legal"))
+    assert answers(made) == wanted
+    assert written(folder) != damaged
+    sound = written(folder)
+    Runtime.load(exported(), threads=1, mapped=folder, verify=True)
+    assert written(folder) == sound
+
+
+def test_the_slower_of_two_processes_uses_the_copy_of_the_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process is faster at each of the steps at which this one looks at the folder."""
+    rival, wanted = tmp_path / "rival", answers(opened(exported(), tmp_path / "first"))
+    shutil.copytree(tmp_path / "first", rival)
+    replace = os.replace
+    for step in range(3):
+        folder, moves = tmp_path / f"copy{step}", iter(range(9))
+
+        def move(source: Any, target: Any, folder: Path = folder, moves: Any = moves, step: int = step) -> None:
+            if next(moves) == step and not folder.exists():
+                shutil.copytree(rival, folder)
+            replace(source, target)
+
+        monkeypatch.setattr(mapped_weights.os, "replace", move)
+        if step == 2:
+            shutil.copytree(rival, folder)
+            stamp_empty(folder)  # outdated: both replace it
+            monkeypatch.setattr(mapped_weights, "_replace", vanishing(mapped_weights._replace))
+        assert answers(opened(exported(), folder)) == wanted
+        assert written(folder).keys() == FILES
+    assert sorted(os.listdir(tmp_path)) == ["copy0", "copy1", "copy2", "first", "rival"]
+
+
+def vanishing(replace: Callable[[Path, Path, Path], None]) -> Callable[[Path, Path, Path], None]:
+    """Another process moves the outdated copy away first."""
+
+    def run(folder: Path, made: Path, before: Path) -> None:
+        shutil.rmtree(folder)
+        replace(folder, made, before)
+
+    return run
+
+
+START = """
+import sys
+from pathlib import Path
+from lime_edge.runtime.model.session import SessionSettings, open_session
+print("ready", flush=True)
+sys.stdin.readline()
+settings = SessionSettings("cpu", 1, mapped=Path(sys.argv[2]))
+session = open_session(Path(sys.argv[1]), settings)
+print(len(session.get_outputs()), flush=True)
+"""
+
+
+def test_processes_that_start_together_share_one_copy(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", START, str(exported() / "model.onnx"), str(tmp_path / "copy")]
+    pipe = subprocess.PIPE
+    starts = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) for _ in range(4)]
+    try:
+        for process in starts:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in starts:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        for process in starts:
+            out, error = process.communicate(timeout=120)
+            assert (process.returncode, error) == (0, "")
+            assert int(out) > 0
+    finally:
+        for process in starts:
+            process.kill()
+    assert os.listdir(tmp_path) == ["copy"]
     assert written(tmp_path / "copy").keys() == FILES

@@ -53,7 +53,12 @@ def test_sessions_get_them(monkeypatch: pytest.MonkeyPatch, asked: int | None, c
         def register_custom_ops_library(self, path: str) -> None: ...
 
     monkeypatch.setattr(ort, "SessionOptions", Recording)
-    monkeypatch.setattr(ort, "InferenceSession", lambda path, options, **_: seen.append(options.intra_op_num_threads))
+
+    class Session:
+        def __init__(self, path: str, options: ort.SessionOptions, **_: object) -> None:
+            seen.append(options.intra_op_num_threads)
+
+    monkeypatch.setattr(ort, "InferenceSession", Session)
     monkeypatch.setattr(session, "usable_cores", lambda: cores)
     open_session(exported() / "model.onnx", SessionSettings(threads=asked, operators=None))
     assert seen == [threads]
