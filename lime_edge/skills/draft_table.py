@@ -188,7 +188,7 @@ def _best(grams: Counter[Gram], contexts: Counter[Gram]) -> Iterator[_Entry]:
 
 def _fitting(entries: Sequence[_Entry], order: int, limit: int) -> list[_Entry]:
     """The first entries that take at most `limit` bytes together."""
-    kept, tokens = [], set[int]()
+    kept, tokens = list[_Entry](), set[int]()
     for entry in entries:
         tokens.update(entry.context, (entry.following,))
         if 4 * len(tokens) + (2 * order + 1) * (len(kept) + 1) > limit:
@@ -250,7 +250,8 @@ def draft_number_faults(stored: Mapping[str, Array]) -> Iterator[str]:
         yield f"tensor {NEXT} has numbers from {following.min()} to {following.max()}; expected 1 to {count}"
     if (stored[PROBABILITY] == 0).any():
         yield f"tensor {PROBABILITY} contains 0; expected 1 to {LEVELS}"
-    if unused := np.setdiff1d(np.arange(1, count + 1), np.concatenate([contexts.ravel(), following.ravel()])).size:
+    used = np.bincount(np.concatenate([contexts.ravel(), following.ravel()]), minlength=count + 1)
+    if unused := int((used[1 : count + 1] == 0).sum()):
         yield f"tensor {TOKENS} has {unused} tokens that no entry uses"
 
 

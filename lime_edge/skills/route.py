@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lime_edge.common.strict_json import one_of, record, show, whole
 
-from .vector_codec import Array, Float32, Form
+from .vector_codec import Array, Form
 
 Pooling = Literal["mean", "last"]
 
@@ -46,7 +46,7 @@ class Route:
 
     layer: int
     pooling: Pooling
-    centroids: npt.NDArray[np.floating[Any]] | Float32
+    centroids: npt.NDArray[np.floating[Any]]
 
     def meta(self) -> RouteMeta:
         return {"layer": self.layer, "pooling": self.pooling}

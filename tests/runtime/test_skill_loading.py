@@ -15,6 +15,8 @@ from lime_edge.errors import (
     SkillProofError,
 )
 from lime_edge.runtime import Runtime
+from lime_edge.skills.interface import Interface
+from lime_edge.skills.package import read_skill
 from tests.support.malformed import MALFORMED
 from tests.support.runtime_models import answer_ids, exported, runtime, skill
 
@@ -69,3 +71,16 @@ def test_limits_can_be_set(made: Runtime) -> None:
         ConfigError, match="max_value of shift is 70000; this model stores skills in float16: at most 65504"
     ):
         Runtime.load(exported(precision="int4"), max_value={"shift": 7e4})
+
+
+def test_a_package_of_format_1_answers_as_one_of_format_2() -> None:
+    """With the same vectors and the same system text."""
+    interface = Interface(system="Be brief.")
+    answers = []
+    for version in (1, 2):
+        path = skill(exported(), "legal", format=version, interface=interface)
+        assert read_skill(path).manifest.format == version
+        made = Runtime.load(exported(), threads=1)
+        made.load_skill(path)
+        answers.append(answer_ids(made, skill="legal"))
+    assert answers[0] == answers[1] != answer_ids(made)

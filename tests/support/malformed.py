@@ -280,7 +280,7 @@ MANIFEST = [
     manifest_case("format 3", "format version 3; this lime-edge reads versions 1 and 2: update lime-edge", format=3),
     manifest_case("format 1.0", "manifest.format is 1.0", format=1.0),
     manifest_case("unknown key", "manifest has the unknown key 'weights'", weights=1),
-    manifest_case("control character in a key", r"unknown key '\x1b[2J'", **{"\x1b[2J": 1}),
+    manifest_case("control character in a key", r"unknown key '\x1b[2J'", **dict[str, Any]({"\x1b[2J": 1})),
     Case("key missing", lambda: package(lambda d, _: d.pop("license")), ("manifest lacks the key 'license'",)),
     manifest_case("name with a slash", "manifest.name is '../tiny'; expected a name", name="../tiny"),
     manifest_case("name with a newline", r"manifest.name is 'tiny\n'", name="tiny\n"),
