@@ -23,7 +23,7 @@ Render = Callable[[Messages, bool], str]  # messages, whether the header of an a
 ROLES = ("system", "user", "assistant", "tool")
 
 _DEPTH = 16  # lists and objects in each other, in one message
-_PROBE = "\U000f0002probe"  # a content that no template writes by itself
+_PROBE = "\U000f0002"  # a content that no template writes by itself or changes
 _COMPARED = r"""role['"]?\]?\s*[!=]=\s*['"]([\w-]+)['"]"""  # message['role'] == 'developer'
 _LISTED = r"""role['"]?\]?\s+(?:not\s+)?in\s+[\[(]([^\])]*)[\])]"""  # message.role in ['system', 'developer']
 
@@ -88,10 +88,14 @@ class Chat:
 
     @cached_property
     def roles(self) -> tuple[str, ...]:
-        """The roles whose messages this template writes, or about which it raises an error of its own."""
+        """The roles whose messages this template writes, or about which it raises an error of its own.
+
+        They are the usual ones and those that its source compares a role with.
+        """
         found = re.findall(_COMPARED, self._source)
         found += [role for listed in re.findall(_LISTED, self._source) for role in re.findall(r"[\w-]+", listed)]
-        return tuple(role for role in dict.fromkeys([*ROLES, *found]) if self._knows(role))
+        known = tuple(role for role in dict.fromkeys([*ROLES, *found]) if self._knows(role))
+        return known if "user" in known else ROLES  # a template that changes what it is given cannot be asked
 
     def _knows(self, role: str) -> bool:
         """Whether a message of this role comes out of the template. If every probe fails, the standard roles do."""
