@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -24,7 +23,7 @@ from lime_edge.errors import ConfigError, SkillConflictError, SkillVersionError,
 from lime_edge.runtime.types import ACTIVE, Active, SkillInfo, SkillSpec
 
 from .bank import Array, Bank, Hold
-from .skill_specs import LARGEST, Spec, frozen, parts_of, thawed
+from .skill_specs import Spec, as_number, frozen, parts_of, thawed
 
 # Ids of registries whose active skill is disabled in this thread or task.
 _DISABLED: ContextVar[frozenset[int]] = ContextVar("lime_edge_disabled", default=frozenset())
@@ -312,7 +311,7 @@ def check_limits(limits: Mapping[Any, Any]) -> None:
     faults += [
         f"max_value of {kind} is {show(value)}; expected a number above 0"
         for kind, value in limits.items()
-        if isinstance(value, bool) or not isinstance(value, Real) or not (0 < value <= LARGEST or value == np.inf)
+        if not as_number(value) > 0
     ]
     if faults:
         raise ConfigError("the limits on skills cannot be used", faults)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -10,8 +10,6 @@ from typing import Any
 from lime_edge.common.strict_json import show
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.types import Active, SkillSpec
-
-LARGEST = sys.float_info.max
 
 Spec = str | tuple[tuple[str, float], ...] | None  # an immutable SkillSpec
 
@@ -29,12 +27,22 @@ def frozen(spec: Any) -> Spec | Active:
     faults = [
         f"weight of {show(name)} is {show(weight)}; expected a finite number"
         for name, weight in spec.items()
-        if isinstance(weight, bool) or not isinstance(weight, Real) or not abs(weight) <= LARGEST
+        if not math.isfinite(as_number(weight))
     ]
     faults += [f"{show(name)} is not a name" for name in spec if not isinstance(name, str)]
     if faults:
         raise ConfigError("the blend is invalid", faults)
     return tuple((name, float(weight)) for name, weight in spec.items())
+
+
+def as_number(value: Any) -> float:
+    """The number that a value is, of Python or any library; NaN if it is none, or is too large."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
 
 
 def thawed(spec: Spec) -> SkillSpec:

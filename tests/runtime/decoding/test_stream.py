@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from lime_edge.errors import (
-    ConfigError,
-)
+from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime import Runtime
+from lime_edge.runtime.model import io_binding
 from tests.support.runtime_models import PROMPTS, exported, runtime, skill
 
 
@@ -61,3 +62,107 @@ def test_streams_of_several_skills_side_by_side() -> None:
             else:
                 found[number] += piece
     assert found == wanted
+
+
+@pytest.mark.parametrize("how", ["cancel", "close"])
+@pytest.mark.parametrize("when", [0, 1, 4])
+def test_another_thread_stops_a_stream(how: str, when: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a thread runs the graph: in the prompt, at the first token, and later."""
+    made = runtime(exported(), "legal")
+    rows, run_bound = made._bank.in_use, io_binding.run_bound
+    runs, running, stopped = iter(range(99)), threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> None:
+        if next(runs) == when:
+            running.set()
+            assert stopped.wait(60)
+        run_bound(*arguments)
+
+    monkeypatch.setattr(io_binding, "run_bound", slow)
+    stream = made.stream("Hello", {"legal": 0.25}, max_new_tokens=30)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: "".join(stream))
+        assert running.wait(60)
+        getattr(stream, how)()
+        assert made._bank.in_use == rows + 1  # the graph still reads the row
+        stopped.set()
+        text = reading.result(timeout=60)
+    assert made._bank.in_use == rows
+    assert (stream.generation.text, stream.generation.finish_reason) == (text, "cancelled")
+    assert len(stream.generation.token_ids) == (when + 1 if when else 0)  # the first token follows the prompt's run
+    assert next(runs) == when + 1  # no run after the one that was going on
+    assert list(stream) == []
+
+
+def test_an_idle_stream_is_freed_by_whoever_stops_it() -> None:
+    made = runtime(exported(), "legal")
+    stream = made.stream("Hello", {"legal": 0.25}, max_new_tokens=30)
+    first = next(stream)
+    worker = threading.Thread(target=stream.cancel)
+    worker.start()
+    worker.join(60)
+    assert made._bank.in_use == 2
+    assert list(stream) == []
+    assert (stream.generation.text, stream.generation.finish_reason) == (first, "cancelled")
+    stream.close()
+    stream.cancel()
+    assert made._bank.in_use == 2
+
+
+def test_stopping_a_finished_stream_changes_nothing() -> None:
+    made = runtime(exported(), "legal")
+    stream = made.stream("Hello", "legal", max_new_tokens=3)
+    text = "".join(stream)
+    before = stream.generation
+    stream.cancel()
+    assert (stream.generation, before.text) == (before, text)
+    assert before.finish_reason != "cancelled"
+
+
+def test_a_stream_stops_itself_from_inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a signal's handler: the thread that runs the graph calls close."""
+    made = runtime(exported(), "legal")
+    run_bound = io_binding.run_bound
+
+    def closing(*arguments: Any) -> None:
+        run_bound(*arguments)
+        stream.close()
+
+    monkeypatch.setattr(io_binding, "run_bound", closing)
+    stream = made.stream("Hello", {"legal": 0.25}, max_new_tokens=30)
+    assert list(stream) == []
+    assert made._bank.in_use == 2
+    assert stream.generation.finish_reason == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(KeyboardInterrupt, KeyboardInterrupt), (RuntimeError, ModelError), (SystemExit, SystemExit)]
+)
+def test_an_error_ends_a_stream(
+    error: type[BaseException], raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = runtime(exported(), "legal")
+    stream = made.stream("Hello", {"legal": 0.25}, max_new_tokens=30)
+    first = next(stream)
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io_binding, "run_bound", fail)
+        with pytest.raises(raised):
+            next(stream)
+    assert made._bank.in_use == 2
+    assert list(stream) == []
+    assert stream.generation.text == first
+
+
+def test_threads_that_read_one_stream_share_its_pieces() -> None:
+    made = runtime(exported(), "legal")
+    made._text.eos_ids = frozenset()
+    wanted = made.generate("Hello", "legal", max_new_tokens=60).text
+    stream = made.stream("Hello", "legal", max_new_tokens=60)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: list(stream), range(4)))
+    assert sorted("".join("".join(pieces) for pieces in found)) == sorted(wanted)
+    assert stream.generation.text == wanted
