@@ -48,15 +48,18 @@ class AnswerConstraints:
         """
         if spec.kind == "text":
             return None
-        compiled = self._compiled(spec, error)
+        try:
+            compiled = self._compiled(spec)
+        except ConfigError as fault:
+            raise error(fault.message, fault.faults) from fault
         if isinstance(compiled, ChoiceTrie):
             return ChoiceConstraint(compiled, self._vocabulary, self._text.end_id)
         return compiled.start()
 
-    def _compile(self, spec: AnswerSpec, error: type[LimeError]) -> ChoiceTrie | Grammar:
+    def _compile(self, spec: AnswerSpec) -> ChoiceTrie | Grammar:
         if spec.kind == "choices":
-            return ChoiceTrie(encode(spec.value, self._text, error))
-        return Grammar(spec, self._tokenizer, self._text, self._vocabulary, error)
+            return ChoiceTrie(encode(spec.value, self._text))
+        return Grammar(spec, self._tokenizer, self._text, self._vocabulary)
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:

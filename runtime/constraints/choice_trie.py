@@ -16,17 +16,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lime_edge.common.strict_json import bounded, show
-from lime_edge.errors import ConfigError, LimeError
+from lime_edge.errors import ConfigError
 from lime_edge.runtime.text.prompts import Text
 
 from .constraint import Mask
 
 
-def encode(choices: Sequence[str], text: Text, error: type[LimeError] = ConfigError) -> dict[str, tuple[int, ...]]:
+def encode(choices: Sequence[str], text: Text) -> dict[str, tuple[int, ...]]:
     """Tokens of every choice, including the end-of-turn token.
 
     Raises:
-        LimeError: Of class `error`; names every choice that its tokens do not spell, such as text of special tokens.
+        ConfigError: Names every choice that its tokens do not spell, such as text of special tokens.
     """
     found: dict[str, tuple[int, ...]] = {}
     faults = []
@@ -41,7 +41,7 @@ def encode(choices: Sequence[str], text: Text, error: type[LimeError] = ConfigEr
             faults.append(f"choice {show(choice)} reads {show(spelled)} in the model's tokens; expected the same text")
         found[choice] = (*ids, text.end_id)
     if faults:
-        raise error("the model's tokenizer cannot write these choices", bounded(faults))
+        raise ConfigError("the model's tokenizer cannot write these choices", bounded(faults))
     return found
 
 

@@ -8,12 +8,12 @@ model's tokenizer gives to that text.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lime_edge.common.extras import require_extra
-from lime_edge.errors import ConfigError, LimeError, ModelError
+from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime.text.prompts import Text
 
 from .answer_spec import AnswerSpec
@@ -22,7 +22,7 @@ from .constraint import Mask
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-_SPACES = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}  # those of json.dumps
+_SPACES: Any = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}  # those of json.dumps
 
 _FORCED = 2048  # most forced tokens that are found at once; there may be more
 
@@ -58,20 +58,12 @@ class Grammar:
         tokenizer: From `open_tokenizer`.
         text: End-of-turn tokens.
         vocabulary: V.
-        error: Class of the error about the specification: ConfigError, or SkillFormatError for a skill's.
 
     Raises:
-        LimeError: Of class `error`: llguidance cannot compile it, its limits do not allow it, or nothing matches it.
+        ConfigError: llguidance cannot compile it, its limits do not allow it, or nothing matches it.
     """
 
-    def __init__(
-        self,
-        spec: AnswerSpec,
-        tokenizer: LLTokenizer,
-        text: Text,
-        vocabulary: int,
-        error: type[LimeError] = ConfigError,
-    ) -> None:
+    def __init__(self, spec: AnswerSpec, tokenizer: LLTokenizer, text: Text, vocabulary: int) -> None:
         self._text, self._vocabulary = text, vocabulary
         with require_extra("constrain"):
             from llguidance import LLMatcher, LLParserLimits
@@ -82,7 +74,7 @@ class Grammar:
             self._check_special(spec)
             self._begin()
         except (ValueError, RuntimeError) as fault:
-            raise error(f"the {spec.kind} of the answers is invalid or too complex: {_line(fault)}") from fault
+            raise ConfigError(f"the {spec.kind} of the answers is invalid or too complex: {_line(fault)}") from fault
 
     def start(self) -> GrammarConstraint:
         """The constraint of one row."""

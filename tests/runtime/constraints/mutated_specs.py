@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from lime_edge.errors import ConfigError, SkillFormatError
 from lime_edge.runtime.constraints.answer_spec import AnswerSpec
+from lime_edge.runtime.constraints.constraint import Constraint
 
 from .walks import constraints
 
@@ -82,7 +83,8 @@ def documents(draw: st.DrawFn) -> Any:
 
 def _edited(draw: st.DrawFn, text: str) -> str:
     at = draw(st.integers(0, len(text)))
-    return text[:at] + draw(_PIECES) + text[at + draw(st.integers(0, 3)) :]
+    piece: str = draw(_PIECES)
+    return text[:at] + piece + text[at + draw(st.integers(0, 3)) :]
 
 
 def _mutate(draw: st.DrawFn, holder: list[Any]) -> None:
@@ -110,17 +112,21 @@ def check(document: Any) -> str:
         row = constraints().constrain(AnswerSpec.from_dict(document), SkillFormatError)
     except SkillFormatError as error:
         return _ended("refused", error)
-    rng = np.random.default_rng(0)
     try:
-        for _ in range(STEPS if row is not None else 0):
-            mask, forced = row.allowed(), row.forced()
-            assert mask.any() != row.done
-            assert not forced or np.flatnonzero(mask).tolist() == forced[:1]
-            if row.done:
-                break
-            row.accept(int(rng.choice(np.flatnonzero(mask))))
+        return "accepted" if row is None else _begin(row)
     except ConfigError as error:
         return _ended("over a limit", error)
+
+
+def _begin(row: Constraint) -> str:
+    rng = np.random.default_rng(0)
+    for _ in range(STEPS):
+        mask, forced = row.allowed(), row.forced()
+        assert mask.any() != row.done
+        assert not forced or np.flatnonzero(mask).tolist() == forced[:1]
+        if row.done:
+            break
+        row.accept(int(rng.choice(np.flatnonzero(mask))))
     return "accepted"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 
@@ -19,10 +22,17 @@ def test_free_text_has_no_constraint() -> None:
 
 
 def test_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[str] = []
+
+    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            calls.append(name)
+            return real(*arguments)
+
+        return call
+
     for name in ("open_tokenizer", "Grammar", "encode"):
-        real = getattr(answer_constraints, name)
-        monkeypatch.setattr(answer_constraints, name, lambda *a, name=name, real=real: calls.append(name) or real(*a))
+        monkeypatch.setattr(answer_constraints, name, counted(name, getattr(answer_constraints, name)))
     made = AnswerConstraints(tiny_text(), VOCABULARY)
     for answers in (AnswerSpec("regex", "ab"), ["yes", "no"], {"type": "null"}) * 3:
         row = made.constrain(AnswerSpec.of(answers))

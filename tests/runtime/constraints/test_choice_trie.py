@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lime_edge.errors import ConfigError, SkillFormatError
+from lime_edge.errors import ConfigError
 from lime_edge.runtime.constraints.choice_trie import ChoiceConstraint, ChoiceTrie, encode
 from lime_edge.runtime.constraints.constraint import restrict
 from lime_edge.runtime.decoding.scoring import encode_choices, log_softmax
@@ -84,14 +84,10 @@ def test_forced_and_remaining() -> None:
     assert row.remaining() == {"yes": (*yes[1:], end), "yes sir": (*text.encode("yes sir")[1:], end)}
     for token in yes[1:]:
         row.accept(token)
-    assert row.complete
-    assert not row.done
-    assert row.forced() == []
+    assert (row.complete, row.done, row.forced()) == (True, False, [])
     row.accept(end)
-    assert row.done
-    assert not row.complete
+    assert (row.complete, row.done, row.forced()) == (False, True, [])
     assert not row.allowed().any()
-    assert row.forced() == []
     row.rollback(len(yes) + 1)
     row.accept(text.encode("no")[0])
     assert row.forced() == [*text.encode("no")[1:], end]
@@ -114,8 +110,8 @@ def test_choices_that_the_tokenizer_cannot_write(tmp_path: Path) -> None:
     """This tokenizer composes characters, so no answer could have the decomposed form."""
     edit_json(tiny_tokenizer(tmp_path) / "tokenizer.json", lambda document: document.update(normalizer={"type": "NFC"}))
     text = Text(tmp_path, [2], context_length=20)
-    with pytest.raises(SkillFormatError) as caught:
-        encode(["\u00e9", "e\u0301", "o\u0308", "a" * 1000], text, SkillFormatError)
+    with pytest.raises(ConfigError) as caught:
+        encode(["\u00e9", "e\u0301", "o\u0308", "a" * 1000], text)
     assert [fault[:6] for fault in caught.value.faults] == ["choice"] * 3
     assert "room for at most" in caught.value.faults[2]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from .walks import constraint
 
 @pytest.mark.parametrize("count", [0, 1, 5, 40, 63, 64])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_restrict(count: int, dtype: type[np.floating]) -> None:  # type: ignore[type-arg]
+def test_restrict(count: int, dtype: type[np.floating[Any]]) -> None:
     rng = np.random.default_rng(count)
     logits, allowed = rng.standard_normal(64).astype(dtype), np.zeros(64, np.bool_)
     allowed[rng.permutation(64)[:count]] = True
