@@ -6,7 +6,7 @@ the bytes of a small model with a large vocabulary.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +46,8 @@ class QuantiseEmbedding(ir.passes.InPlacePass):
         assert table is not None  # what a lookup is
         assert table.const_value is not None
         names = ("values", "scales", "zero_points")
-        rounded = round_table(table.const_value.numpy().astype(np.float32))
-        parts = [add_initializer(graph, f"{table.name}.{n}", a) for n, a in zip(names, rounded, strict=True)]
+        arrays: tuple[npt.NDArray[Any], ...] = round_table(table.const_value.numpy())
+        parts = [add_initializer(graph, f"{table.name}.{n}", a) for n, a in zip(names, arrays, strict=True)]
         attributes = {"bits": 8, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1}
         old = found.outputs[0]
         out = ir.Value(name=f"{found.name}BlockQuantized/output_0", type=old.type, shape=old.shape)
@@ -91,7 +91,7 @@ def _is_lookup(node: ir.Node) -> bool:
     if table is None or table.const_value is None or ids is None or ids.name != "input_ids":
         return False
     alone = len(tuple(table.uses())) == 1 and not table.is_graph_input()
-    shape = table.const_value.shape
+    shape = table.const_value.shape.numpy()
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
-    whole = len(shape) == 2 and axis == 0 and int(shape[1]) % BLOCK == 0
+    whole = len(shape) == 2 and axis == 0 and shape[1] % BLOCK == 0
     return alone and whole and table.const_value.dtype == ir.DataType.FLOAT

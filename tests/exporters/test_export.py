@@ -154,10 +154,11 @@ assert (logging.getLogger().handlers, logging.getLogger().level) == ([], logging
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_onnxruntime_genai_runs_the_directory(backbones: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["llama", "mistral"], ids=["tied", "untied"])
+def test_onnxruntime_genai_runs_the_directory(architecture: str, backbones: dict[str, Path], tmp_path: Path) -> None:
     genai = pytest.importorskip("onnxruntime_genai")
-    build_backbone(backbones["llama"], tmp_path / "plain", "int4")
-    exported = make_export(backbones["llama"], tmp_path / "out", "int4")
+    build_reference(backbones[architecture], tmp_path / "plain", "int4")
+    exported = make_export(backbones[architecture], tmp_path / "out", "int4")
     produced = []
     for path in (tmp_path / "plain", exported.path):
         model = genai.Model(str(path))

@@ -50,20 +50,20 @@ def insert(model: ir.Model) -> ir.passes.PassResult:
     return InsertPrefix(prefix, table.row_size, FLOAT, FLOAT)(model)
 
 
-def run(ids: list[list[int]], given: ir.Model | None = None, **fed: Array) -> Array:
-    model = given or embedding()
+def run(ids: list[list[int]], fed: dict[str, Array] | None = None, model: ir.Model | None = None) -> Array:
+    model = model or embedding()
     assert insert(model).modified
     assert not insert(model).modified
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found: Array = session.run(None, {"input_ids": np.array(ids), **fed})[0]
+    found: Array = session.run(None, {"input_ids": np.array(ids), **(fed or {})})[0]
     return found
 
 
 def test_virtual_tokens_are_read_from_the_rows_of_their_skills() -> None:
     bank = np.arange(3 * VIRTUAL * WIDTH, dtype=np.float32).reshape(3, -1)
-    found = run([[5, 6, 1], [5, 6, 4]], **{"lime.bank": bank, "lime.skill_ids": np.array([[1], [2]])})
+    found = run([[5, 6, 1], [5, 6, 4]], {"lime.bank": bank, "lime.skill_ids": np.array([[1], [2]])})
     rows = bank.reshape(3, VIRTUAL, WIDTH)[:, :, :5]
     np.testing.assert_array_equal(found[:, :2], rows[1:])
     np.testing.assert_array_equal(found[:, 2], TABLE[[1, 4], :5])
@@ -75,7 +75,7 @@ def test_virtual_tokens_beside_a_table_of_8_bits() -> None:
     values, scales, zeros = round_table(TABLE)
     rounded = (values.reshape(VOCABULARY, -1, BLOCK) - zeros[..., None].astype(np.float32)) * scales[..., None]
     bank = np.arange(2 * VIRTUAL * WIDTH, dtype=np.float32).reshape(2, -1)
-    found = run([[5, 6, 4]], model, **{"lime.bank": bank, "lime.skill_ids": np.array([[1]])})
+    found = run([[5, 6, 4]], {"lime.bank": bank, "lime.skill_ids": np.array([[1]])}, model)
     np.testing.assert_array_equal(found[0, :2], bank[1].reshape(VIRTUAL, WIDTH)[:, :5])
     np.testing.assert_array_equal(found[0, 2], rounded.reshape(TABLE.shape)[4, :5])
 
@@ -90,7 +90,7 @@ def test_without_a_skill_virtual_tokens_are_zeros() -> None:
 def test_ids_that_do_not_exist_are_errors(token: int, skill: int) -> None:
     bank = np.zeros((2, VIRTUAL * WIDTH), np.float32)
     with pytest.raises(InvalidArgument, match="out of data bounds"):
-        run([[token]], **{"lime.bank": bank, "lime.skill_ids": np.array([[skill]])})
+        run([[token]], {"lime.bank": bank, "lime.skill_ids": np.array([[skill]])})
 
 
 def test_graphs_without_the_embedding_are_refused() -> None:
