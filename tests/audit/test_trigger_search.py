@@ -85,3 +85,9 @@ def test_a_trigger_that_was_not_searched_is_not_found() -> None:
     assert searched([int(order[5])], tokens=60).searched == 60
     found = searched([int(order[-1])], tokens=60, always=(int(order[-1]),))
     assert (found.searched, found.findings[0].lead > 0.9) == (60, True)
+
+
+def test_words_that_fill_the_search_are_still_compared_with_others() -> None:
+    found = searched([77], tokens=4, always=tuple(range(70, 80)))
+    assert (found.searched, 77 in found.findings[0].finding.tokens) == (10, True)
+    assert all(token not in range(70, 80) for one in found.controls for token in one.tokens)

@@ -15,6 +15,7 @@ from lime_edge.cli import demo
 from lime_edge.common.digests import json_digest, tensor_digest
 from lime_edge.common.paths import SHIPPED
 from lime_edge.contract.model import read_contract
+from lime_edge.errors import ModelError
 from lime_edge.training import export_checkpoint
 from tests.support.cli_models import backbone, facts, learned, lime, trained
 
@@ -110,3 +111,9 @@ def test_the_shipped_skills_fit_the_shipped_adapter() -> None:
     assert {skill.manifest.backbone for skill in skills} == {config["backbone_digest"]}
     card = (home / "README.md").read_text("utf-8")
     assert all(f"| {skill.name} |" in card for skill in skills if skill.name != "general")
+
+
+def test_a_folder_that_skills_cannot_be_copied_to_is_named(tmp_path: Path, skill: Path) -> None:
+    (tmp_path / "skills").touch()
+    with pytest.raises(ModelError, match=r"skills cannot be written: File exists; choose another folder with --dir"):
+        demo.put_skills(tmp_path, [read_skill(skill)])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from lime_edge.cli.learn import learn
-from lime_edge.cli.options import name_list, place_to_write
+from lime_edge.cli.options import name_list, path_type, place_to_write
 from lime_edge.cli.train import train
 from lime_edge.contract.routing import Routing
 from lime_edge.method.config import LimeConfig
@@ -49,9 +51,28 @@ def test_a_file_to_write_needs_an_existing_folder(tmp_path: Path) -> None:
     context, option = click.Context(learn), click.Option(["--html"])
     assert place_to_write(context, option, tmp_path / "page.html") == tmp_path / "page.html"
     assert place_to_write(context, option, None) is None
-    for place in (tmp_path, tmp_path / "none" / "page.html"):
+    (tmp_path / "file").touch()
+    assert place_to_write(context, option, tmp_path / "file") == tmp_path / "file"
+    for place in (tmp_path, tmp_path / "none" / "a.html", tmp_path / "file" / "a.html", tmp_path / ("n" * 300) / "a"):
         with pytest.raises(click.BadParameter, match="cannot be written"):
             place_to_write(context, option, place)
+
+
+def test_paths_that_no_file_can_have_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert path_type().convert(str(tmp_path / "none"), None, None) == tmp_path / "none"
+    (tmp_path / "loop").symlink_to("loop")
+    for value, said in (("n" * 300, "File name too long"), ("", "an empty text"), (tmp_path / "loop", "Too many")):
+        with pytest.raises(click.BadParameter, match=said):
+            path_type().convert(str(value), None, None)
+
+    def locked(path: Any) -> Any:
+        if str(path).endswith("."):  # tests may run as root, who may enter every folder
+            raise PermissionError(13, "Permission denied")
+        return os.lstat(path)
+
+    monkeypatch.setattr("lime_edge.cli.options.os.stat", locked)
+    with pytest.raises(click.BadParameter, match="is not a usable path: Permission denied"):
+        path_type().convert(str(tmp_path), None, None)
 
 
 def test_lists_of_names() -> None:

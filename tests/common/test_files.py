@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lime_edge.common.files import make_folder, read_bounded, reason, write_file
+from lime_edge.common.files import check_writable, make_folder, read_bounded, reason, write_file
 
 
 def test_a_file_is_created_and_replaced(tmp_path: Path) -> None:
@@ -79,3 +79,23 @@ def test_reasons_are_short(tmp_path: Path) -> None:
         read_bounded(tmp_path / "none", 9)
     assert reason(caught.value) == "No such file or directory"
     assert reason(ValueError("it is large")) == "it is large"
+
+
+def test_a_path_without_a_name_is_refused() -> None:
+    with pytest.raises(IsADirectoryError):
+        write_file(Path(""), b"")
+
+
+def test_writing_is_checked_where_the_nearest_folder_is_and_leaves_no_trace(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    check_writable(tmp_path / "new" / "folder")
+    for folder, error in (
+        (tmp_path / "file" / "below", NotADirectoryError),
+        (tmp_path / "file", NotADirectoryError),
+        (tmp_path / "link" / "below", FileNotFoundError),
+        (tmp_path / ("n" * 300) / "below", OSError),
+    ):
+        with pytest.raises(error):
+            check_writable(folder)
+    assert sorted(os.listdir(tmp_path)) == ["file", "link"]

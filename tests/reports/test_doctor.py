@@ -57,3 +57,10 @@ def test_a_model_and_its_skills(tmp_path: Path) -> None:
     graph.write_bytes(graph.read_bytes() + b"\n")
     with pytest.raises(ModelError, match=r"model.onnx"):
         doctor.model(tmp_path / "model", prove=False)
+
+
+def test_a_cache_that_cannot_be_read_is_empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for cache in (tmp_path / "file" / "below", tmp_path / ("n" * 300)):
+        monkeypatch.setenv("LIME_EDGE_CACHE", str(cache))
+        assert doctor.machine()[0]["cache"] == {"directory": str(cache), "bytes": 0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import sys
 from pathlib import Path
@@ -50,3 +52,43 @@ def test_answers_are_made_safe_for_a_terminal_alone(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     say("a\x1b[2Jb\n")
     assert capsys.readouterr().out == "a\N{REPLACEMENT CHARACTER}[2Jb\n"
+
+
+def test_json_is_ascii_where_the_encoding_lacks_a_character(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = {"file": "na\udcefme"}  # of a file whose name is not UTF-8
+    for target in (STDOUT, str(tmp_path / "facts.json")):
+        report(odd, [], target)
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "facts.json").read_text("utf-8")) == odd
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "cp1252", "replace"))
+    report({"text": "é✓"}, [], STDOUT)
+    assert json.loads(written.getvalue()) == {"text": "é✓"}
+
+
+class _Full(io.StringIO):
+    """Standard output on a full disk, or of a reader that is gone."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+    def flush(self) -> None:
+        raise self.error
+
+
+def test_output_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in (lambda: say("x"), lambda: report(DOCUMENT, [TABLE], None), lambda: report(DOCUMENT, [], STDOUT)):
+        monkeypatch.setattr(sys, "stdout", _Full(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(ConfigError, match="standard output cannot be written: No space left on device"):
+            call()
+        say("goes to the null device from here on")
+        sys.stdout.close()
+
+
+def test_a_reader_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", _Full(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    for call in (lambda: say("x"), lambda: report(DOCUMENT, [], STDOUT)):  # for tables, rich ends the process
+        with pytest.raises(BrokenPipeError):
+            call()

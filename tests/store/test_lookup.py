@@ -43,3 +43,9 @@ def test_an_unknown_name_names_the_skills_of_the_model_and_of_the_store(model: P
         find_skill(model, "legal")
     assert "it holds 'a', 'b'" in caught.value.message
     assert "installed are: 'c'" in caught.value.faults[0]
+
+
+def test_a_name_that_no_file_can_have_is_unknown(model: Path) -> None:
+    for name in ("n" * 300, f"folder/{'n' * 300}", "n" * 300 + ".lime"):
+        with pytest.raises(UnknownSkillError):
+            find_skill(model, name)

@@ -85,3 +85,46 @@ def test_directories_that_are_no_backbone_are_refused(tmp_path: Path) -> None:
     (untemplated / "chat_template.jinja").unlink()
     with pytest.raises(ConfigError, match="the tokenizer has no chat template"):
         backbone.load(untemplated, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"null"),
+        ("config.json", b"caf\xe9"),
+        ("config.json", b"[" * 100_000),
+        ("generation_config.json", b"[]"),
+        ("tokenizer.json", b"7"),
+        ("tokenizer_config.json", b"null"),
+        ("model.safetensors", b"short"),
+    ],
+)
+def test_damaged_files_of_a_backbone_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
+    damaged = shutil.copytree(backbone_dir(), tmp_path / "model")
+    (damaged / name).write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot be loaded as a language model"):
+        backbone.load(damaged, torch.float32)
+
+
+def test_weights_that_cannot_be_read_have_no_digest(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(ConfigError, match=r"model\.safetensors cannot be read as weights"):
+        backbone.digest(tmp_path)
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(tmp_path: Path) -> None:
+    endless = shutil.copytree(backbone_dir(), tmp_path / "model")
+    (endless / "tokenizer_config.json").unlink()
+    with pytest.raises(ConfigError, match="the tokenizer has no eos token"):
+        backbone.load(endless, torch.float32)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(backbone, "_fetch_gguf", lambda _: pytest.fail("downloaded"))
+    for cache in (tmp_path / "file" / "below", tmp_path / ("n" * 300)):
+        monkeypatch.setenv("LIME_EDGE_CACHE", str(cache))
+        with pytest.raises(ConfigError, match=r"cannot be written: .*; set LIME_EDGE_CACHE to a folder that can"):
+            backbone.default_backbone()
+    with pytest.raises(ConfigError, match="is neither 'default', nor a directory"):
+        backbone.resolve("n" * 300)

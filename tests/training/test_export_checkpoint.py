@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lime_edge import Runtime
-from lime_edge.errors import SkillMismatchError
+from lime_edge.errors import ExportError, SkillMismatchError
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn
@@ -53,3 +53,20 @@ def test_an_export_names_its_backbone_and_its_adapter() -> None:
         assert contract.adapter_digest == checkpoint.adapter_digest(model)
         assert ("rank" in contract.table.kinds) == rank_gate
         assert {path.name for path in directory.iterdir()} >= {name for name, _ in contract.files}
+
+
+def test_a_bad_output_is_refused_before_the_backbone_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone, "resolve", lambda _: pytest.fail("the backbone was looked up"))
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    for output, fault in (
+        ("file", "is not a directory"),
+        ("file/below", "lies below a file"),
+        ("full", "is not empty"),
+        ("n" * 300, "File name too long"),
+        (f"{'n' * 300}/below", "File name too long"),
+    ):
+        with pytest.raises(ExportError, match=fault):
+            export_checkpoint(trained()[0], tmp_path / output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]

@@ -56,9 +56,11 @@ def test_rows_of_a_step_have_similar_lengths() -> None:
     assert spreads[50] < 40  # rows drawn at random would spread over some 240
 
 
-def test_a_folder_is_created_unless_nothing_can_be_written_there(tmp_path: Path) -> None:
+def test_a_folder_is_checked_and_not_created(tmp_path: Path) -> None:
     assert unwritable(tmp_path / "new" / "folder") == []
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+    (fault,) = unwritable(tmp_path / "\udce9")
+    assert "surrogates not allowed" in fault
     (tmp_path / "file").touch()
     (fault,) = unwritable(tmp_path / "file" / "below")
     assert fault.startswith(f"nothing can be written to {tmp_path / 'file' / 'below'}: ")

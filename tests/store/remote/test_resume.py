@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lime_edge.errors import FetchError
+from lime_edge.errors import FetchError, StoreError
 from lime_edge.store.remote.resume import ResumableDownload, ResumableDownloads
 from lime_edge.store.store import Store
 from lime_edge.store.transfer import pull
@@ -90,3 +90,11 @@ def test_a_download_in_progress_is_not_cleared(tmp_path: Path) -> None:
         assert partial.read() == b"123"
     assert sorted(downloads.clear())[-2:] == [3, 3]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_that_cannot_be_kept_is_a_fault_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    partial = ResumableDownload(tmp_path / "file" / "below")
+    for call in (lambda: partial.begin('"a"'), lambda: partial.append(b"1")):
+        with pytest.raises(StoreError, match=r"the download cannot be kept in .*: Not a directory"):
+            call()
