@@ -83,5 +83,5 @@ def test_a_missing_extra_says_what_to_install(command: str, tmp_path: Path) -> N
 
 
 def test_every_command_says_what_it_does() -> None:
-    assert list(main.commands) == [*MAKING, *USING, *STORING, *TRUST, *LAST]
+    assert list(main.commands) == ["data", *MAKING, *USING, *STORING, *TRUST, *LAST]
     assert all(command.help for command in main.commands.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_every_bad_row_is_named_by_its_line(tmp_path: Path) -> None:
 
 def test_a_large_value_makes_a_short_message(tmp_path: Path) -> None:
     large = "x" * 1_000_000
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "p", "answer": large, "choices": ["a", "b"]},
         {"prompt": "p", "answer": "a", "choices": [large, large, "a"]},
         {"prompt": [large], "answer": "a"},
@@ -87,7 +88,11 @@ def test_a_large_value_makes_a_short_message(tmp_path: Path) -> None:
 
 
 def test_a_scan_keeps_rows_and_faults(tmp_path: Path) -> None:
-    rows = [{"prompt": "p", "answer": "a", "id": 1}, {"instruction": "i", "output": "o"}, {"prompt": "p"}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": "p", "answer": "a", "id": 1},
+        {"instruction": "i", "output": "o"},
+        {"prompt": "p"},
+    ]
     found = scan(write_rows(tmp_path / "rows.jsonl", rows))
     assert (len(found.rows), found.bad, len(found.faults)) == (2, 1, 1)
     assert found.forms == {"prompt and answer": 1, "Alpaca": 1}

@@ -55,7 +55,7 @@ def test_every_format_gives_the_same_values(name: str, mark: str, packed: bool, 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_parquet(packed: bool, tmp_path: Path) -> None:
-    rows = [{**ROWS[0], "choices": ["é", "e"]}, {**ROWS[1], "choices": None}]
+    rows: list[dict[str, Any]] = [{**ROWS[0], "choices": ["é", "e"]}, {**ROWS[1], "choices": None}]
     content = parquet(tmp_path / "plain.parquet", rows)
     path = tmp_path / ("rows.parquet.gz" if packed else "rows.parquet")
     path.write_bytes(gzip.compress(content) if packed else content)
