@@ -87,21 +87,22 @@ def test_a_prompt_is_stopped_between_two_chunks(made: Runtime, small_chunks: Non
 
 
 def test_an_answer_is_stopped_between_two_tokens(made: Runtime) -> None:
-    whole = made.generate("Hello", max_new_tokens=20)
+    whole = made.generate("Hello", max_new_tokens=100)
     for count in range(2, 8):
-        found = made.generate("Hello", max_new_tokens=20, cancel=After(count))
+        found = made.generate("Hello", max_new_tokens=100, cancel=After(count), speculate=False)
         assert found.finish_reason == "cancelled"
-        assert found.token_ids == whole.token_ids[: count - 1]  # one checkpoint is that of the prompt
+        assert count - 1 <= len(found.token_ids) < 100  # one checkpoint is that of the prompt
+        assert found.token_ids == whole.token_ids[: len(found.token_ids)]
         assert whole.text.startswith(found.text)
-    assert made.generate("Hello", max_new_tokens=20, cancel=After(10**6)).text == whole.text
+    assert made.generate("Hello", max_new_tokens=100, cancel=After(10**6)).text == whole.text
     assert made._bank.in_use == 2
 
 
 def test_a_timeout(made: Runtime, clock: Clock) -> None:
-    whole = made.generate("Hello", max_new_tokens=20)
-    found = made.generate("Hello", max_new_tokens=20, timeout=6)
+    whole = made.generate("Hello", max_new_tokens=100)
+    found = made.generate("Hello", max_new_tokens=100, timeout=6)
     assert found.finish_reason == "timeout"
-    assert 0 < len(found.token_ids) < 20
+    assert 0 < len(found.token_ids) < 100
     assert found.token_ids == whole.token_ids[: len(found.token_ids)]
     assert made.generate("Hello", timeout=0).finish_reason == "timeout"
     assert made.generate("Hello", max_new_tokens=3, timeout=10**9).finish_reason == "length"
@@ -123,12 +124,12 @@ def test_all_rows_of_a_call_end_with_what_they_have(made: Runtime, count: int, b
 
 
 def test_text_that_could_have_become_a_stop_string_is_not_lost(made: Runtime) -> None:
-    whole = made.generate("Hello", max_new_tokens=20).text
+    whole = made.generate(PROMPTS[1], "reply", max_new_tokens=100).text
     stop = whole + "\0"  # holds back all of the text so far
-    found = made.generate("Hello", max_new_tokens=20, stop=stop, cancel=After(18))
+    found = made.generate(PROMPTS[1], "reply", max_new_tokens=100, stop=stop, cancel=After(9))
     assert found.text
     assert whole.startswith(found.text)
-    stream = made.stream("Hello", max_new_tokens=20, stop=stop, cancel=After(18))
+    stream = made.stream(PROMPTS[1], "reply", max_new_tokens=100, stop=stop, cancel=After(9))
     assert "".join(stream) == stream.generation.text == found.text
     assert stream.generation.finish_reason == "cancelled"
 
