@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lime_edge.common.files import write_file
 from lime_edge.common.formatting import printable
 from lime_edge.errors import ConfigError
 
@@ -53,7 +54,7 @@ def report(document: Mapping[str, Any], tables: Iterable[Table], target: str | N
             screen.print(_draw(table))
     if target is not None:
         try:
-            Path(target).write_text(_json(document, "utf-8"), "utf-8")
+            write_file(Path(target), _json(document, "utf-8").encode())
         except OSError as error:
             raise ConfigError(f"{target} cannot be written: {error.strerror or error}") from error
 
