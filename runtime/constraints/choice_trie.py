@@ -3,10 +3,12 @@
 A choice has the tokens that `choose` scores: those that the tokenizer gives to its text alone, as in training, and then
 the end-of-turn token. Of several end-of-turn tokens only this one is allowed.
 
-Greedy decoding takes the likeliest token at each branch of the trie. It finds every label whose probability, as
-`choose` computes it, is over one half. Below that it can differ from the likeliest label: a label loses early if others
-that begin alike are likelier together, and where a token is forced, its probability does not count. To take the
-likeliest label in every case, score those that `ChoiceConstraint.remaining` lists.
+Greedy decoding takes the likeliest token at each branch of the trie. It surely finds a label only if P(choice + end of
+turn | prompt), the score of `choose` before it is normalised over the choices, is over one half. A small model gives
+most of its probability to other texts, and then the two differ often: a first token that begins many texts outside the
+trie wins against the whole of a likelier label, labels that begin alike win together, and the probability of forced
+tokens does not count. For the likeliest label, score the choices in `ChoiceConstraint.remaining` as `choose` does and
+accept the tokens of the best.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 from lime_edge.common.strict_json import show
 
 REGEX_LIMIT = 4096  # characters of an expression, and of the shortest text that it matches
-SCHEMA_LIMIT = 2**15  # characters of a schema's JSON text
+SCHEMA_LIMIT = 2**16  # characters of a schema's JSON text
 DEPTH_LIMIT = 32  # nested objects and lists
 CHAIN_LIMIT = 256  # depth times the number of referenced parts
 LITERAL_LIMIT = 512  # characters of a name or constant, and of the shortest text that a pattern matches
