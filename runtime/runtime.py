@@ -19,6 +19,7 @@ from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
+from lime_edge.runtime.constraints.answer_constraints import AnswerConstraints
 from lime_edge.runtime.decoding.control import Control
 from lime_edge.runtime.decoding.generation_options import Event, Settings
 from lime_edge.runtime.decoding.loop import Answer, run, until_stopped
@@ -54,6 +55,7 @@ class Runtime:
         self._graph, self._text, self._trust = graph, text, trust
         limits, table = {**LIMITS, **limits}, graph.directory.contract.table
         self._bank = Bank(table.row_size, graph.bank_dtype)
+        self._constraints = AnswerConstraints(text, graph.vocabulary)
         self._skills = Registry(self._bank, table, limits)
         self._loader = SkillLoader(graph, text, self._bank, self._skills, limits, trust)
 
@@ -250,11 +252,12 @@ class Runtime:
         """Answer one prompt or several.
 
         Args:
-            prompt: Text (a user message), a list of messages, or a list of either. Messages that end with one of the
-                assistant's are continued: the answer goes on after that text.
+            prompt: A request as text, a list of messages, or a list of either. A request goes through the skill's
+                interface: prefix and suffix around it, the form of the answers. Messages do not; if they end with one
+                of the assistant's, the answer continues that text.
             skill: For this call only: a name, a blend, None for the base, or a list with one for each row (one
                 prompt with a list of skills is answered once with each). Default: the active skill.
-            raw: Take the prompt as it is, without the chat template and the skill's system text. Special tokens that
+            raw: Take the prompt as it is, without the chat template and the skill's interface. Special tokens that
                 it spells are special: never pass text of others with it. Without `raw`, all given text is data.
             batch_size: Maximum number of rows that run together; a row's answer does not depend on it.
             **settings: max_new_tokens, temperature (0 is greedy), top_k, top_p, repetition_penalty, seed and stop,
@@ -262,6 +265,9 @@ class Runtime:
                 tokens. The same seed gives the same answer, alone and in any batch; so rows with the same prompt,
                 skill and seed have the same answer. `cancel` (a threading.Event, or anything with is_set()) and
                 `timeout` (seconds from the call on) stop all rows after the current token or chunk of a prompt.
+                `answers` says what an answer must be: a list of choices, a JSON schema as a dict, or an `AnswerSpec`;
+                if it does not fit into max_new_tokens, the finish reason is ``"length"``. `speculate=False` drafts no
+                tokens.
 
         Returns:
             One Generation, or a list if `prompt` or `skill` is a list. The finish reason of rows that were stopped is
@@ -277,7 +283,9 @@ class Runtime:
         batch_size = int(batch_size)
         control = Control.of(settings)
         with self._registry.lease(rows.skills) as lease:
-            answers = open_requests(self._graph, self._text, rows.prompts, lease.applied, raw, settings)
+            answers = open_requests(
+                self._graph, self._text, self._constraints, rows.prompts, lease.applied, raw, settings
+            )
             for start in range(0, len(answers), batch_size):
                 batch = answers[start : start + batch_size]
                 for _ in until_stopped(run(self._graph, lease.array, batch), batch, control):
@@ -304,7 +312,9 @@ class Runtime:
         control = Control.of(settings)
         lease = self._registry.lease(rows.skills)
         try:
-            answers = open_requests(self._graph, self._text, rows.prompts, lease.applied, raw, settings)
+            answers = open_requests(
+                self._graph, self._text, self._constraints, rows.prompts, lease.applied, raw, settings
+            )
             return Stream(self._graph, lease, answers[0], control, self._generation)
         except BaseException:
             lease.release()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lime_edge.common.strict_json import show
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError, SkillMismatchError
 from lime_edge.runtime.decoding.golden_proof import prove as prove_skill
@@ -42,7 +43,7 @@ class SkillLoader:
         skill = trusted.skill
         name = skill.manifest.name if name is None else name
         if not isinstance(name, str) or not name or not name.isprintable():
-            raise ConfigError(f"the name {name!r} cannot be used; expected printable text")
+            raise ConfigError(f"the name {show(name)} cannot be used; expected printable text")
         self.registry.admit(name, skill.manifest.version, conditions)  # fail early; `add` checks again
         table = self.graph.directory.contract.table
         check_skill(skill, self.graph.directory.contract, self.limits)
@@ -60,4 +61,5 @@ def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool, sign
     manifest = skill.manifest
     info = SkillInfo.of(skill, name, proved, signer)
     defaults = {**manifest.prompt["generation"], "stop": tuple(manifest.prompt["stop"])}
-    return AppliedSkill(row, experts, manifest.activation, manifest.interface.system, defaults, ((info, 1.0),))
+    parts = ((info, 1.0),)
+    return AppliedSkill(row, experts, manifest.activation, manifest.interface, defaults, parts, skill.draft)

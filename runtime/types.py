@@ -74,6 +74,8 @@ class Timings:
     prompt_tokens: int
     reused_tokens: int  # prompt tokens copied from another row or an earlier prompt
     new_tokens: int
+    drafted_tokens: int = 0  # proposed without running the model for each
+    accepted_tokens: int = 0  # drafted tokens that became part of the answer
 
     @property
     def tokens_per_second(self) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypedDict
 
 from lime_edge.common.strict_json import show
 from lime_edge.errors import ConfigError
+from lime_edge.runtime.constraints.answer_spec import AnswerSpec
 
 DEFAULT_NEW_TOKENS = 256  # at most; fewer if the context ends earlier
 
@@ -43,6 +44,8 @@ class Settings(TypedDict, total=False):
     stop: str | Sequence[str] | None
     cancel: Event | None
     timeout: float | None  # seconds
+    answers: AnswerSpec | Sequence[str] | Mapping[str, Any] | None
+    speculate: bool | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Options:
     stop: tuple[str, ...] = ()
     cancel: Event | None = None  # ends the answer when it is set
     timeout: float | None = None  # seconds from the call on; None: no limit
+    answers: AnswerSpec | None = None  # what the answer must be; None: what the skill says
+    speculate: bool = True  # draft tokens and verify several in one step
 
     @classmethod
     def settle(cls, call: Mapping[str, Any], skill: Mapping[str, Any] | None = None) -> Options:
@@ -75,6 +80,8 @@ class Options:
             given["stop"] = (given["stop"],)
         if faults := _faults(given):
             raise ConfigError("the generation settings are invalid", faults)
+        if "answers" in given:
+            given["answers"] = AnswerSpec.of(given["answers"])
         given |= {name: _native(given[name], whole) for name, (whole, _, _) in _OF_CALLS.items() if name in given}
         merged = {**(skill or {}), **given}
         return cls(**{**merged, "stop": tuple(merged.get("stop", ()))})
@@ -92,10 +99,22 @@ def _faults(given: Mapping[str, Any]) -> list[str]:
     cancel = given.get("cancel")
     if cancel is not None and (isinstance(cancel, type) or not callable(getattr(cancel, "is_set", None))):
         faults.append(f"cancel is {show(cancel)}; expected an object with is_set(), such as threading.Event()")
+    if not isinstance(speculate := given.get("speculate", True), bool):
+        faults.append(f"speculate is {show(speculate)}; expected True or False")
+    if "answers" in given:
+        faults += _answer_faults(given["answers"])
     stop = given.get("stop", ())
     if not isinstance(stop, Sequence) or len(stop) > _MAX_STOPS or not all(isinstance(s, str) and s for s in stop):
         faults.append(f"stop is {show(stop)}; expected up to {_MAX_STOPS} strings, none of them empty")
     return faults
+
+
+def _answer_faults(answers: Any) -> list[str]:
+    try:
+        AnswerSpec.of(answers)
+    except ConfigError as error:
+        return list(error.faults) or [error.message]
+    return []
 
 
 def _within(value: Any, whole: bool, low: float, high: float) -> bool:

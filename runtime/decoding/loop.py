@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lime_edge.errors import ConfigError
+from lime_edge.runtime.constraints.constraint import Constraint, restrict
+from lime_edge.runtime.drafting.acceptance import verify
+from lime_edge.runtime.drafting.drafter import Drafter
+from lime_edge.runtime.drafting.step_costs import StepCosts
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Array
 from lime_edge.runtime.skills.registry import AppliedSkill
@@ -32,6 +36,7 @@ class Request:
     tokens: Tokens
     applied: AppliedSkill
     options: Options
+    constraint: Constraint | None = None  # on the text of the answer; used by this request alone
 
     @property
     def skills(self) -> Ids:
@@ -75,6 +80,7 @@ class Answer:
     text: Text
     limit: int
     prefix: int = 0  # virtual tokens at the beginning of the prompt
+    costs: StepCosts | None = None  # of steps of several tokens; None: nothing is drafted
     ids: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     reason: str = ""  # finish reason; empty while the answer is not finished
@@ -84,15 +90,61 @@ class Answer:
     last: float = 0.0
 
     def __post_init__(self) -> None:
-        options = self.request.options
-        self._sample = Sampler(options, self.request.tokens.ids[self.prefix :])
+        options, prompt = self.request.options, self.request.tokens.ids[self.prefix :]
+        self._sampler = Sampler(options, prompt)
         self._stream = TextStream(self.text.tokenizer, options.stop)
         self._ends = self.text.eos_ids | self.text.stop_ids(options.stop)
+        self._constraint = self.request.constraint
+        self.drafter = None
+        if self.costs is not None and options.speculate:
+            self.drafter = Drafter(prompt, self.request.applied.draft, self.costs, self._ends)
 
-    def take(self, logits: Array) -> str:
-        """Sample the next token from logits [V]; returns the text that is now final."""
-        token = self._sample(logits)
+    def draft(self) -> list[int]:
+        """Tokens that may come next, for the next step to verify; maybe none."""
+        room = self.limit - len(self.ids) - 1
+        if self.drafter is None or room < 1:
+            return []
+        return self.drafter.propose(room, [] if self._constraint is None else self._constraint.forced())
+
+    def take(self, logits: Array, draft: Sequence[int] = ()) -> str:
+        """Take the tokens of one step, until the answer is finished.
+
+        Args:
+            logits: [1 + n, V], writable: after the newest token, and after each drafted one.
+            draft: The n drafted tokens.
+
+        Returns:
+            The text that is now final.
+        """
+        pieces = []
+        for token in verify(self._sample, logits, draft):
+            pieces.append(self._append(token))
+            if self.reason:
+                break
+        return "".join(pieces)
+
+    def _sample(self, logits: Array) -> int:
+        if self._constraint is not None:
+            restrict(logits, self._constraint.allowed())
+        return self._sampler(logits)
+
+    def _append(self, token: int) -> str:
+        """Add a token, and those behind it if a constraint forces all of them up to the end of the answer."""
+        piece = self._push(token)
+        if self._constraint is not None and not self.reason:
+            self._constraint.accept(token)
+            forced = self._constraint.forced()
+            if forced and forced[-1] in self._ends:
+                for certain in forced:
+                    if self.reason:
+                        break
+                    piece += self._push(certain)
+        return piece
+
+    def _push(self, token: int) -> str:
         self.ids.append(token)
+        if self.drafter is not None:
+            self.drafter.accept(token)
         self.last = time.perf_counter()
         self.first = self.first or self.last
         if token in self._ends:
@@ -126,6 +178,8 @@ class Answer:
             prompt_tokens=len(self.request.tokens.ids),
             reused_tokens=self.reused,
             new_tokens=len(self.ids),
+            drafted_tokens=0 if self.drafter is None else self.drafter.drafted,
+            accepted_tokens=0 if self.drafter is None else self.drafter.accepted,
         )
 
 
@@ -136,7 +190,10 @@ def open_answers(graph: Graph, text: Text, requests: Sequence[Request]) -> list[
         ConfigError: Names every row whose prompt and new tokens do not fit.
     """
     context = graph.directory.context_length
-    answers = [Answer(request, text, request.limit(context), prefix_of(request.applied, graph)) for request in requests]
+    costs = StepCosts.of_threads(graph.threads) if graph.on_host else None  # several tokens a step: on the host only
+    answers = [
+        Answer(request, text, request.limit(context), prefix_of(request.applied, graph), costs) for request in requests
+    ]
     faults = []
     for number, answer in enumerate(answers):
         size = len(answer.request.tokens.ids)
@@ -171,19 +228,31 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
         for found in cache.prefill_steps(row, answer.request.tokens.ids, answer.request.skills):
             yield row, ""
             logits, answer.reused = found
-        yield row, answer.take(logits)
+        yield row, answer.take(logits[None])
     live = list(range(len(answers)))  # number of the answer in each row of the cache
     skills = np.array([answer.request.applied.skill_id for answer in answers])
     while going := [at for at, number in enumerate(live) if not answers[number].reason]:
         if len(going) < len(live) and cache.keep(going):
             live, skills = [live[at] for at in going], skills[going]
+        if len(live) == 1:
+            yield live[0], _step_of_one(cache, answers[live[0]], skills[0])
+            continue
         tokens = np.array([answers[number].ids[-1] for number in live])
         logits = cache.step(tokens, skills)  # [b, V]
         for at, number in enumerate(live):
             if answers[number].reason:  # finished, but rows cannot be moved on this device
                 cache.rewind(at, cache.lengths[at] - 1)
             else:
-                yield number, answers[number].take(logits[at])
+                yield number, answers[number].take(logits[at : at + 1])
+
+
+def _step_of_one(cache: Cache, answer: Answer, skill: int) -> str:
+    """Run the newest token of the only row and a draft behind it; the cache keeps what became part of the answer."""
+    draft, before, known = answer.draft(), cache.lengths[0], len(answer.ids)
+    ids = np.array([answer.ids[-1], *draft])
+    piece = answer.take(cache.extend(0, ids, np.full(len(ids), skill)), draft)
+    cache.rewind(0, before + min(len(ids), len(answer.ids) - known))
+    return piece
 
 
 def until_stopped(

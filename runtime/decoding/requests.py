@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 from lime_edge.common.strict_json import bounded
-from lime_edge.errors import ConfigError
+from lime_edge.errors import ConfigError, SkillFormatError
+from lime_edge.runtime.constraints.answer_constraints import AnswerConstraints
+from lime_edge.runtime.constraints.answer_spec import AnswerSpec
+from lime_edge.runtime.constraints.constraint import Constraint
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text, Tokens
@@ -18,13 +23,14 @@ from .loop import Answer, Request, open_answers, with_prefix
 def encode_prompts(
     graph: Graph, text: Text, prompts: Sequence[Prompt], skills: Sequence[AppliedSkill], raw: bool
 ) -> list[Tokens]:
-    """Encode prompts with their skills' system texts and soft prefixes.
+    """Encode prompts, each through the interface of its skill, with the skill's soft prefix.
 
     Args:
         graph, text: The model.
-        prompts: A user message or a list of messages each; with `raw`, plain text.
+        prompts: A request or a list of messages each; with `raw`, plain text. A request is a user message between the
+            prefix and the suffix of the skill's interface.
         skills: The skill that answers each of them.
-        raw: Use neither the chat template nor the system text.
+        raw: Use neither the chat template nor the interface.
 
     Raises:
         ConfigError: Names every row whose prompt is invalid or empty.
@@ -32,7 +38,7 @@ def encode_prompts(
     encoded, faults = [], []
     for number, (prompt, applied) in enumerate(zip(prompts, skills, strict=True)):
         try:
-            tokens = text.tokens(prompt, applied.system, raw)
+            tokens = text.tokens(_through(prompt, applied, raw), applied.interface.system, raw)
         except ConfigError as error:
             faults += [f"row {number}: {fault}" for fault in error.faults or [error.message]]
             continue
@@ -44,13 +50,25 @@ def encode_prompts(
     return encoded
 
 
+def _through(prompt: Prompt, applied: AppliedSkill, raw: bool) -> Prompt:
+    interface = applied.interface
+    return f"{interface.prefix}{prompt}{interface.suffix}" if isinstance(prompt, str) and not raw else prompt
+
+
 def open_requests(
-    graph: Graph, text: Text, prompts: Sequence[Prompt], skills: Sequence[AppliedSkill], raw: bool, settings: Settings
+    graph: Graph,
+    text: Text,
+    constraints: AnswerConstraints,
+    prompts: Sequence[Prompt],
+    skills: Sequence[AppliedSkill],
+    raw: bool,
+    settings: Settings,
 ) -> list[Answer]:
     """Check the rows of a call and make them ready to run.
 
     Args:
         graph, text, raw: As for `encode_prompts`.
+        constraints: The model's.
         prompts, skills: One of each per row.
         settings: The call's settings; they override those of a row's skill.
 
@@ -62,4 +80,26 @@ def open_requests(
     if faults := list(text.stop_faults(given)):
         raise ConfigError("the generation settings are invalid", faults)
     encoded = encode_prompts(graph, text, prompts, skills, raw)
-    return open_answers(graph, text, list(map(Request, encoded, skills, options)))
+    forms = [
+        _constraint(constraints, option, applied, plain=isinstance(prompt, str) and not raw)
+        for option, applied, prompt in zip(options, skills, prompts, strict=True)
+    ]
+    return open_answers(graph, text, list(map(Request, encoded, skills, options, forms)))
+
+
+def _constraint(
+    constraints: AnswerConstraints, options: Options, applied: AppliedSkill, plain: bool
+) -> Constraint | None:
+    """What the call asks of the answer; for a plain request that asks for nothing, what the skill's interface says."""
+    if options.answers is not None:
+        return constraints.constrain(options.answers)
+    form = applied.interface.answers
+    if not plain or form.kind == "text":
+        return None
+    value = tuple(form.value) if isinstance(form.value, list) else form.value
+    return constraints.constrain(_spec(form.kind, value), SkillFormatError)
+
+
+@lru_cache(256)  # a schema takes milliseconds to check
+def _spec(kind: str, value: Any) -> AnswerSpec:
+    return AnswerSpec.from_dict({"kind": kind, "value": list(value) if isinstance(value, tuple) else value})

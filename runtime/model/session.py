@@ -76,6 +76,7 @@ class Graph:
         self.directory = directory
         self._process = os.getpid()
         self.device = _pick_device(settings.device)
+        self.threads = settings.threads or usable_cores()  # None: ONNX Runtime decides
         self.session, self.operators = _open_with_fallback(directory.graph, settings, self.device)
         inputs = [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
         self._types = {value.name: value.type for value in [*inputs, *self.session.get_outputs()]}

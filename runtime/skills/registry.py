@@ -21,6 +21,8 @@ from lime_edge.contract.module_table import ModuleTable
 from lime_edge.contract.vector_kinds import STORED, Kind
 from lime_edge.errors import ConfigError, SkillConflictError, SkillVersionError, UnknownSkillError
 from lime_edge.runtime.types import ACTIVE, Active, SkillInfo, SkillSpec
+from lime_edge.skills.draft_table import DraftTable
+from lime_edge.skills.interface import Interface
 
 from .bank import Array, Bank, Hold
 from .skill_specs import Spec, as_number, frozen, parts_of, thawed
@@ -36,9 +38,10 @@ class AppliedSkill:
     row: int = 0
     experts: int = 1  # number of experts in the row
     activation: str = "always"
-    system: str | None = None
+    interface: Interface = field(default_factory=Interface)  # of plain requests and answers
     defaults: Mapping[str, Any] = field(default_factory=dict)  # generation settings and stop strings
     parts: tuple[tuple[SkillInfo, float], ...] = ()  # skills and weights; empty for the base
+    draft: DraftTable | None = None  # drafts of its answers
 
     @property
     def skill_id(self) -> int:
@@ -256,18 +259,20 @@ class Registry:
         if len({applied.activation for applied, _ in parts}) > 1:
             found = ", ".join(f"{applied.parts[0][0].name}: {applied.activation}" for applied, _ in parts)
             raise ConfigError(f"skills of different activation cannot be blended ({found})")
-        vectors = self._neutral + sum(
-            np.float32(weight) * (self._segments(applied) - self._neutral) for applied, weight in parts
-        )  # [E or 1, segment]
+        with np.errstate(over="ignore", invalid="ignore"):  # `_check` refuses what is not finite
+            vectors = self._neutral + sum(
+                np.float32(weight) * (self._segments(applied) - self._neutral) for applied, weight in parts
+            )  # [E or 1, segment]
         self._check(vectors)
         loudest = max(parts, key=lambda part: part[1])[0]
         blend = AppliedSkill(
             hold.add(vectors.ravel()),
             len(vectors),
             loudest.activation,
-            loudest.system,
+            loudest.interface,
             loudest.defaults,
             tuple((applied.parts[0][0], weight) for applied, weight in parts),
+            loudest.draft,
         )
         running = {key: found for key, found in self._blends.items() if self._bank.stamp(found[0].row) == found[1]}
         self._blends = {**running, parts: (blend, self._bank.stamp(blend.row))}
