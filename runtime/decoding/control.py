@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Literal
 
 from lime_edge.errors import StoppedError
 
 from .generation_options import Event, Options, Settings
-
-Reason = Literal["", "cancelled", "timeout"]
 
 
 class Control:
@@ -45,8 +42,8 @@ class Control:
         self.cancelled = True
 
     @property
-    def reason(self) -> Reason:
-        """Why the request has to stop; empty if it may go on."""
+    def reason(self) -> str:
+        """Why the request has to stop, ``"cancelled"`` or ``"timeout"``; empty if it may go on."""
         if self.cancelled or (self._event is not None and self._event.is_set()):
             return "cancelled"
         return "timeout" if time.monotonic() >= self._deadline else ""

@@ -126,8 +126,10 @@ class Program:
     def use(self, choose: random.Random) -> None:
         self.made.use_skill(choose.choice(SPECS))
 
-    NAMES = ("start", "start", "step", "step", "step", "close", "cancel", "forget", "generate", "choose")
-    NAMES += ("load", "replace", "unload", "use")
+    NAMES = (
+        *("start", "start", "step", "step", "step", "close", "cancel", "forget"),
+        *("generate", "choose", "load", "replace", "unload", "use"),
+    )
 
 
 def tidy(made: Runtime) -> None:

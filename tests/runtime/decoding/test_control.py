@@ -147,12 +147,15 @@ def test_choices_are_all_scored_or_none(made: Runtime, small_chunks: None, count
 
 
 def test_every_bad_setting_is_named_at_once(made: Runtime) -> None:
-    for call in (made.generate, made.stream):
+    calls: list[Any] = [made.generate, made.stream]
+    for call in calls:
         with pytest.raises(ConfigError) as caught:
-            call("Hello", top_p=7, timeout=-1, cancel=threading.Event)  # type: ignore[operator]
+            call("Hello", top_p=7, timeout=-1, cancel=threading.Event)
         assert len(caught.value.faults) == 3
-    for timeout in (-1, float("nan"), float("inf"), "1", True, 10**400):
+    bad: list[Any] = [-1, float("nan"), float("inf"), "1", True, 10**400]
+    for timeout in bad:
         with pytest.raises(ConfigError, match=r"timeout is .*; expected a number from 0 to 1000000000"):
-            made.choose("Hello", ["a", "b"], timeout=timeout)  # type: ignore[arg-type]
+            made.choose("Hello", ["a", "b"], timeout=timeout)
+    nothing: Any = 5
     with pytest.raises(ConfigError, match=r"cancel is 5; expected an object with is_set\(\)"):
-        made.choose("Hello", ["a", "b"], cancel=5)  # type: ignore[arg-type]
+        made.choose("Hello", ["a", "b"], cancel=nothing)

@@ -10,7 +10,7 @@ import pytest
 
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.model import io_binding
+from lime_edge.runtime.model import io_binding, lifetime
 from tests.support.runtime_models import PROMPTS, exported, runtime, skill
 
 
@@ -69,7 +69,7 @@ def test_streams_of_several_skills_side_by_side() -> None:
 def test_another_thread_stops_a_stream(how: str, when: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a thread runs the graph: in the prompt, at the first token, and later."""
     made = runtime(exported(), "legal")
-    rows, run_bound = made._bank.in_use, io_binding.run_bound
+    rows, run_bound = made._bank.in_use, lifetime.run_bound
     runs, running, stopped = iter(range(99)), threading.Event(), threading.Event()
 
     def slow(*arguments: Any) -> None:
@@ -122,7 +122,7 @@ def test_stopping_a_finished_stream_changes_nothing() -> None:
 def test_a_stream_stops_itself_from_inside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """As from a signal's handler: the thread that runs the graph calls close."""
     made = runtime(exported(), "legal")
-    run_bound = io_binding.run_bound
+    run_bound = lifetime.run_bound
 
     def closing(*arguments: Any) -> None:
         run_bound(*arguments)

@@ -128,6 +128,7 @@ def test_folders_that_cannot_be_taken(tmp_path: Path) -> None:
         ("full", "holds other files; expected a folder for this copy alone"),
         ("file", "holds other files"),
         ("file/below", "cannot be written"),
+        ("n" * 300, "cannot be read: File name too long"),
     ):
         with pytest.raises(ConfigError, match=message):
             Runtime.load(exported(), threads=1, mapped=tmp_path / name)
@@ -190,7 +191,7 @@ def test_the_slower_of_two_processes_uses_the_copy_of_the_faster(
                 shutil.copytree(rival, folder)
             replace(source, target)
 
-        monkeypatch.setattr(mapped_weights.os, "replace", move)
+        monkeypatch.setattr(os, "replace", move)
         if step == 2:
             shutil.copytree(rival, folder)
             stamp_empty(folder)  # outdated: both replace it

@@ -14,10 +14,10 @@ from lime_edge.runtime.types import ACTIVE
 
 @pytest.mark.parametrize("spec", [None, "legal", {"legal": 0.5, "brief": -1.0}])
 def test_there_and_back(spec: Any) -> None:
-    made = frozen(spec)
+    made: Any = frozen(spec)
     assert hash(made) == hash(frozen(spec))
     assert made is not ACTIVE
-    assert thawed(made) == spec  # type: ignore[arg-type]
+    assert thawed(made) == spec
 
 
 def test_a_blend_is_a_copy_with_numbers_of_python() -> None:
