@@ -26,3 +26,7 @@ def test_every_fault_has_a_line() -> None:
 
 def test_a_key_error_prints_its_message_without_quotes() -> None:
     assert str(UnknownSkillError("no skill 'a' is loaded")) == "no skill 'a' is loaded"
+
+
+def test_a_message_can_be_printed_whatever_it_quotes() -> None:
+    assert str(ConfigError("no file 'a\udc80'", ["b \ud83d"])) == "no file 'a\\udc80'\n  - b \\ud83d"

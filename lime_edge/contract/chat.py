@@ -56,6 +56,8 @@ class Chat:
             ConfigError: Names every invalid message, or why the template rejects them.
         """
         chat, begun = _begun(self.checked(messages), continues)
+        if faults := list(text_faults(system or "")):
+            raise ConfigError(f"the system text {faults[0]}")
         chat = with_system(chat, system)
         ids, before = self._encode(chat, True), self._encode(chat, False)
         if not ids:

@@ -132,6 +132,7 @@ def test_a_long_or_deep_value_is_shown_short() -> None:
     assert len(show([wide, wide])) <= 403
     assert show([0] * 10**6) == "[0, 0, 0, 0, 0, 0, ...]"
     assert len(show("x" * 10**6)) == len(show(10**4000)) == 80
+    assert show([-(10**5000)]) == "[a whole number of 16610 bits]"  # Python refuses to write it in decimal
 
 
 def test_only_a_screenful_of_faults_is_listed() -> None:

@@ -31,10 +31,13 @@ def test_a_failed_load_changes_nothing(made: Runtime, tmp_path: Path) -> None:
     before, row_count, answer = made.skills(), made._bank.in_use, answer_ids(made)
     broken = tmp_path / "broken.lime"
     broken.write_bytes(b"no")
+    stopping = {"generation": {}, "stop": ["\n<|im_end|>"]}
     cases: list[tuple[Any, dict[str, Any], type[LimeError], str]] = [
         (broken, {}, SkillFormatError, "not a skill package"),
         (tmp_path / "nope.lime", {}, SkillFormatError, "does not exist"),
         (skill(exported(), "far", adapter="c" * 64), {}, SkillMismatchError, "shared adapter cccc"),
+        (skill(exported(), "odd", prompt=stopping), {}, SkillMismatchError, "never becomes text"),
+        (skill(exported(), "x"), {"name": 10**5000}, ConfigError, "a whole number of 16610 bits cannot be used"),
         (skill(exported(), "loud", size=9.0), {}, SkillMismatchError, "limit|reach|allow"),
         (skill(exported(), "legal"), {}, ConfigError, "a skill named 'legal' is already loaded: pass replace=True"),
         (skill(exported(), "x"), {"name": "brief"}, ConfigError, "replace=True, or load it under another name"),
@@ -46,6 +49,12 @@ def test_a_failed_load_changes_nothing(made: Runtime, tmp_path: Path) -> None:
             made.load_skill(path, **arguments)
     assert (made.skills(), made._bank.in_use, made.active_skill) == (before, row_count, "legal")
     assert answer_ids(made) == answer
+
+
+def test_a_skill_may_declare_any_temperature_in_the_range(made: Runtime) -> None:
+    declared = {"generation": {"temperature": 1e-307, "max_new_tokens": 3}, "stop": ["<|endoftext|>"]}
+    made.load_skill(skill(exported(), "cold", prompt=declared))
+    assert made.generate("Hello", "cold", seed=1).text == made.generate("Hello", "cold", temperature=0).text
 
 
 def test_after_every_malformed_package_the_runtime_answers_as_before(made: Runtime, tmp_path: Path) -> None:

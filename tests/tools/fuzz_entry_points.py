@@ -105,7 +105,7 @@ class EntryPoints:
         self.runtime.use_skill(None)
 
     def _unload_skill(self, name: Any, expected_generation: Any) -> None:
-        if name not in NAMES[:2]:
+        if not isinstance(name, str) or name not in NAMES[:2]:
             self.runtime.unload_skill(name, expected_generation)
 
     def _load_skill(self, name: Any, generation: dict[str, Any], prompt: Any) -> None:

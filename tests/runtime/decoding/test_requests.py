@@ -8,6 +8,8 @@ import pytest
 
 from lime_edge.errors import LimeError
 from lime_edge.runtime import Runtime
+from lime_edge.runtime.decoding.sampling import Sampler
+from lime_edge.skills.interface import Interface
 from tests.support.runtime_models import exported, runtime
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
@@ -21,11 +23,10 @@ def simple() -> Runtime:
 def test_skill_settings_apply_unless_the_call_says_otherwise() -> None:
     directory = exported()
     prompt = {
-        "system": "Be brief.",
         "generation": {"max_new_tokens": 3, "temperature": 2.0, "repetition_penalty": 1.3},
         "stop": ["\0"],
     }
-    made = runtime(directory, "reply", prompt=prompt)
+    made = runtime(directory, "reply", prompt=prompt, interface=Interface(system="Be brief."))
     answer = made.generate("Hello", "reply", seed=1)
     assert answer.timings.new_tokens == 3
     assert answer.timings.prompt_tokens == len(made._text.tokens(MESSAGES).ids)
@@ -60,7 +61,23 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("choose", {"prompt": "a", "choices": "yes"}, "choices is 'yes'; expected a list of texts"),
     ("choose", {"prompt": "a", "choices": ["a", ""]}, "''; expected text"),
     ("choose", {"prompt": "a", "choices": ["a", "a"]}, "each choice only once"),
-    ("choose", {"prompt": "a", "choices": ["b" * 400]}, "the context has 256"),
+    ("choose", {"prompt": ["a", "b" * 400], "choices": ["c"]}, "row 1: 408 prompt tokens + 2 of the longest choice"),
+    ("choose", {"prompt": "a", "choices": ["b" * 400]}, "401 of the longest choice; the context has 256"),
+    ("choose", {"prompt": "a", "choices": ["b" * 10**6]}, "1,000,000 characters; the context of 256 tokens"),
+    ("choose", {"prompt": "a", "choices": ["a", "\ud83d"]}, "lone surrogate"),
+    (
+        "generate",
+        {"prompt": "hi \ud83d"},
+        "message 0: 'content' has the lone surrogate '\\ud83d' at character 3",
+    ),
+    ("stream", {"prompt": "\ud83d", "raw": True}, "row 0: the prompt has the lone surrogate"),
+    ("generate", {"prompt": ["a", [{"role": "human", "content": "b"}]]}, "row 1: message 0 has the role 'human'"),
+    ("generate", {"prompt": "a", "stop": "b<|im_end|>"}, "contains the special token '<|im_end|>'"),
+    ("generate", {"prompt": "a", "stop": ["\ud83d"]}, "stop string '\\ud83d' has the lone surrogate"),
+    ("generate", {"prompt": 10**5000}, "the prompt is a whole number of 16610 bits"),
+    ("generate", {"prompt": "a", "batch_size": -(10**5000)}, "batch_size is a whole number of"),
+    ("generate", {"prompt": "a", "skill": {"reply": 10**400}}, "expected a finite number"),
+    ("choose", {"prompt": "a", "choices": [10**5000]}, "a whole number of 16610 bits; expected text"),
 ]
 
 
@@ -71,3 +88,18 @@ def test_bad_calls(simple: Runtime, method: str, arguments: dict[str, Any], mess
         getattr(simple, method)(**arguments)
     assert message in str(caught.value)
     assert simple._bank.in_use == 2
+
+
+def test_every_row_is_named(simple: Runtime) -> None:
+    prompts = ["a", "\ud83d", [{"role": "User", "content": "b"}, "c"], "d"]
+    with pytest.raises(LimeError) as caught:
+        simple.generate(prompts)
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["row 1", "row 2", "row 2"]
+
+
+def test_a_special_token_as_a_stop_string_ends_the_answer(simple: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sampler, "__call__", lambda *_: next(drawn))
+    for stop, reason, text in (("<|endoftext|>", "stop", "ab"), (None, "length", "abc"), ("b", "stop", "a")):
+        drawn = iter([*simple._text.encode("ab"), 0, *simple._text.encode("c")])
+        found = simple.generate("Hello", stop=stop, max_new_tokens=4)
+        assert (found.finish_reason, found.text) == (reason, text)

@@ -53,6 +53,33 @@ def test_draw_is_the_inverse_of_the_plain_distribution(
     assert below - 1e-9 <= uniform <= below + expected[token] + 1e-9
 
 
+@settings(deadline=None)
+@given(
+    st.floats(5e-324, 10) | st.sampled_from([5e-324, 1e-307, 1e-45]),
+    st.integers(0, 2**20),
+    st.floats(1e-3, 1),
+    st.floats(0.1, 10),
+    st.sampled_from([np.float32, np.float16]),
+    st.integers(0, 99),
+)
+def test_every_setting_in_its_range_draws_a_token(
+    temperature: float, top_k: int, top_p: float, penalty: float, dtype: type[np.floating], seed: int
+) -> None:
+    logits = np.random.default_rng(seed).normal(0, 10, 1000).astype(dtype)
+    logits[::7] = -np.inf
+    sampler = Sampler(Options(None, temperature, top_k, top_p, penalty, seed), [1, 2])
+    drawn = [sampler(logits) for _ in range(3)]
+    assert all(0 <= token < 1000 and logits[token] > -np.inf for token in drawn)
+    if temperature < 1e-6 and penalty == 1:
+        assert set(drawn) == {int(logits.argmax())}
+
+
+def test_a_temperature_next_to_0_is_greedy() -> None:
+    for temperature in (5e-324, 1e-307, 1e-38):
+        assert draw(LOGITS, Options(temperature=temperature), 0.999) == LOGITS.argmax()
+        assert draw(LOGITS * 1e30, Options(temperature=temperature, top_k=5, top_p=0.5), 0.0) == LOGITS.argmax()
+
+
 def test_frequencies() -> None:
     options = Options(temperature=1.5, top_k=5, seed=1)
     sampler = Sampler(options, [])

@@ -94,6 +94,10 @@ FAULTS: list[tuple[Callable[[Path], None], list[str]]] = [
     (written("genai_config.json", b"{"), ["genai_config.json cannot be read"]),
     (edit("genai_config.json", lambda d: d["model"].pop("decoder")), ["does not describe a decoder: KeyError"]),
     (edit("genai_config.json", lambda d: d["model"].update(context_length=-1)), ["-1 is not a valid size"]),
+    (edit("genai_config.json", lambda d: d["model"].update(eos_token_id=[])), ["eos_token_id is empty"]),
+    (edit("genai_config.json", lambda d: d["model"].update(eos_token_id=float("inf"))), ["eos_token_id inf is not a"]),
+    (edit("genai_config.json", lambda d: d["model"].update(eos_token_id=[2, 2**70])), ["is not a token id"]),
+    (edit("genai_config.json", lambda d: d["model"].update(eos_token_id="2")), ["'2' is not a token id"]),
     (edit("genai_config.json", lambda d: d["model"]["decoder"].update(filename="x.onnx")), ["the graph 'x.onnx'"]),
     (
         edit("genai_config.json", lambda d: d["model"]["decoder"]["inputs"].update(past_key_names="old.%d")),

@@ -36,10 +36,35 @@ def test_template_from_the_tokenizer_config_and_none_at_all(tmp_path: Path) -> N
         ("{{ ''.__class__.__mro__ }}", ConfigError, "unsafe"),
         ("{{ 1 / 0 }}", ConfigError, "rejects these messages"),
         ("{% if %}", ModelError, "is invalid"),
+        ("{{ " + "(" * 5000 + ")" * 5000 + " }}", ModelError, "is invalid"),
+        ("{% if 1 %}" * 500 + "{% endif %}" * 500, ModelError, "is invalid"),
     ],
 )
 def test_templates_that_fail(tmp_path: Path, template: str, error: Any, message: str) -> None:
     tiny_tokenizer(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(template, "utf-8")
     with pytest.raises(error, match=message):
+        Text(tmp_path, [2]).tokens("Hello")
+
+
+def test_a_template_that_is_not_text(tmp_path: Path) -> None:
+    tiny_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_bytes(b"caf\xe9 {{ messages }}")
+    with pytest.raises(ModelError, match=r"chat_template\.jinja cannot be read: .*; expected UTF-8 text"):
+        Text(tmp_path, [2])
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "\\ud83d"}', "utf-8")
+    with pytest.raises(ModelError, match=r"the chat template of .* is invalid: .*surrogates"):
+        Text(tmp_path, [2])
+
+
+def test_the_default_of_several_templates(tmp_path: Path) -> None:
+    tiny_tokenizer(tmp_path)
+    source = (tmp_path / "chat_template.jinja").read_text("utf-8")
+    (tmp_path / "chat_template.jinja").unlink()
+    named = [{"name": "tool_use", "template": "{{ 1 / 0 }}"}, {"name": "default", "template": source}, 5]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}), "utf-8")
+    assert Text(tmp_path, [2]).tokens("Hello").ids.tolist() == tiny_text().tokens("Hello").ids.tolist()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named[:1]}), "utf-8")
+    with pytest.raises(ConfigError, match="no chat template"):
         Text(tmp_path, [2]).tokens("Hello")
