@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 
+from lime_edge.common.strict_json import show
 from lime_edge.errors import ConfigError
 
 from .types import Active, Prompt, SkillSpec
@@ -41,3 +43,14 @@ def split_rows(prompt: Any, skill: Any) -> Rows:
     if len(prompts) != len(skills) or not skills:
         raise ConfigError(f"{len(skills)} skills for {len(prompts)} prompts; expected one for each or one for all")
     return Rows(prompts, skills, not many and not each)
+
+
+def whole_batch_size(size: Any) -> int:
+    """The number of rows that run together, as an int.
+
+    Raises:
+        ConfigError: Not a whole number of 1 or more.
+    """
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+        raise ConfigError(f"batch_size is {show(size)}; expected a whole number of 1 or more")
+    return int(size)

@@ -33,8 +33,10 @@ class Probe:
         self._graph, self._applied, self.text = graph, applied, text
 
     def tokens(self, prompt: str) -> list[int]:
-        """A user message with the skill's system text, in the chat template."""
-        ids: list[int] = self.text.tokens(prompt, self._applied.system).ids.tolist()
+        """A request through the skill's interface, in the chat template."""
+        interface = self._applied.interface
+        request = f"{interface.prefix}{prompt}{interface.suffix}"
+        ids: list[int] = self.text.tokens(request, interface.system).ids.tolist()
         return ids
 
     def after(self, ids: Sequence[int], said: Sequence[int] = ()) -> list[Float64]:

@@ -11,11 +11,9 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from numbers import Integral
 from pathlib import Path
 from typing import Literal, Unpack, overload
 
-from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
@@ -36,7 +34,7 @@ from lime_edge.runtime.text.prompts import Text
 from lime_edge.skills.compatibility import LIMITS
 from lime_edge.trust.policy import TrustPolicy, as_policy
 
-from .call_rows import split_rows
+from .call_rows import split_rows, whole_batch_size
 from .skill_loading import SkillLoader
 from .types import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
 
@@ -278,9 +276,7 @@ class Runtime:
             ConfigError: Names every invalid setting and prompt.
         """
         rows = split_rows(prompt, skill)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
-            raise ConfigError(f"batch_size is {show(batch_size)}; expected a whole number of 1 or more")
-        batch_size = int(batch_size)
+        batch_size = whole_batch_size(batch_size)
         control = Control.of(settings)
         with self._registry.lease(rows.skills) as lease:
             answers = open_requests(

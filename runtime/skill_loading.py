@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lime_edge.common.strict_json import show
@@ -47,7 +47,7 @@ class SkillLoader:
         self.registry.admit(name, skill.manifest.version, conditions)  # fail early; `add` checks again
         table = self.graph.directory.contract.table
         check_skill(skill, self.graph.directory.contract, self.limits)
-        if faults := list(self.text.stop_faults(skill.manifest.prompt["stop"])):
+        if faults := [*self.text.stop_faults(skill.manifest.prompt["stop"]), *self._draft_faults(skill)]:
             raise SkillMismatchError(f"{path} does not fit the tokenizer of this model", faults)
         segments = table.pack(skill.tensors)  # [E or 1, segment]
         with self.bank.hold() as hold:  # until the registry keeps the row, or the load has failed
@@ -55,6 +55,10 @@ class SkillLoader:
             if prove:
                 prove_skill(self.graph, self.bank.array, self.text, name, skill.manifest.golden, applied)
             return self.registry.add(name, applied, conditions)
+
+    def _draft_faults(self, skill: Skill) -> Iterator[str]:
+        if skill.draft is not None and skill.draft.largest_id >= self.graph.vocabulary:
+            yield f"the draft table has the token {skill.draft.largest_id}; the vocabulary has {self.graph.vocabulary}"
 
 
 def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool, signer: Signer | None) -> AppliedSkill:

@@ -131,15 +131,18 @@ class Answer:
     def _append(self, token: int) -> str:
         """Add a token, and those behind it if a constraint forces all of them up to the end of the answer."""
         piece = self._push(token)
-        if self._constraint is not None and not self.reason:
-            self._constraint.accept(token)
-            forced = self._constraint.forced()
-            if forced and forced[-1] in self._ends:
-                for certain in forced:
-                    if self.reason:
-                        break
-                    piece += self._push(certain)
+        for certain in self._forced_end(token):
+            piece += self._push(certain)
+            if self.reason:
+                break
         return piece
+
+    def _forced_end(self, token: int) -> list[int]:
+        if self._constraint is None or self.reason:
+            return []
+        self._constraint.accept(token)
+        forced = self._constraint.forced()
+        return forced if forced and forced[-1] in self._ends else []
 
     def _push(self, token: int) -> str:
         self.ids.append(token)

@@ -15,6 +15,7 @@ from lime_edge.errors import (
     SkillProofError,
 )
 from lime_edge.runtime import Runtime
+from lime_edge.skills.draft_table import DraftTable
 from lime_edge.skills.interface import Interface
 from lime_edge.skills.package import read_skill
 from tests.support.malformed import MALFORMED
@@ -93,3 +94,20 @@ def test_a_package_of_format_1_answers_as_one_of_format_2() -> None:
         made.load_skill(path)
         answers.append(answer_ids(made, skill="legal"))
     assert answers[0] == answers[1] != answer_ids(made)
+
+
+def test_a_draft_table_must_fit_the_vocabulary(made: Runtime) -> None:
+    table = DraftTable.build([[5, 6, 10**6]] * 3)
+    with pytest.raises(SkillMismatchError) as caught:
+        made.load_skill(skill(exported(), "drafted", draft=table))
+    assert caught.value.faults == ("the draft table has the token 1000000; the vocabulary has 300",)
+
+
+def test_a_draft_table_changes_no_answer_and_saves_steps() -> None:
+    found = runtime(exported(), "plain").generate("Hello", "plain", max_new_tokens=40, speculate=False)
+    answer = [token for token in found.token_ids if token < 300]
+    made = runtime(exported())
+    made.load_skill(skill(exported(), "plain", draft=DraftTable.build([answer] * 3)))
+    drafted = made.generate("Hello", "plain", max_new_tokens=40)
+    assert drafted.token_ids == found.token_ids
+    assert drafted.timings.accepted_tokens > 0

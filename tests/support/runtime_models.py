@@ -21,6 +21,7 @@ from lime_edge.contract.vector_kinds import KINDS
 from lime_edge.exporters import AdaptedModule, AdapterWeights, export
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.text.prompts import Text
+from lime_edge.skills.draft_table import DraftTable
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import read_skill, write_skill
 from tests.support.tiny import tiny_model, tiny_tokenizer
@@ -95,7 +96,9 @@ def contract(directory: Path) -> ModelContract:
     return read_contract(directory)
 
 
-def skill(directory: Path, name: str, seed: int = 0, size: float = 0.5, **manifest: Any) -> Path:
+def skill(
+    directory: Path, name: str, seed: int = 0, size: float = 0.5, draft: DraftTable | None = None, **manifest: Any
+) -> Path:
     """Write a random skill for a model and return its file."""
     found = contract(directory)
     rng = np.random.default_rng([seed, *name.encode()])
@@ -115,7 +118,7 @@ def skill(directory: Path, name: str, seed: int = 0, size: float = 0.5, **manife
         **manifest,
     }
     folder = Path(tempfile.mkdtemp(dir=scratch()))
-    return write_skill(folder / f"{name}.lime", Manifest(**whole), tensors, "f16").path
+    return write_skill(folder / f"{name}.lime", Manifest(**whole), tensors, "f16", draft=draft).path
 
 
 class Plain:
