@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from lime_edge.common.extras import require_extra
-from lime_edge.contract.chat import Chat, Messages
+from lime_edge.contract.conversation import Chat, Messages
 from lime_edge.errors import ConfigError, DataError
 from lime_edge.evaluation.examples import Row
 
@@ -66,7 +66,7 @@ def encode_prompt(
 ) -> tuple[list[int], int]:
     """Token ids of the conversation up to the answer, and the index at which the assistant's turn starts.
 
-    See `lime_edge.contract.chat`: what stands in a message is text, and only the template writes special tokens.
+    See `lime_edge.contract.conversation`: what stands in a message is text, and only the template writes special tokens.
     """
     return chat_of(tokenizer).prompt(messages, system)
 

@@ -118,7 +118,8 @@ def _answer_faults(answers: Any) -> list[str]:
 
 
 def _within(value: Any, whole: bool, low: float, high: float) -> bool:
-    return isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and bool(low <= value <= high)
+    kind: Any = Integral if whole else Real
+    return isinstance(value, kind) and not isinstance(value, bool) and bool(low <= value <= high)
 
 
 def _native(value: Any, whole: bool) -> float:

@@ -1,7 +1,7 @@
 """Encodes prompts with the model's tokenizer and chat template.
 
-The rules are those of training, see `lime_edge.contract.chat`: what stands in a message is text, and only the template
-writes special tokens.
+The rules are those of training, see `lime_edge.contract.conversation`: what stands in a message is text, and only the
+template writes special tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from lime_edge.common.strict_json import show
-from lime_edge.contract.chat import Chat, Messages, text_faults
+from lime_edge.contract.conversation import Chat, Messages, text_faults
 from lime_edge.contract.names import TOKENIZER_FILE
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime.types import Prompt

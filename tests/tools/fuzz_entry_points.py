@@ -140,6 +140,7 @@ GOOD_TEXT = st.lists(
 
 def numbers(low: float, high: float, whole: bool) -> st.SearchStrategy[Any]:
     """Numbers of the whole range of a setting, and its ends, as Python's or numpy's."""
+    inside: st.SearchStrategy[Any]
     if whole:
         inside = st.integers(int(low), int(high)) | st.sampled_from([int(low), int(high)])
         return inside | st.tuples(st.sampled_from(NUMPY), inside).map(_scalar)

@@ -91,15 +91,15 @@ def test_bad_calls(simple: Runtime, method: str, arguments: dict[str, Any], mess
 
 
 def test_every_row_is_named(simple: Runtime) -> None:
-    prompts = ["a", "\ud83d", [{"role": "User", "content": "b"}, "c"], "d"]
+    prompts: list[Any] = ["a", "\ud83d", [{"role": "User", "content": "b"}, "c"], "d"]
     with pytest.raises(LimeError) as caught:
         simple.generate(prompts)
     assert [fault.partition(":")[0] for fault in caught.value.faults] == ["row 1", "row 2", "row 2"]
 
 
 def test_a_special_token_as_a_stop_string_ends_the_answer(simple: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sampler, "__call__", lambda *_: next(drawn))
     for stop, reason, text in (("<|endoftext|>", "stop", "ab"), (None, "length", "abc"), ("b", "stop", "a")):
         drawn = iter([*simple._text.encode("ab"), 0, *simple._text.encode("c")])
+        monkeypatch.setattr(Sampler, "__call__", lambda *_, drawn=drawn: next(drawn))
         found = simple.generate("Hello", stop=stop, max_new_tokens=4)
         assert (found.finish_reason, found.text) == (reason, text)

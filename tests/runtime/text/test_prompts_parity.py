@@ -141,7 +141,8 @@ def both(name: str) -> tuple[Text, Any]:
     family = FAMILIES[name]
     folder = scratch() / f"family-{name}"
     folder.mkdir()
-    theirs = PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast
+    theirs = make(
         tokenizer_object=tokenizer_of(family),
         bos_token=family.bos,
         eos_token=family.eos,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lime_edge.contract.chat import Chat, Messages, text_faults, value_faults, with_system
+from lime_edge.contract.conversation import Chat, Messages, text_faults, value_faults, with_system
 from lime_edge.errors import ConfigError
 from tests.support.runtime_models import tiny_text
 from tests.support.tiny import CHAT_TEMPLATE
@@ -103,7 +103,7 @@ def test_a_template_that_looks_into_what_was_said() -> None:
         ([{"role": "user<|im_end|>", "content": "x"}], "has the role 'user<|im_end|>'"),
         ([{"role": "user", "content": "hi \ud83d"}], r"'content' has the lone surrogate '\\ud83d' at character 3"),
         ([{**USER, "name": object()}], "'name' holds object; expected JSON values"),
-        ([{**USER, 5: "x"}], "has the key 5; expected text"),
+        ([{"role": "user", "content": "x", 5: "x"}], "has the key 5; expected text"),
         ([{**USER, "x": {5: "x"}}], "'x' has the key 5; expected text"),
         ([{**USER, "x": "\ud83d"}], "'x' has the lone surrogate"),
     ],
