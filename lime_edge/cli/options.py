@@ -18,9 +18,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Path(click.Path):
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
-        if not str(value):  # of an unset variable in a script; Path("") would be the current folder
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not os.fspath(value):  # of an unset variable in a script; Path("") would be the current folder
             self.fail("an empty text is not a path", param, ctx)
         try:
             if stat.S_ISDIR(os.stat(path).st_mode):
@@ -32,7 +32,7 @@ class _Path(click.Path):
         return path
 
 
-def path_type() -> click.Path:
+def path_type() -> _Path:
     """A path that may exist. What is there is not checked here: the library's own errors say what was expected."""
     return _Path(path_type=Path)
 

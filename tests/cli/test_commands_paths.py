@@ -96,7 +96,7 @@ def test_what_was_tried_is_what_there_is(model: Path, skill: Path) -> None:
 def test_nothing_is_created_before_the_data_are_read(command: str, place: Path) -> None:
     (place / "bad.jsonl").write_text('{"prompt": 1}\n', "utf-8")
     before = sorted(place.rglob("*"))
-    rest = ["-m", backbone()] if command == "train" else ["-c", trained()[0], "--name", "x"]
+    rest: list[str | Path] = ["-m", backbone()] if command == "train" else ["-c", trained()[0], "--name", "x"]
     output = place / "new" / "folder" / "x.lime"
     result = lime(command, place / "bad.jsonl", *rest, "-o", output)
     assert "line 1" in result.stderr
@@ -106,8 +106,8 @@ def test_nothing_is_created_before_the_data_are_read(command: str, place: Path) 
 def test_an_unusable_store_or_cache_is_named(monkeypatch: pytest.MonkeyPatch, model: Path, skill: Path) -> None:
     for place in ("file/below", "n" * 300):
         monkeypatch.setenv("LIME_EDGE_STORE", place)
-        for line in (["list"], ["info", "x"], ["update"], ["gc"], ["pull", skill], ["remove", "x"]):
-            result = lime(*line)
+        for line in ("list", "info x", "update", "gc", f"pull {skill}", "remove x"):
+            result = lime(*line.split())
             assert (result.exit_code, place in result.stderr) == (1, True), (line, result.output)
         monkeypatch.setenv("LIME_EDGE_CACHE", place)
         assert lime("doctor").exit_code == 0

@@ -102,7 +102,8 @@ def test_a_closed_or_full_standard_output(model: Path) -> None:
 
 
 def test_a_poor_encoding_of_the_output(model: Path) -> None:
-    for args in (["list", model], ["list", model, "--json"], ["run", model, "é ✓", *SHORT]):
+    lines: list[list[str | Path]] = [["list", model], ["list", model, "--json"], ["run", model, "é ✓", *SHORT]]
+    for args in lines:
         done = _command(*args, PYTHONIOENCODING="ascii")
         assert (done.returncode, done.stderr) == (0, b""), args
         assert done.stdout.isascii()

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from lime_edge.reports.tables import STDOUT, Table, report, say
 
 TABLE = Table("a title", [("[bold]red\x1b[31m[/bold]", "7")], ("name", "count"), (1,))
 DOCUMENT = {"name": "é\u2028", "count": 7}
+SAY, JSON = partial(say, "x"), partial(report, DOCUMENT, [], STDOUT)
 
 
 def test_tables_show_untrusted_text_without_markup_or_escapes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +81,7 @@ class _Full(io.StringIO):
 
 
 def test_output_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    for call in (lambda: say("x"), lambda: report(DOCUMENT, [TABLE], None), lambda: report(DOCUMENT, [], STDOUT)):
+    for call in (SAY, partial(report, DOCUMENT, [TABLE], None), JSON):
         monkeypatch.setattr(sys, "stdout", _Full(OSError(errno.ENOSPC, "No space left on device")))
         with pytest.raises(ConfigError, match="standard output cannot be written: No space left on device"):
             call()
@@ -89,6 +91,6 @@ def test_output_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_reader_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", _Full(BrokenPipeError(errno.EPIPE, "Broken pipe")))
-    for call in (lambda: say("x"), lambda: report(DOCUMENT, [], STDOUT)):  # for tables, rich ends the process
+    for call in (SAY, JSON):  # for tables, rich ends the process
         with pytest.raises(BrokenPipeError):
             call()

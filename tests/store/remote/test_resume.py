@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -95,6 +96,7 @@ def test_a_download_in_progress_is_not_cleared(tmp_path: Path) -> None:
 def test_a_download_that_cannot_be_kept_is_a_fault_of_the_store(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     partial = ResumableDownload(tmp_path / "file" / "below")
-    for call in (lambda: partial.begin('"a"'), lambda: partial.append(b"1")):
+    calls: list[Callable[[], None]] = [lambda: partial.begin('"a"'), lambda: partial.append(b"1")]
+    for call in calls:
         with pytest.raises(StoreError, match=r"the download cannot be kept in .*: Not a directory"):
             call()
