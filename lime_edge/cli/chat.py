@@ -11,6 +11,8 @@ from lime_edge.common.formatting import printable
 from lime_edge.errors import LimeError
 from lime_edge.reports.tables import say
 from lime_edge.runtime import Runtime
+from lime_edge.skills.manifest import Manifest
+from lime_edge.skills.package import read_skill
 from lime_edge.store.lookup import find_skill, skill_files
 
 from .streams import checked
@@ -32,6 +34,7 @@ class Chat:
         self.runtime, self.directory, self.settings = runtime, directory, dict(settings)
         self.messages: list[dict[str, str]] = []
         self._loaded: dict[Path, str] = {}  # package -> name under which it is loaded
+        self._alone: set[Any] = set()  # names of the skills that are shown the newest line only
 
     def loop(self) -> None:
         """Read and answer lines until /quit, the end of the input, or Ctrl-C at the prompt."""
@@ -79,12 +82,15 @@ class Chat:
             path = find_skill(self.directory, name)
             if path not in self._loaded:
                 self._loaded[path] = self.runtime.load_skill(path, name).name
+                if answers_requests(read_skill(path).manifest):
+                    self._alone.add(self._loaded[path])
             self.runtime.use_skill(self._loaded[path])
 
     def _answer(self, text: str) -> None:
         """Stream one answer; Ctrl-C ends it early and keeps its text in the conversation."""
         asked = [*self.messages, {"role": "user", "content": text}]
-        pieces = self.runtime.stream(asked, **self.settings)
+        alone = self.runtime.active_skill in self._alone
+        pieces = self.runtime.stream(text if alone else asked, **self.settings)
         said: list[str] = []
         try:
             for piece in pieces:
@@ -95,3 +101,13 @@ class Chat:
         say("\n")
         if "".join(said):
             self.messages = [*asked, {"role": "assistant", "content": "".join(said)}]
+
+
+def answers_requests(manifest: Manifest) -> bool:
+    """Whether a skill was made for single requests, so that it is not shown the turns before.
+
+    Its interface then says how a request looks, or it was learned from rows that share an instruction.
+    """
+    interface, made = manifest.interface, manifest.made
+    described = bool(interface.prefix or interface.suffix or interface.examples)
+    return described or (made is not None and made["instruction"] != "none")

@@ -16,8 +16,15 @@ from lime_edge.errors import ConfigError
 from lime_edge.reports.tables import STDOUT, Table, report, say
 from lime_edge.training.quiet import silence_libraries
 
+from .answers import read_answers
 from .options import COUNT, RATE, json_option, name_list, path_type
 from .train import figure_rows, resumable
+
+_INSTRUCTION = {
+    "carried": "carried by the skill: a request is the bare text",
+    "kept": "kept in the interface: a request is the bare text",
+    "none": "the prompts share none",
+}
 
 if TYPE_CHECKING:
     from lime_edge.skills.package import Skill
@@ -81,6 +88,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where the skill applies; with response the base reads the prompt, and skills share its cache.",
 )
+@click.option(
+    "--keep-instruction",
+    is_flag=True,
+    help="Keep what all prompts share in the skill's interface, instead of cutting it before the skill learns.",
+)
+@click.option(
+    "--answers",
+    type=path_type(),
+    metavar="FILE",
+    help="JSON schema, or JSON list of choices, that answers follow.  [default: choices that all rows share]",
+)
+@click.option("--no-draft", "draft", is_flag=True, flag_value=False, default=True, help="Make no draft table.")
 @click.option("--system", metavar="TEXT", help="System text that the skill is learned and used with.")
 @click.option(
     "--dtype",
@@ -112,9 +131,13 @@ def learn(
     rounded: Path | None,
     resume: bool,
     target: str | None,
+    answers: Path | None,
     **settings: Any,
 ) -> None:
     """Learn a skill from examples; the model and the shared adapter stay frozen.
+
+    What all prompts share at their beginning and end, the instruction, is cut: the skill carries it, and a request is
+    the bare text. If the skill is then no better than the base with the instruction, it is learned again with it.
 
     DATA is a data file (JSONL, CSV and others, see docs/data.md), or a folder with train.jsonl and optionally
     valid.jsonl. The skill and the base are measured, with the vectors as stored, and the package records both results.
@@ -125,12 +148,15 @@ def learn(
     found = {there: settings.pop(here) for here, there in about_of.items()}
     about = {key: value for key, value in found.items() if value is not None}
     _check_about(settings["name"], settings["system"], about)
+    from lime_edge.skills.interface import AnswerForm
+
+    form = None if answers is None else AnswerForm(**read_answers(answers).to_dict())
     with require_extra("train"):
         from lime_edge.training import learn_skill as learning
     output = Path(f"{settings['name']}{SKILL_SUFFIX}") if output is None else output
     named = settings.pop("gain_only")
     gain_only = None if named is None else name_list(named)
-    recipe: Recipe = learning.Recipe(about=about, gain_only=gain_only, **settings)
+    recipe: Recipe = learning.Recipe(about=about, gain_only=gain_only, answers=form, **settings)
     plan = replace(learning.SKILL_PLAN, **plan_of)
     with resumable(learning.state_folder(output)), silence_libraries():
         skill, figures = learning.learn(data, checkpoint, output, recipe, plan, valid, rounded, resume)
@@ -158,7 +184,8 @@ def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None
         (metric["name"], share(metric["base"]), share(metric["skill"]), str(metric["rows"]))
         for metric in skill.manifest.metrics
     ]
-    facts = [("file", f"{skill.path}, {size(skill.size)}"), ("digest", short(skill.digest)), *figure_rows(figures)]
+    facts = [("file", f"{skill.path}, {size(skill.size)}"), ("digest", short(skill.digest))]
+    facts += [("instruction", _instruction(skill, figures)), ("draft table", _draft(figures)), *figure_rows(figures)]
     tables = [Table(f"skill {skill.name} {skill.manifest.version}", facts)]
     if metrics:
         tables.append(Table("", metrics, ("metric", "base", skill.name, "rows"), (1, 2, 3)))
@@ -167,3 +194,20 @@ def _report_skill(skill: Skill, figures: Mapping[str, float], target: str | None
         trained = "rows whose prompts were not used for training"
         measured = f"measured on {metrics[0][3]} {trained}" if metrics else "not measured"
         say(f"skill and base were {measured}\n")
+
+
+def _instruction(skill: Skill, figures: Mapping[str, float]) -> str:
+    """What became of the instruction of the data and, if the skill was learned twice, why."""
+    made = skill.manifest.made
+    said = _INSTRUCTION[made["instruction"] if made else "none"]
+    if "score_kept" not in figures:
+        return said
+    scores = ("score_kept", "score_carried", "score_base")
+    kept, carried, base = (share(figures[name]) for name in scores)
+    return f"{said}, since the skill has {kept} with it and {carried} without; the base has {base}"
+
+
+def _draft(figures: Mapping[str, float]) -> str:
+    if "draft_entries" not in figures:
+        return "none"
+    return f"{figures['draft_entries']:.0f} entries, {size(int(figures['draft_bytes']))}"

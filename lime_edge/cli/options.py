@@ -105,6 +105,9 @@ _SETTINGS = (
 def generation_options(function: F) -> F:
     """Generation settings; a setting that is not given is the skill's own, or else greedy decoding."""
     function = click.option(
+        "--no-speculate", "speculate", is_flag=True, flag_value=False, default=None, help="Draft no tokens."
+    )(function)
+    function = click.option(
         "--stop", multiple=True, metavar="TEXT", help="End the answer before TEXT; may be repeated."
     )(function)
     for name, kind, text in reversed(_SETTINGS):

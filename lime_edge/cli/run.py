@@ -9,11 +9,14 @@ import click
 
 from lime_edge.reports.tables import STDOUT, report, say
 
+from .answers import read_answers
 from .options import generation_options, json_option, model_argument, path_type, runtime_options, trust_option
 from .streams import checked, read_input
 
 if TYPE_CHECKING:
+    from lime_edge.evaluation.instruction import Instruction
     from lime_edge.runtime import Runtime
+    from lime_edge.skills.manifest import Manifest
 
 _STDIN = "-"
 
@@ -43,6 +46,13 @@ def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> s
 @click.option("--stream", is_flag=True, help="Print the answer while it is generated.")
 @click.option("--timings", is_flag=True, help="Also print tokens and seconds to standard error.")
 @generation_options
+@click.option(
+    "--answers",
+    type=path_type(),
+    metavar="FILE",
+    help="JSON schema, or JSON list of choices, that the answer must follow.  [default: what the skill says]",
+)
+@click.option("--raw", is_flag=True, help="Take PROMPT as it is, without chat template and interface of the skill.")
 @trust_option
 @runtime_options
 def run(
@@ -55,13 +65,19 @@ def run(
     device: str,
     threads: int | None,
     stop: tuple[str, ...],
+    answers: Path | None,
+    raw: bool,
     **settings: Any,
 ) -> None:
-    """Answer one prompt; with PROMPT -, read it from standard input."""
+    """Answer one prompt; with PROMPT -, read it from standard input.
+
+    The prompt goes through the interface of the skill, so a request to a shipped skill is the bare text.
+    """
     text = read_input() if prompt == _STDIN else checked(prompt, "PROMPT")
+    settings["answers"] = None if answers is None else read_answers(answers)
     runtime = open_runtime(directory, device, threads, trust)
     name = load_named(runtime, directory, skill)
-    pieces = runtime.stream(text, name, stop=stop or None, **settings)
+    pieces = runtime.stream(text, name, raw=raw, stop=stop or None, **settings)
     if stream:
         for piece in pieces:
             say(piece)
@@ -72,7 +88,8 @@ def run(
         took = pieces.generation.timings
         click.echo(
             f"{took.prompt_tokens} tokens read in {took.prefill_seconds:.2f} s, "
-            f"{took.new_tokens} generated at {took.tokens_per_second:.0f} per second",
+            f"{took.new_tokens} generated at {took.tokens_per_second:.0f} per second, "
+            f"{took.accepted_tokens} of {took.drafted_tokens} drafted tokens accepted",
             err=True,
         )
 
@@ -128,27 +145,43 @@ def evaluate(
     """Measure the base and skills on examples.
 
     DATA is a data file (JSONL, CSV and others, see docs/data.md), or a folder with test.jsonl. Rows with choices are
-    answered with the most likely choice, other rows with greedy text. All rows are checked before the first is
-    answered. With --json FILE, results are kept in the file while the evaluation runs.
+    answered with the most likely choice, other rows with greedy text. Skills are asked through their interface: where
+    all rows share an instruction that a skill carries or adds, the skill is asked without it; the base gets all. All
+    rows are checked before the first is answered. With --json FILE, results are kept in the file while the evaluation
+    runs.
     """
     from lime_edge.evaluation import evaluate as evaluating
+    from lime_edge.evaluation.instruction import Instruction
     from lime_edge.evaluation.token_lengths import TokenCounter, too_long
     from lime_edge.reports.evaluation import Kept, summary
     from lime_edge.skills.package import read_skill
 
-    examples = evaluating.examples(data, rows)
+    every = evaluating.examples(data)
+    shared, examples = Instruction.of(every), evaluating.sample(every, rows)
     runtime = open_runtime(directory, device, threads, trust)
     names = [load_named(runtime, directory, skill) for skill in dict.fromkeys(skills)]
-    systems = [None, *(read_skill(info.path).manifest.interface.system for info in runtime.skills())]
+    manifests = {info.name: read_skill(info.path).manifest for info in runtime.skills()}
+    systems = [None, *(manifest.interface.system for manifest in manifests.values())]
     room = runtime.context_length - (runtime.contract.table.virtual_tokens if names else 0)
     faults = too_long(TokenCounter(directory), examples, systems, room, max_new_tokens)
     examples = evaluating.answerable(examples, faults, skip_long)
     kept = Kept(None if target in (None, STDOUT) else Path(str(target)), runtime, data, examples, len(faults))
     results = []
     for name in (None, *names):
-        results.append(evaluating.measure(runtime, examples, name, max_new_tokens, kept.partial))
+        cut = None if name is None else _not_given(manifests[name], shared)
+        results.append(evaluating.measure(runtime, examples, name, max_new_tokens, kept.partial, cut))
         kept.complete(results[-1])
     report(*summary(runtime, data, examples, results, len(faults)), target)
+
+
+def _not_given(manifest: Manifest, shared: Instruction) -> Instruction:
+    """What a skill is not given of the prompts of a data set: what its vectors carry, or its interface adds."""
+    from lime_edge.evaluation.instruction import Instruction
+
+    interface, state = manifest.interface, manifest.made and manifest.made["instruction"]
+    if state == "carried":
+        return shared
+    return Instruction(interface.prefix, interface.suffix)
 
 
 @click.command()

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from lime_edge.errors import DataError
 
 from .examples import Row, at_most, find_files, read_rows
+from .instruction import Instruction, is_request
 from .metrics import Score, score
 
 if TYPE_CHECKING:
     from lime_edge.runtime import Runtime
+    from lime_edge.runtime.types import Prompt
 
 _SHOWN = 10  # rows that are named when they cannot be answered
 _BATCH = 32  # rows in one call; the prompts of one call share the computation of their common prefix
@@ -30,11 +32,16 @@ class Result:
     score: Score
     seconds: float
     answers: list[str]
+    cut: bool = False  # whether the rows had an instruction that was not given to the skill
 
 
-def examples(data: Path, count: int | None) -> list[Row]:
-    """All test rows, or a uniform sample of `count` rows; the seed is fixed and the same as in `learn`."""
-    rows = [row for path in find_files([data], "test") for row in read_rows(path)]
+def examples(data: Path) -> list[Row]:
+    """All test rows."""
+    return [row for path in find_files([data], "test") for row in read_rows(path)]
+
+
+def sample(rows: list[Row], count: int | None) -> list[Row]:
+    """All rows, or a uniform sample of `count` rows; the seed is fixed and the same as in `learn`."""
     return rows if count is None else random.Random(0).sample(rows, min(count, len(rows)))
 
 
@@ -63,6 +70,7 @@ def measure(
     skill: str | None,
     max_new_tokens: int,
     keep: Callable[[Result], None] = lambda _: None,
+    cut: Instruction | None = None,
 ) -> Result:
     """Answer every row with one skill and score the answers; shows a progress bar on standard error.
 
@@ -72,24 +80,29 @@ def measure(
         skill: The name of a loaded skill; None measures the base model.
         max_new_tokens: The longest free answer, in tokens.
         keep: Called after every batch with the result on the rows answered so far, in their order.
+        cut: What the skill is not given: prompts of one message are asked as plain requests, without it. None: all
+            prompts are given as messages.
     """
     from rich.console import Console
     from rich.progress import Progress
 
     began = time.perf_counter()
     answers: dict[int, str] = {}
+    prompts = [_prompt(row, cut) for row in rows]
+    shortened = any(map(_is_shortened, prompts, rows))
     digests = {info.name: info.digest for info in runtime.skills()}
 
     def result() -> Result:
         there = sorted(answers)
         texts = [answers[i] for i in there]
         scored = score(texts, [rows[i].answer for i in there])
-        return Result(skill, skill and digests[skill], scored, time.perf_counter() - began, texts)
+        return Result(skill, skill and digests[skill], scored, time.perf_counter() - began, texts, shortened)
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(skill or "base", total=len(rows))
         for batch in _batches(rows):
-            texts = _answers(runtime, [rows[i] for i in batch], skill, max_new_tokens)
+            choices = rows[batch[0]].choices
+            texts = _answers(runtime, [prompts[i] for i in batch], choices, skill, max_new_tokens)
             answers |= dict(zip(batch, texts, strict=True))
             progress.advance(task, len(batch))
             keep(result())
@@ -107,8 +120,19 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
         yield from (group[i : i + _BATCH] for i in range(0, len(group), _BATCH))
 
 
-def _answers(runtime: Runtime, rows: Sequence[Row], skill: str | None, max_new_tokens: int) -> list[str]:
-    prompts = [list(row.messages) for row in rows]
-    if choices := rows[0].choices:
+def _prompt(row: Row, cut: Instruction | None) -> Prompt:
+    if cut is None or not is_request(row):
+        return list(row.messages)
+    return cut.bare(row.messages[0]["content"])
+
+
+def _is_shortened(prompt: Prompt, row: Row) -> bool:
+    return isinstance(prompt, str) and prompt != row.messages[0]["content"]
+
+
+def _answers(
+    runtime: Runtime, prompts: list[Prompt], choices: Sequence[str], skill: str | None, max_new_tokens: int
+) -> list[str]:
+    if choices:
         return [choice.label for choice in runtime.choose(prompts, choices, skill, best_only=True)]
     return [answer.text for answer in runtime.generate(prompts, skill, max_new_tokens=max_new_tokens, temperature=0.0)]

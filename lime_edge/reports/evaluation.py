@@ -50,6 +50,7 @@ def summary(
                 "digest": result.digest,
                 "rows": result.score.rows,
                 "seconds": round(result.seconds, 2),
+                "instruction_cut": result.cut,
             }
             | {name: round(getattr(result.score, key), 4) for name, key in metrics.items()}
             for result in results
@@ -65,6 +66,8 @@ def summary(
     ]
     title = f"{len(rows)} rows of {data} ({short(str(document['dataset']))}), {contract.precision}"
     title += f"; {left_out} rows left out as too long" if left_out else ""
+    bare = [result.skill for result in results if result.skill and result.cut]
+    title += f"; asked without the instruction of the rows: {', '.join(bare)}" if bare else ""
     return document, [Table(title, lines, ("", *metrics, "seconds"), range(1, len(metrics) + 2))]
 
 

@@ -1,14 +1,15 @@
 """Learns one new skill on a frozen backbone and a frozen shared adapter.
 
 Only the skill's own vectors are trained, so no skill can change another. The metrics are those of the quantised values
-in the package, which is written once, after it was measured.
+in the package, which is written once, after it was measured. What all prompts share, the instruction, is cut before the
+skill learns; if that makes it no better than the base with the instruction, it learns again with it.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,15 +20,18 @@ from transformers import TrainerCallback
 
 from lime_edge.contract.routing import Routing
 from lime_edge.contract.vector_kinds import KINDS, Kind
-from lime_edge.errors import ConfigError
-from lime_edge.evaluation.examples import Row, data_digest
-from lime_edge.evaluation.metrics import score
+from lime_edge.errors import ConfigError, DataError
+from lime_edge.evaluation.examples import Row
+from lime_edge.evaluation.instruction import Instruction
+from lime_edge.evaluation.metrics import Score
+from lime_edge.evaluation.splits import DataFacts
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.registry import VARIANTS
 from lime_edge.skills.compatibility import LIMITS
-from lime_edge.skills.interface import Interface
-from lime_edge.skills.manifest import Activation, Golden, Manifest, Metric, manifest_faults
+from lime_edge.skills.draft_table import DraftTable
+from lime_edge.skills.interface import AnswerForm, Interface
+from lime_edge.skills.manifest import Activation, Golden, Made, Manifest, manifest_faults
 from lime_edge.skills.package import Skill, write_skill
 from lime_edge.skills.vector_codec import kind_of, module_of
 
@@ -37,8 +41,10 @@ from .dataset import Collator, Examples
 from .golden_prompts import golden_prompts, made_for, today
 from .plan import TrainingPlan
 from .predictor import Predictor, pad_id
-from .trainer import fit, unwritable
-from .training_rows import check_prompts, rows_of_skill
+from .skill_interface import draft_table, interface_of
+from .skill_scores import SkillScores, measure
+from .trainer import fit, resumable, unwritable
+from .training_rows import TrainingRows, check_prompts, note, rows_of_skill
 
 #: The default plan for a skill; docs/log.md lists the alternatives that were tried.
 SKILL_PLAN = TrainingPlan(
@@ -55,6 +61,7 @@ GAIN_ONLY = ("gate_proj", "up_proj", "gate_up_proj", "c_fc")
 
 _ABOUT = ("description", "license", "author", "version")
 _NO_DIGEST = "0" * 64
+_AGAIN = "again"  # folder of the second run, in that of the first
 _NEAR = 0.99  # share of a limit that vectors may reach, since storage rounds them
 
 
@@ -69,6 +76,9 @@ class Recipe:
     rank_gate: bool = False  # also learn the rank gate q; the model must be exported with --rank-gate
     activation: Activation = "always"  # or "response": the base alone processes the prompt
     system: str | None = None  # system text to learn and use the skill with
+    keep_instruction: bool = False  # keep what all prompts share in the interface, instead of cutting it
+    answers: AnswerForm | None = None  # None: the choices that all rows share, else free text
+    draft: bool = True  # put a draft table of the training answers into the package
     dtype: Literal["i8", "f16"] = "i8"
     max_length: int = 512  # tokens; longer rows are left out
     metric_rows: int = 100  # validation rows to measure; 0 measures nothing
@@ -108,7 +118,9 @@ def learn(
         resume: Continue an interrupted run of the same command.
 
     Returns:
-        The package, and figures: those that `trainer.fit` returns, and the counts of `DataFacts`.
+        The package, and figures: those that `trainer.fit` returns, the counts of `DataFacts`, ``draft_entries`` and
+        ``draft_bytes`` if there is a draft table and, if the skill was learned twice, ``score_carried``,
+        ``score_kept`` and ``score_base``.
 
     Raises:
         ConfigError, DataError: Recipe, checkpoint, output or data cannot be used; every fault is named.
@@ -116,29 +128,129 @@ def learn(
     _check(recipe, checkpoint.read_config(checkpoint_dir), output)
     rows = rows_of_skill(data, valid, plan.seed, measured=recipe.metric_rows > 0)
     measured = pick(rows.valid, recipe.metric_rows, plan.seed)
-    torch.manual_seed(plan.seed)  # some vectors start at random values
-    model, tokenizer, where = prepare(checkpoint_dir, recipe, backbone.training_dtype())
-    train_set = Examples(tokenizer, rows.train, recipe.max_length, recipe.system)
-    check_prompts(tokenizer, rows.valid, recipe.system)
-    check_prompts(tokenizer, measured, recipe.system, getattr(model.config, "max_position_embeddings", None))
-    rows.report(train_set)
-    response_only = recipe.activation == "response"
-    collator = Collator(pad_id(tokenizer), response_only)
-    manifest = _manifest(model, recipe, where)
+    instruction = Instruction.of(rows.train)
     state = state_folder(output)
     if not resume:
         shutil.rmtree(state, ignore_errors=True)  # left by an interrupted run
-    callbacks = [] if rounded is None else [_on_rounded(model, rounded, where)]
-    figures = fit(model, train_set, None, collator, plan, state, resume, callbacks)
-    learned = {name: values for name, values in checkpoint.get_vectors(model).items() if recipe.learns(name)}
-    state.mkdir(parents=True, exist_ok=True)
-    draft = write_skill(state / output.name, manifest, within_limits(learned), recipe.dtype)  # quantises the vectors
-    checkpoint.set_vectors(model, draft.tensors)
-    metrics = _measure(Predictor(model, tokenizer, response_only, recipe.system), measured)
-    golden = _golden(checkpoint_dir, recipe, draft, rows.valid)
-    skill = write_skill(output, replace(manifest, metrics=metrics, golden=golden), draft.tensors, recipe.dtype)
+    lesson = _Lesson(checkpoint_dir, output.name, recipe, plan, rounded, rows, measured, instruction, state)
+    first = lesson.learn(recipe.keep_instruction, resume)
+    learned = lesson.reconsider(first, resume) if instruction and not first.kept else first
+    skill = lesson.write(output, learned)
     shutil.rmtree(state, ignore_errors=True)
-    return skill, figures | asdict(rows.facts(train_set))
+    return skill, learned.figures | asdict(learned.facts) | lesson.draft_figures(skill)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A skill that was learned and measured, but not yet written.
+
+    Attributes:
+        kept: Whether it learned with the instruction.
+        package: Its vectors as a package stores them.
+        scores: None if nothing was to be measured.
+    """
+
+    kept: bool
+    package: Skill
+    figures: dict[str, float]
+    scores: SkillScores | None
+    facts: DataFacts
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """Everything that is the same whether the skill learns with the instruction of its data or without it."""
+
+    checkpoint_dir: Path
+    name: str  # of the package file
+    recipe: Recipe
+    plan: TrainingPlan
+    rounded: Path | None
+    rows: TrainingRows
+    measured: list[Row]
+    instruction: Instruction
+    state: Path  # folder of the interrupted run
+
+    def learn(self, kept: bool, resume: bool, base: Score | None = None) -> _Learned:
+        """Learn and measure once; with `base`, the base is not measured again."""
+        recipe, rows = self.recipe, self._rows(kept)
+        torch.manual_seed(self.plan.seed)  # some vectors start at random values
+        model, tokenizer, where = prepare(self.checkpoint_dir, recipe, backbone.training_dtype())
+        train_set = Examples(tokenizer, rows.train, recipe.max_length, recipe.system)
+        check_prompts(tokenizer, rows.valid, recipe.system)
+        check_prompts(tokenizer, self.measured, recipe.system, getattr(model.config, "max_position_embeddings", None))
+        self._note(kept)
+        rows.report(train_set)
+        response_only = recipe.activation == "response"
+        manifest = self._manifest(model, where, kept, rows.facts(train_set))
+        callbacks = [] if self.rounded is None else [_on_rounded(model, self.rounded, where)]
+        state = self.state if base is None else self.state / _AGAIN
+        collator = Collator(pad_id(tokenizer), response_only)
+        figures = fit(model, train_set, None, collator, self.plan, state, resume, callbacks)
+        learned = {name: values for name, values in checkpoint.get_vectors(model).items() if recipe.learns(name)}
+        state.mkdir(parents=True, exist_ok=True)
+        package = write_skill(state / self.name, manifest, within_limits(learned), recipe.dtype)  # quantises
+        checkpoint.set_vectors(model, package.tensors)
+        predictor = Predictor(model, tokenizer, response_only, recipe.system)
+        cut = Instruction() if kept else self.instruction
+        scores = measure(predictor, self.measured, cut, base) if self.measured else None
+        return _Learned(kept, package, figures, scores, rows.facts(train_set))
+
+    def reconsider(self, first: _Learned, resume: bool) -> _Learned:
+        """Learn again with the instruction if the skill without it is not better than the base; the better one."""
+        if first.scores is None:
+            note("not compared with the base, since nothing is measured: check that the skill needs no instruction")
+            return first
+        carried, base = first.scores.values
+        if carried > base:
+            note(f"without the instruction the skill has {carried:.3f}, the base with it {base:.3f}")
+            return first
+        note(f"without it the skill has only {carried:.3f}, the base with it {base:.3f}: learning again with it")
+        try:
+            second = self.learn(True, resume and resumable(self.state / _AGAIN), first.scores.base)
+        except DataError as error:
+            note(f"the instruction cannot be kept: {error}")
+            return first
+        kept = second.scores.values[0] if second.scores else 0.0
+        better = second if kept > carried else first
+        note(f"with the instruction the skill has {kept:.3f}, without it {carried:.3f}: the better one is written")
+        compared = {"score_carried": carried, "score_kept": kept, "score_base": base}
+        return replace(better, figures=better.figures | compared)
+
+    def write(self, output: Path, learned: _Learned) -> Skill:
+        """Answer the golden prompts in float32, so that every runtime can be compared, and write the package."""
+        recipe, package = self.recipe, learned.package
+        model, tokenizer, _ = prepare(self.checkpoint_dir, recipe, torch.float32)
+        checkpoint.set_vectors(model, package.tensors)
+        predictor = Predictor(model, tokenizer, recipe.activation == "response", recipe.system)
+        golden: list[Golden] = golden_prompts(predictor, self._rows(learned.kept).valid)
+        metrics = learned.scores.metrics() if learned.scores else []
+        manifest = replace(package.manifest, golden=golden, metrics=metrics)
+        table = draft_table(tokenizer, self.rows.train) if recipe.draft else None
+        return write_skill(output, manifest, package.tensors, recipe.dtype, table)
+
+    def draft_figures(self, skill: Skill) -> dict[str, float]:
+        """Entries and bytes of the draft table."""
+        table: DraftTable | None = skill.draft
+        return {"draft_entries": len(table), "draft_bytes": table.size} if table else {}
+
+    def _rows(self, kept: bool) -> TrainingRows:
+        """The rows as the skill is asked: without the instruction, unless it is kept."""
+        return self.rows if kept else self.rows.without(self.instruction)
+
+    def _note(self, kept: bool) -> None:
+        if self.instruction:
+            done = "kept in the interface" if kept else "cut: the skill learns to do without"
+            note(f"the instruction that all prompts share is {done}: {self.instruction.shown()}")
+
+    def _manifest(self, model: Any, where: Path, kept: bool, facts: DataFacts) -> Manifest:
+        recipe, instruction = self.recipe, self.instruction
+        bare = self.rows.without(instruction).train
+        interface = interface_of(bare, instruction if kept else Instruction(), recipe.answers, recipe.system)
+        counts: Any = asdict(facts)
+        state: Any = ("kept" if kept else "carried") if instruction else "none"
+        made = Made(how="learned", instruction=state, data=counts)
+        return replace(_draft(recipe), interface=interface, made=made, **made_for(model, where))
 
 
 def state_folder(output: Path) -> Path:
@@ -212,10 +324,7 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
     faults = [f"about.{key} is unknown; expected {', '.join(_ABOUT)}" for key in recipe.about if key not in _ABOUT]
     document = _draft(recipe).sealed({}, _NO_DIGEST).to_dict()
     faults += [fault.removeprefix("manifest.") for fault in manifest_faults(document)]
-    for name, least in (("max_length", 2), ("metric_rows", 0)):
-        value = getattr(recipe, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            faults.append(f"{name} is {value!r}; expected a whole number from {least}")
+    faults += _value_faults(recipe)
     if config.base == "prompt" and (recipe.rank_gate or recipe.activation != "always"):
         faults.append("base is prompt; expected rank_gate False and activation 'always'")
     if recipe.expert is False and recipe.needs_expert(config.base):
@@ -231,6 +340,16 @@ def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:
         faults.append(f"{distributed.launched()} processes were launched; expected one to learn a skill")
     if faults:
         raise ConfigError("the skill cannot be learned", faults)
+
+
+def _value_faults(recipe: Recipe) -> Iterator[str]:
+    for name, least in (("max_length", 2), ("metric_rows", 0)):
+        value = getattr(recipe, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            yield f"{name} is {value!r}; expected a whole number from {least}"
+    for name in ("keep_instruction", "draft"):
+        if not isinstance(value := getattr(recipe, name), bool):
+            yield f"{name} is {value!r}; expected True or False"
 
 
 def _on_rounded(model: Any, rounded: Path, where: Path) -> TrainerCallback:
@@ -274,40 +393,5 @@ def _draft(recipe: Recipe) -> Manifest:
         modules=_NO_DIGEST,
         routing=Routing(),
         activation=recipe.activation,
-        interface=Interface(system=recipe.system),
+        interface=Interface(system=recipe.system, answers=recipe.answers or AnswerForm()),
     )
-
-
-def _manifest(model: Any, recipe: Recipe, where: Path) -> Manifest:
-    return replace(_draft(recipe), **made_for(model, where))
-
-
-def _measure(predictor: Predictor, rows: Sequence[Row]) -> list[Metric]:
-    """Exact match and F1 of skill and base on the rows; accuracy if all rows have choices."""
-    if not rows:
-        return []
-    wanted = [row.answer for row in rows]
-    skill = score(predictor.answers(rows, label="measuring the skill"), wanted)
-    with predictor.model.disable_adapter():
-        base = score(predictor.answers(rows, label="measuring the base"), wanted)
-    names = ["accuracy"] if all(row.choices for row in rows) else ["exact match", "f1"]
-    pairs = {"accuracy": "exact", "exact match": "exact", "f1": "f1"}
-    return [
-        Metric(
-            dataset=data_digest(rows),
-            name=name,
-            split="valid",
-            rows=len(rows),
-            skill=round(getattr(skill, pairs[name]), 4),
-            base=round(getattr(base, pairs[name]), 4),
-            date=today(),
-        )
-        for name in names
-    ]
-
-
-def _golden(checkpoint_dir: Path, recipe: Recipe, skill: Skill, rows: Sequence[Row]) -> list[Golden]:
-    """Golden prompts answered in float32, so that every runtime can be compared with them."""
-    model, tokenizer, _ = prepare(checkpoint_dir, recipe, torch.float32)
-    checkpoint.set_vectors(model, skill.tensors)
-    return golden_prompts(Predictor(model, tokenizer, recipe.activation == "response", recipe.system), rows)

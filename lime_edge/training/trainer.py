@@ -214,6 +214,11 @@ class _Order(LengthGroupedSampler):
         return -len(self.lengths) % self.batch_size
 
 
+def resumable(state_dir: Path) -> bool:
+    """Whether there is a checkpoint to resume from."""
+    return _newest(state_dir) is not None
+
+
 def _newest(state_dir: Path) -> Path | None:
     """The newest complete checkpoint: the Trainer writes trainer_state.json last."""
     complete = [path.parent for path in state_dir.glob("checkpoint-*/trainer_state.json") if _is_json(path)]

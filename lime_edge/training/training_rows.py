@@ -6,7 +6,7 @@ No prompt is on both sides. What is left out is counted and reported on standard
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row, at_most, read_rows, split_file
+from lime_edge.evaluation.instruction import Instruction
 from lime_edge.evaluation.splits import DataFacts, by_prompt, duplicates, hold_back, overlap
 
 from .dataset import Examples, chat_of, encoded_prompt
@@ -46,9 +47,13 @@ class TrainingRows:
 
     def report(self, examples: Examples) -> None:
         """Print what was left out, and why, to standard error."""
-        console = Console(stderr=True)
         for line in self._lines(examples):
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+            note(line)
+
+    def without(self, instruction: Instruction) -> TrainingRows:
+        """The same rows with bare requests as prompts."""
+        train, valid = ([instruction.cut(row) for row in rows] for rows in (self.train, self.valid))
+        return replace(self, train=train, valid=valid)
 
     def _lines(self, examples: Examples) -> list[str]:
         lines = []
@@ -63,6 +68,11 @@ class TrainingRows:
             said = f"warning: {len(self.overlap)} rows are left out: their prompts are also in the validation data"
             lines.append(f"{said} ({', '.join(pairs)})")
         return lines
+
+
+def note(line: str) -> None:
+    """Print a line to standard error."""
+    Console(stderr=True).print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def keep_apart(train: Sequence[Row], valid: Sequence[Row]) -> TrainingRows:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from lime_edge.errors import DataError
-from lime_edge.evaluation.evaluate import Result, answerable, examples, measure
+from lime_edge.evaluation.evaluate import Result, answerable, examples, measure, sample
 from lime_edge.evaluation.examples import Row
+from lime_edge.evaluation.instruction import Instruction
 
 
 class FakeRuntime:
@@ -20,6 +21,7 @@ class FakeRuntime:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int, str | None]] = []
+        self.asked: list[Any] = []
 
     def skills(self) -> list[Any]:
         return [SimpleNamespace(name="odd", digest="d" * 64)]
@@ -27,7 +29,8 @@ class FakeRuntime:
     def generate(self, prompts: Sequence[Any], skill: str | None, *, max_new_tokens: int, temperature: float) -> Any:
         assert (max_new_tokens, temperature) == (7, 0.0)
         self.calls.append(("generate", len(prompts), skill))
-        return [SimpleNamespace(text=prompt[-1]["content"]) for prompt in prompts]
+        self.asked += prompts
+        return [SimpleNamespace(text=p if isinstance(p, str) else p[-1]["content"]) for p in prompts]
 
     def choose(self, prompts: Sequence[Any], choices: Sequence[str], skill: str | None, *, best_only: bool) -> Any:
         assert best_only
@@ -57,13 +60,29 @@ def test_the_base_model_has_no_digest() -> None:
     assert (result.skill, result.digest, result.score.exact) == (None, None, 0)
 
 
+def test_a_skill_is_asked_plain_requests_without_the_instruction() -> None:
+    runtime: Any = FakeRuntime()
+    turns = Row((*row("Say: one", "").messages, {"role": "assistant", "content": "1"}, *row("two", "").messages), "2")
+    rows = [row("Say: a", "a"), row("bare", "bare"), turns]
+    cut = measure(runtime, rows, "odd", 7, cut=Instruction("Say: "))
+    assert runtime.asked == ["bare", "a", list(turns.messages)]
+    assert (cut.cut, cut.answers) == (True, ["a", "bare", "two"])
+    runtime.asked.clear()
+    plain = measure(runtime, rows[:2], "odd", 7, cut=Instruction())
+    assert (runtime.asked, plain.cut) == (["bare", "Say: a"], False)
+    runtime.asked.clear()
+    assert not measure(runtime, rows[:2], None, 7).cut
+    assert runtime.asked == [list(rows[1].messages), list(rows[0].messages)]
+
+
 def test_a_sample_is_the_same_every_time(tmp_path: Path) -> None:
     lines = [json.dumps({"prompt": str(number), "answer": "a"}) for number in range(50)]
     (tmp_path / "test.jsonl").write_text("\n".join(lines), "utf-8")
-    every = examples(tmp_path, None)
+    every = examples(tmp_path)
     assert len(every) == 50
-    assert examples(tmp_path, 10) == examples(tmp_path, 10) != every[:10]
-    assert sorted(one.messages[0]["content"] for one in examples(tmp_path, 99)) == sorted(map(str, range(50)))
+    assert sample(every, None) == every
+    assert sample(every, 10) == sample(every, 10) != every[:10]
+    assert sorted(one.messages[0]["content"] for one in sample(every, 99)) == sorted(map(str, range(50)))
 
 
 def test_partial_results_are_on_the_rows_answered_so_far() -> None:
