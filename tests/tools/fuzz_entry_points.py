@@ -214,7 +214,7 @@ CASES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "use_skill": st.fixed_dictionaries({"skill": SPEC}),
     "unload_skill": st.fixed_dictionaries({"name": TEXT | VALUE, "expected_generation": ODD}),
     "load_skill": st.fixed_dictionaries({"name": rarely(st.none(), ODD), "generation": DECLARED, "prompt": ONE}),
-    "paths": st.fixed_dictionaries({"path": TEXT}),
+    "paths": st.fixed_dictionaries({"path": TEXT.map(lambda text: text[:300])}),
     "load": st.fixed_dictionaries(
         {"threads": ODD.filter(lambda value: value is not None)},
         optional={"spin": ODD, "max_value": st.dictionaries(st.sampled_from(KINDS) | TEXT, ODD), "device": ODD},
