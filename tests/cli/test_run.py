@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lime_edge import read_skill
+from lime_edge.evaluation.evaluate import sample
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.evaluation.metrics import score
 from lime_edge.runtime import Runtime
+from lime_edge.skills.interface import Interface
+from lime_edge.skills.manifest import Made
+from lime_edge.skills.package import write_skill
 from tests.support.cli_models import data, facts, fails, lime, python, write_rows
 
 
@@ -57,10 +62,55 @@ def test_eval(model: Path, skill: Path) -> None:
 
 
 def _answer(runtime: Runtime, row: Row, name: str | None) -> str:
-    messages = list(row.messages)
+    (message,) = row.messages
     if row.choices:
-        return runtime.choose(messages, row.choices, name).label
-    return runtime.generate(messages, name, max_new_tokens=8).text
+        return runtime.choose(message["content"], row.choices, name).label
+    return runtime.generate(message["content"], name, max_new_tokens=8).text
+
+
+def test_eval_asks_a_skill_without_the_instruction_that_it_carries(model: Path, skill: Path, tmp_path: Path) -> None:
+    odd = read_skill(skill)
+    rows = [{"prompt": f"Say it.\n\nRequest: {word}\nNow:", "answer": word} for word in ("one", "two", "three")]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    counts: Any = {"rows": 1, "dropped": 0, "duplicates": 0, "overlap": 0}
+    runtime = Runtime.load(model)
+    forms: dict[str, tuple[Any, Interface, str]] = {
+        "carried": ("carried", Interface(), ""),
+        "kept": ("kept", Interface(prefix="Say it.\n\n", suffix="\nNow:"), "Request: "),
+        "none": ("none", Interface(), "Say it.\n\nRequest: "),
+    }
+    for name, (instruction, interface, left) in forms.items():
+        made = Made(how="learned", instruction=instruction, data=counts)
+        manifest = replace(odd.manifest, name=name, interface=interface, made=made, draft=None)
+        package = write_skill(tmp_path / f"{name}.lime", manifest, odd.tensors).path
+        runtime.load_skill(package)
+        found = facts("eval", model, path, "--skill", package, "--max-new-tokens", "4", "--rows", "2")
+        base, result = found["results"]
+        assert (base["instruction_cut"], result["instruction_cut"]) == (False, instruction != "none")
+        ending = "\nNow:" if name == "none" else ""
+        every = read_rows(path)
+        answers = [
+            runtime.generate(f"{left}{row.answer}{ending}", name, max_new_tokens=4).text for row in sample(every, 2)
+        ]
+        expected = score(answers, [row.answer for row in sample(every, 2)])
+        assert (result["exact match"], result["f1"]) == (round(expected.exact, 4), round(expected.f1, 4))
+
+
+def test_run_takes_a_form_of_answers_and_raw_prompts(model: Path, skill: Path, tmp_path: Path) -> None:
+    runtime = Runtime.load(model)
+    runtime.load_skill(skill)
+    short = ("--max-new-tokens", "8")
+    raw = runtime.generate("Say 1", "odd", raw=True, max_new_tokens=8).text
+    assert lime("run", model, "Say 1", "--skill", "odd", "--raw", *short).stdout == raw + "\n"
+    plain = runtime.generate("Say 1", "odd", speculate=False, max_new_tokens=8)
+    result = lime("run", model, "Say 1", "--skill", "odd", "--no-speculate", "--timings", *short)
+    assert result.stdout == plain.text + "\n"
+    assert "0 of 0 drafted tokens accepted" in result.stderr
+    form = tmp_path / "answers.json"
+    form.write_text('["no", "yes"]', "utf-8")
+    assert lime("run", model, "Say 1", "--skill", "odd", "--answers", form, *short).stdout in ("no\n", "yes\n")
+    form.write_text("[]", "utf-8")
+    assert "does not say what answers look like" in fails("run", model, "Say 1", "--answers", form)
 
 
 def test_eval_draws_the_rows_that_learn_measures(model: Path, skill: Path) -> None:

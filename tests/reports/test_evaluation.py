@@ -20,7 +20,7 @@ RUNTIME: Any = SimpleNamespace(contract=SimpleNamespace(backbone_name="tiny", pr
 QUESTION = ({"role": "user", "content": "?"},)
 RESULTS = [
     Result(None, None, Score(2, 0.5, 0.66666), 1.234, ["a", "b"]),
-    Result("odd", "d" * 64, Score(2, 1.0, 1.0), 2.0, ["a", "c"]),
+    Result("odd", "d" * 64, Score(2, 1.0, 1.0), 2.0, ["a", "c"], cut=True),
 ]
 
 
@@ -30,10 +30,27 @@ def test_free_answers_have_exact_match_and_f1() -> None:
     assert document["dataset"] == data_digest(rows)
     assert document["model"] == {"backbone": "tiny", "precision": "int4", "graph": "a" * 64}
     assert document["results"] == [
-        {"skill": None, "digest": None, "rows": 2, "seconds": 1.23, "exact match": 0.5, "f1": 0.6667},
-        {"skill": "odd", "digest": "d" * 64, "rows": 2, "seconds": 2.0, "exact match": 1.0, "f1": 1.0},
+        {
+            "skill": None,
+            "digest": None,
+            "rows": 2,
+            "seconds": 1.23,
+            "instruction_cut": False,
+            "exact match": 0.5,
+            "f1": 0.6667,
+        },
+        {
+            "skill": "odd",
+            "digest": "d" * 64,
+            "rows": 2,
+            "seconds": 2.0,
+            "instruction_cut": True,
+            "exact match": 1.0,
+            "f1": 1.0,
+        },
     ]
-    assert table.title == f"2 rows of data ({data_digest(rows)[:12]}), int4"
+    title = f"2 rows of data ({data_digest(rows)[:12]}), int4; asked without the instruction of the rows: odd"
+    assert table.title == title
     assert table.columns == ("", "exact match", "f1", "seconds")
     assert table.rows == [["base", "50.0 %", "66.7 %", "1.2"], ["odd", "100.0 %", "100.0 %", "2.0"]]
 
@@ -51,7 +68,7 @@ def test_rows_that_were_left_out_are_counted() -> None:
     rows = [Row(QUESTION, "a"), Row(QUESTION, "c")]
     document, (table,) = summary(RUNTIME, Path("data"), rows, RESULTS, left_out=3)
     assert document["left_out"] == 3
-    assert table.title.endswith("; 3 rows left out as too long")
+    assert "; 3 rows left out as too long" in table.title
 
 
 def test_partial_results_are_a_whole_document(tmp_path: Path) -> None:
