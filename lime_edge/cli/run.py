@@ -109,7 +109,11 @@ def chat(
     stop: tuple[str, ...],
     **settings: Any,
 ) -> None:
-    """Chat with the model; /skill NAME, /skill none and /skill list choose the skill."""
+    """Chat with the model; /skill NAME, /skill none and /skill list choose the skill.
+
+    A skill that was learned from single requests is shown the newest line only. The base and other skills are shown the
+    whole conversation, with the turns that such a skill answered.
+    """
     from .chat import Chat
 
     talk = Chat(open_runtime(directory, device, threads, trust), directory, {**settings, "stop": stop or None})
