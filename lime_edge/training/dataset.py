@@ -66,7 +66,7 @@ def encode_prompt(
 ) -> tuple[list[int], int]:
     """Token ids of the conversation up to the answer, and the index at which the assistant's turn starts.
 
-    See `lime_edge.contract.conversation`: what stands in a message is text, and only the template writes special tokens.
+    See `lime_edge.contract.conversation`: what stands in a message is text; only the template writes special tokens.
     """
     return chat_of(tokenizer).prompt(messages, system)
 
