@@ -250,7 +250,10 @@ class _Lesson:
         counts: Any = asdict(facts)
         state: Any = ("kept" if kept else "carried") if instruction else "none"
         made = Made(how="learned", instruction=state, data=counts)
-        return replace(_draft(recipe), interface=interface, made=made, **made_for(model, where))
+        manifest = replace(_draft(recipe), interface=interface, made=made, **made_for(model, where))
+        if faults := manifest_faults(manifest.sealed({}, _NO_DIGEST).to_dict()):
+            raise DataError("the instruction of the data does not fit into a package", faults)
+        return manifest
 
 
 def state_folder(output: Path) -> Path:

@@ -13,6 +13,8 @@ import torch
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.routing import Routing
 from lime_edge.method.config import ATTENTION, LimeConfig
+from lime_edge.skills.manifest import Made
+from lime_edge.skills.package import Skill
 from lime_edge.training.dataset import Collator
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.plan import TrainingPlan
@@ -42,6 +44,12 @@ def trained() -> tuple[Path, dict[str, float]]:
 def exported(rank_gate: bool) -> tuple[Path, ModelContract]:
     output = scratch() / f"model-{rank_gate}"
     return output, export_checkpoint(trained()[0], output, "fp32", rank_gate)
+
+
+def made(skill: Skill) -> Made:
+    """How a skill says that it came to be."""
+    assert skill.manifest.made is not None
+    return skill.manifest.made
 
 
 def dies_after(batches: int) -> type[Collator]:

@@ -15,10 +15,8 @@ import torch
 from lime_edge import Runtime
 from lime_edge.errors import ConfigError, DataError
 from lime_edge.evaluation.examples import Row, read_rows
-from lime_edge.evaluation.instruction import Instruction
-from lime_edge.evaluation.metrics import Score
 from lime_edge.skills.compatibility import LIMITS, check_skill
-from lime_edge.skills.interface import AnswerForm, Interface
+from lime_edge.skills.interface import AnswerForm
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import Skill, read_skill, write_skill
 from lime_edge.training import backbone, checkpoint
@@ -26,7 +24,6 @@ from lime_edge.training import learn_skill as learning
 from lime_edge.training.learn_skill import Recipe, learn, prepare
 from lime_edge.training.plan import OPTIMIZERS, TrainingPlan
 from lime_edge.training.predictor import Predictor
-from lime_edge.training.skill_scores import SkillScores
 from tests.support.tiny_training import backbone_dir, tasks, write_rows
 from tests.support.train_case import PLAN, dies_after, exported, trained
 
@@ -39,15 +36,9 @@ def learned(folder: Path, plan: TrainingPlan = PLAN, **recipe: Any) -> Skill:
     return learn(tasks() / "skill", trained()[0], folder / f"{name}.lime", Recipe(**recipe), plan)[0]
 
 
-def instruction_of(skill: Skill) -> str:
-    assert skill.manifest.made is not None
-    return skill.manifest.made["instruction"]
-
-
 def bare(row: Row, manifest: Manifest) -> str:
     """What a user asks for: the rows of the task are "which 7"."""
     assert manifest.made is not None
-    assert manifest.made["instruction"] in ("carried", "kept")
     assert manifest.interface.prefix == ("which " if manifest.made["instruction"] == "kept" else "")
     return str(row.messages[0]["content"].removeprefix("which "))
 
@@ -344,120 +335,3 @@ def test_the_package_is_written_once_after_it_was_measured(tmp_path: Path, monke
     new, _ = learn(*given, dataclasses.replace(PLAN, save_every=1), resume=True)  # the training is not lost
     assert new.manifest.version == "2.0.0"
     assert [path.name for path in tmp_path.iterdir()] == ["lime.lime"]
-
-
-def scored(monkeypatch: pytest.MonkeyPatch, carried: float, kept: float, base: float) -> list[bool]:
-    """Replace the measurement; returns a list that records whether each measured skill did without the instruction."""
-    asked: list[bool] = []
-
-    def fake(_: object, rows: list[Row], cut: Instruction, known: Score | None) -> SkillScores:
-        asked.append(bool(cut))
-        assert (known is None) == (len(asked) == 1)  # the base is measured once
-        value = carried if cut else kept
-        return SkillScores(rows, Score(len(rows), value, value), known or Score(len(rows), base, base))
-
-    monkeypatch.setattr(learning, "measure", fake)
-    return asked
-
-
-@pytest.mark.parametrize(
-    ("carried", "kept", "base", "runs", "state"),
-    [
-        (0.6, 0.9, 0.5, 1, "carried"),
-        (0.5, 0.9, 0.5, 2, "kept"),
-        (0.2, 0.1, 0.5, 2, "carried"),
-        (0.2, 0.2, 0.5, 2, "carried"),
-    ],
-)
-def test_a_task_that_needs_its_instruction_gets_it(
-    carried: float,
-    kept: float,
-    base: float,
-    runs: int,
-    state: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    asked = scored(monkeypatch, carried, kept, base)
-    given = (tasks() / "skill", trained()[0], tmp_path / "lime.lime")
-    skill, figures = learn(*given, Recipe("lime"), PLAN)
-    assert asked == [True, False][:runs]
-    assert instruction_of(skill) == state
-    assert skill.manifest.interface.prefix == ("which " if state == "kept" else "")
-    assert skill.manifest.interface.answers == AnswerForm("choices", ["lime", "no", "yes"])
-    assert skill.manifest.interface.examples == ("0", "1", "2")
-    (metric,) = skill.manifest.metrics
-    assert (metric["skill"], metric["base"]) == (kept if state == "kept" else carried, base)
-    compared = {"score_carried": carried, "score_kept": kept, "score_base": base}
-    assert {name: figures[name] for name in compared if name in figures} == (compared if runs == 2 else {})
-    assert ("learning again with it" in capsys.readouterr().err) == (runs == 2)
-    alone = learn(*given, Recipe("lime", keep_instruction=state == "kept", metric_rows=0), PLAN)[0]
-    for name, vector in alone.tensors.items():
-        np.testing.assert_array_equal(skill.tensors[name], vector)
-    assert [golden["prompt_ids"] for golden in skill.manifest.golden] == [
-        golden["prompt_ids"] for golden in alone.manifest.golden
-    ]
-
-
-def test_without_a_measurement_the_instruction_is_carried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    skill = learned(tmp_path, metric_rows=0)
-    assert instruction_of(skill) == "carried"
-    said = capsys.readouterr().err
-    assert "the instruction that all prompts share is cut: the skill learns to do without: 'which ' ... ''" in said
-    assert "not compared with the base" in said
-
-
-def test_the_second_run_can_be_resumed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = dataclasses.replace(PLAN, steps=4, save_every=1)
-    given = (tasks() / "skill", trained()[0])
-    scored(monkeypatch, 0.1, 0.9, 0.5)
-    whole, _ = learn(*given, tmp_path / "whole.lime", Recipe("lime"), plan)
-    with monkeypatch.context() as patch:
-        patch.setattr(learning, "Collator", dies_after(6))
-        scored(patch, 0.1, 0.9, 0.5)
-        with pytest.raises(KeyboardInterrupt):
-            learn(*given, tmp_path / "cut.lime", Recipe("lime"), plan)
-    scored(monkeypatch, 0.1, 0.9, 0.5)
-    cut, _ = learn(*given, tmp_path / "cut.lime", Recipe("lime"), plan, resume=True)
-    assert cut.digest == whole.digest
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_an_instruction_that_cannot_be_kept_is_carried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scored(monkeypatch, 0.1, 0.9, 0.5)
-    rows = [{"prompt": f"Please do as I say: {'x' * 60} {number}", "answer": "a"} for number in range(10)]
-    file = write_rows(tmp_path / "rows.jsonl", rows)
-    skill, _ = learn(file, trained()[0], tmp_path / "a.lime", Recipe("a", max_length=60), PLAN)
-    assert instruction_of(skill) == "carried"
-    assert "the instruction cannot be kept: " in capsys.readouterr().err
-
-
-def test_conversations_keep_their_prompts_and_the_form_of_answers_can_be_given(tmp_path: Path) -> None:
-    turns = [{"role": "user", "content": "Say: hello"}, {"role": "assistant", "content": "hello"}]
-    rows = [
-        {"messages": [*turns, {"role": "user", "content": f"Say: {n}"}, {"role": "assistant", "content": "a"}]}
-        for n in range(10)
-    ]
-    file = write_rows(tmp_path / "rows.jsonl", rows)
-    form = AnswerForm("regex", "[a-z]+")
-    skill, _ = learn(file, trained()[0], tmp_path / "a.lime", Recipe("a", answers=form), PLAN)
-    assert skill.manifest.made == {
-        "how": "learned",
-        "instruction": "none",
-        "data": {"rows": 9, "dropped": 0, "duplicates": 0, "overlap": 0},
-    }
-    assert skill.manifest.interface == Interface(answers=form)
-
-
-def test_the_draft_table_comes_from_the_training_answers(tmp_path: Path) -> None:
-    given = (tasks() / "skill", trained()[0], tmp_path / "a.lime")
-    skill, figures = learn(*given, Recipe("a", metric_rows=0), PLAN)
-    assert skill.draft is not None
-    assert (figures["draft_entries"], figures["draft_bytes"]) == (len(skill.draft), skill.draft.size)
-    without, figures = learn(*given, Recipe("a", metric_rows=0, draft=False), PLAN)
-    assert without.draft is None
-    assert not {"draft_entries", "draft_bytes"} & figures.keys()
-    assert without.manifest == dataclasses.replace(skill.manifest, draft=None, digest=without.digest)

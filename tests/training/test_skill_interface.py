@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lime_edge.errors import DataError
 from lime_edge.evaluation.examples import Row
 from lime_edge.evaluation.instruction import Instruction
 from lime_edge.skills.interface import AnswerForm, Interface
+from lime_edge.training import learn_skill as learning
 from lime_edge.training.dataset import chat_of
+from lime_edge.training.learn_skill import Recipe, learn
 from lime_edge.training.skill_interface import draft_table, interface_of
-from tests.support.tiny_training import tokenizer
+from tests.support.tiny_training import tasks, tokenizer, write_rows
+from tests.support.train_case import PLAN, trained
+
+pytestmark = pytest.mark.usefixtures("float32")
 
 
 def row(prompt: str, answer: str = "yes", choices: tuple[str, ...] = ()) -> Row:
@@ -49,3 +59,43 @@ def test_the_draft_table_holds_what_three_different_rows_share() -> None:
     assert table.next(rare[: len(ids)]) is None or table.next(rare[: len(ids)])[0] not in rare[len(ids) :]  # type: ignore[index]
     assert draft_table(tokenizer(), three[:2]) is None
     assert draft_table(tokenizer(), [three[0]] * 5) is None  # one row, however often it stands there
+
+
+def test_an_instruction_that_is_too_long_to_keep_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "fit", lambda *_: pytest.fail("it trained"))
+    long = "word " * 4001
+    file = write_rows(tmp_path / "rows.jsonl", [{"prompt": f"{long}{n}", "answer": "a"} for n in range(10)])
+    recipe = Recipe("a", keep_instruction=True, max_length=10**6, metric_rows=0)
+    with pytest.raises(DataError, match="does not fit into a package") as caught:
+        learn(file, trained()[0], tmp_path / "a.lime", recipe, PLAN)
+    assert "interface.input.prefix" in caught.value.faults[0]
+
+
+def test_conversations_keep_their_prompts_and_the_form_of_answers_can_be_given(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Say: hello"}, {"role": "assistant", "content": "hello"}]
+    rows = [
+        {"messages": [*turns, {"role": "user", "content": f"Say: {n}"}, {"role": "assistant", "content": "a"}]}
+        for n in range(10)
+    ]
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    form = AnswerForm("regex", "[a-z]+")
+    skill, _ = learn(file, trained()[0], tmp_path / "a.lime", Recipe("a", answers=form), PLAN)
+    assert skill.manifest.made == {
+        "how": "learned",
+        "instruction": "none",
+        "data": {"rows": 9, "dropped": 0, "duplicates": 0, "overlap": 0},
+    }
+    assert skill.manifest.interface == Interface(answers=form)
+
+
+def test_the_draft_table_comes_from_the_training_answers(tmp_path: Path) -> None:
+    given = (tasks() / "skill", trained()[0], tmp_path / "a.lime")
+    skill, figures = learn(*given, Recipe("a", metric_rows=0), PLAN)
+    assert skill.draft is not None
+    assert (figures["draft_entries"], figures["draft_bytes"]) == (len(skill.draft), skill.draft.size)
+    without, figures = learn(*given, Recipe("a", metric_rows=0, draft=False), PLAN)
+    assert without.draft is None
+    assert not {"draft_entries", "draft_bytes"} & figures.keys()
+    assert without.manifest == dataclasses.replace(skill.manifest, draft=None, digest=without.digest)
