@@ -17,9 +17,9 @@ from .metrics import Score, score
 
 if TYPE_CHECKING:
     from lime_edge.runtime import Runtime
-    from lime_edge.runtime.types import Prompt
 
 _SHOWN = 10  # rows that are named when they cannot be answered
+_Prompt = str | list[dict[str, str]]  # a plain request, or messages
 _BATCH = 32  # rows in one call; the prompts of one call share the computation of their common prefix
 
 
@@ -120,18 +120,18 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
         yield from (group[i : i + _BATCH] for i in range(0, len(group), _BATCH))
 
 
-def _prompt(row: Row, cut: Instruction | None) -> Prompt:
+def _prompt(row: Row, cut: Instruction | None) -> _Prompt:
     if cut is None or not is_request(row):
         return list(row.messages)
     return cut.bare(row.messages[0]["content"])
 
 
-def _is_shortened(prompt: Prompt, row: Row) -> bool:
+def _is_shortened(prompt: _Prompt, row: Row) -> bool:
     return isinstance(prompt, str) and prompt != row.messages[0]["content"]
 
 
 def _answers(
-    runtime: Runtime, prompts: list[Prompt], choices: Sequence[str], skill: str | None, max_new_tokens: int
+    runtime: Runtime, prompts: list[_Prompt], choices: Sequence[str], skill: str | None, max_new_tokens: int
 ) -> list[str]:
     if choices:
         return [choice.label for choice in runtime.choose(prompts, choices, skill, best_only=True)]
