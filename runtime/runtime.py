@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, Unpack, overload
 
@@ -18,44 +17,45 @@ from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.constraints.answer_constraints import AnswerConstraints
+from lime_edge.runtime.decoding.contexts import Context, Opening, opening_of
 from lime_edge.runtime.decoding.control import Control
 from lime_edge.runtime.decoding.generation_options import Event, Settings
 from lime_edge.runtime.decoding.loop import Answer, run, until_stopped
-from lime_edge.runtime.decoding.requests import encode_prompts, open_requests
+from lime_edge.runtime.decoding.prefix_cache import DEFAULT_BYTES, PrefixCache, checked_limit
+from lime_edge.runtime.decoding.requests import encode_prompts, open_requests, read_opening
 from lime_edge.runtime.decoding.results import to_choice, to_generation
 from lime_edge.runtime.decoding.scoring import encode_choices, score_prompts
 from lime_edge.runtime.decoding.stream import Stream
 from lime_edge.runtime.model.directory import read_directory
 from lime_edge.runtime.model.session import Graph, SessionSettings
 from lime_edge.runtime.native.operators import AUTO, Operators
-from lime_edge.runtime.skills.bank import Bank
-from lime_edge.runtime.skills.registry import LoadConditions, Registry, check_limits
+from lime_edge.runtime.skills.registry import Lease, check_limits
 from lime_edge.runtime.text.prompts import Text
-from lime_edge.skills.compatibility import LIMITS
 from lime_edge.trust.policy import TrustPolicy, as_policy
 
 from .call_rows import split_rows, whole_batch_size
-from .skill_loading import SkillLoader
-from .types import ACTIVE, Active, Choice, Generation, Prompt, SkillInfo, SkillSpec, SkillSpecs
+from .loaded_skills import LoadedSkills
+from .types import ACTIVE, Active, Choice, Generation, Prompt, SkillSpec, SkillSpecs
 
 BATCH_SIZE = 8  # default number of rows that run together
 
 
-class Runtime:
+class Runtime(LoadedSkills):
     """An exported model and the skills loaded into it. Safe to use from several threads.
 
     Create it with `Runtime.load`.
     """
 
     def __init__(
-        self, graph: Graph, text: Text, limits: Mapping[Kind, float], trust: TrustPolicy | None = None
+        self,
+        graph: Graph,
+        text: Text,
+        limits: Mapping[Kind, float],
+        trust: TrustPolicy | None = None,
+        prefix_cache: int = DEFAULT_BYTES,
     ) -> None:
-        self._graph, self._text, self._trust = graph, text, trust
-        limits, table = {**LIMITS, **limits}, graph.directory.contract.table
-        self._bank = Bank(table.row_size, graph.bank_dtype)
+        super().__init__(graph, text, limits, trust, PrefixCache(graph, prefix_cache))
         self._constraints = AnswerConstraints(text, graph.vocabulary)
-        self._skills = Registry(self._bank, table, limits)
-        self._loader = SkillLoader(graph, text, self._bank, self._skills, limits, trust)
 
     @classmethod
     def load(
@@ -69,6 +69,7 @@ class Runtime:
         operators: str | os.PathLike[str] | None = "auto",
         mapped: str | os.PathLike[str] | None = None,
         trust: TrustPolicy | str | os.PathLike[str] | None = None,
+        prefix_cache: int = DEFAULT_BYTES,
     ) -> Runtime:
         """Open a model directory written by `lime-edge export`.
 
@@ -93,6 +94,8 @@ class Runtime:
                 private memory. It is rebuilt when the model, onnxruntime or the processor changes.
             trust: A policy, or the path of its file, that every skill must satisfy (docs/trust.md): accepted
                 signers, skills and versions. None: every valid package that fits is accepted.
+            prefix_cache: Bytes for what requests have read, which those that begin alike do not read again, on the CPU.
+                What was not used for longest is freed first. 0 keeps nothing. See docs/decisions/prefix-cache.md.
 
         Raises:
             ModelError: Names every missing or changed file, or what the graph lacks.
@@ -104,18 +107,13 @@ class Runtime:
         copy = None if mapped is None else Path(mapped).absolute()
         settings = SessionSettings(device, threads, spin, _library(operators), copy, verify)
         check_limits(max_value or {})
+        limit = checked_limit(prefix_cache)
         policy = as_policy(trust)
         found = read_directory(Path(directory), verify)
         with ThreadPoolExecutor(1) as pool:
             # Half as long as the session: load both at once.
             text = pool.submit(Text, found.path, found.eos_ids, found.context_length)
-            return cls(Graph(found, settings), text.result(), max_value or {}, policy)
-
-    @property
-    def _registry(self) -> Registry:
-        """The loaded skills: every call that answers, loads or switches begins with them."""
-        self._graph.refuse_fork()
-        return self._skills
+            return cls(Graph(found, settings), text.result(), max_value or {}, policy, limit)
 
     @property
     def device(self) -> str:
@@ -137,87 +135,6 @@ class Runtime:
         """Maximum number of tokens of prompt and answer together."""
         return self._graph.directory.context_length
 
-    # -- skills ------------------------------------------------------------------------------------
-
-    def load_skill(
-        self,
-        path: str | os.PathLike[str],
-        name: str | None = None,
-        prove: bool = False,
-        replace: bool = False,
-        allow_downgrade: bool = False,
-        expected_generation: int | None = None,
-    ) -> SkillInfo:
-        """Load a skill package without disturbing running requests.
-
-        The package is read, checked and proved first, then switched in atomically: a request sees either the old
-        generation or the new one. A failure at any step changes nothing.
-
-        Args:
-            path: The .lime file.
-            name: The name to load it under; None: the package's own name.
-            prove: Run its golden prompts on this graph first.
-            replace: Replace the skill of that name, even if it is active or part of the active blend. Requests in
-                flight finish with the old one.
-            allow_downgrade: With a trust policy, let `replace` also go back to an older version.
-            expected_generation: Load only if the skill of that name has this generation (`SkillInfo.generation`; 0:
-                the name is not loaded). None: any.
-
-        Raises:
-            SkillTrustError: The trust policy refuses it, or its signature is invalid.
-            SkillVersionError: With a trust policy: it is older than the skill it would replace.
-            SkillFormatError: The file is not a valid package.
-            SkillMismatchError: It was made for another backbone, adapter or routing, or exceeds the limits.
-            SkillProofError: Its golden prompts do not reproduce.
-            SkillConflictError: The loaded generation is not the expected one.
-            SkillError: There is not enough memory.
-            ConfigError: The name is invalid or already loaded, or the active blend cannot use the new skill.
-        """
-        self._graph.refuse_fork()
-        no_downgrade = self._trust is not None and not allow_downgrade
-        return self._loader.load(path, name, prove, LoadConditions(replace, expected_generation, no_downgrade))
-
-    def use_skill(self, skill: SkillSpec) -> None:
-        """Make a skill the default for calls without ``skill=``; takes microseconds.
-
-        Args:
-            skill: A name, a blend as weights by name, or None for the base.
-
-        Raises:
-            UnknownSkillError: The skill is not loaded; the message names the loaded ones.
-            ConfigError: The blend is invalid.
-        """
-        self._registry.activate(skill)
-
-    @property
-    def active_skill(self) -> SkillSpec:
-        """The skill of calls without ``skill=`` in this thread or asyncio task; None is the base."""
-        return self._registry.active
-
-    def disable_skill(self) -> AbstractContextManager[None]:
-        """In this context, calls of this thread or asyncio task without ``skill=`` use the base."""
-        return self._registry.disabled()
-
-    def skills(self) -> list[SkillInfo]:
-        """The loaded skills, in loading order."""
-        return self._registry.infos()
-
-    def unload_skill(self, name: str, expected_generation: int | None = None) -> None:
-        """Unload a skill; requests in flight finish with it.
-
-        Args:
-            name: Name of the skill.
-            expected_generation: Unload only this generation. None: any.
-
-        Raises:
-            UnknownSkillError: The skill is not loaded; the message names the loaded ones.
-            SkillConflictError: The loaded generation is not the expected one.
-            ConfigError: The skill is active.
-        """
-        self._registry.remove(name, expected_generation)
-
-    # -- answers -----------------------------------------------------------------------------------
-
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
         self,
@@ -225,6 +142,7 @@ class Runtime:
         skill: SkillSpec | Active = ACTIVE,
         *,
         raw: bool = False,
+        context: Context | None = None,
         batch_size: int = BATCH_SIZE,
         **settings: Unpack[Settings],
     ) -> Generation: ...
@@ -235,6 +153,7 @@ class Runtime:
         skill: SkillSpec | SkillSpecs | Active = ACTIVE,
         *,
         raw: bool = False,
+        context: Context | None = None,
         batch_size: int = BATCH_SIZE,
         **settings: Unpack[Settings],
     ) -> list[Generation]: ...
@@ -244,6 +163,7 @@ class Runtime:
         skill: SkillSpec | SkillSpecs | Active = ACTIVE,
         *,
         raw: bool = False,
+        context: Context | None = None,
         batch_size: int = BATCH_SIZE,
         **settings: Unpack[Settings],
     ) -> Generation | list[Generation]:
@@ -257,6 +177,7 @@ class Runtime:
                 prompt with a list of skills is answered once with each). Default: the active skill.
             raw: Take the prompt as it is, without the chat template and the skill's interface. Special tokens that
                 it spells are special: never pass text of others with it. Without `raw`, all given text is data.
+            context: What the prompts begin with, from `prefill`.
             batch_size: Maximum number of rows that run together; a row's answer does not depend on it.
             **settings: max_new_tokens, temperature (0 is greedy), top_k, top_p, repetition_penalty, seed and stop,
                 for all rows. Missing settings come from the skill, then from the defaults: greedy, at most 256
@@ -278,13 +199,12 @@ class Runtime:
         rows = split_rows(prompt, skill)
         batch_size = whole_batch_size(batch_size)
         control = Control.of(settings)
+        opening = opening_of(context, self._prefixes, raw)
         with self._registry.lease(rows.skills) as lease:
-            answers = open_requests(
-                self._graph, self._text, self._constraints, rows.prompts, lease.applied, raw, settings
-            )
+            answers = self._open(rows.prompts, lease, raw, settings, opening)
             for start in range(0, len(answers), batch_size):
                 batch = answers[start : start + batch_size]
-                for _ in until_stopped(run(self._graph, lease.array, batch), batch, control):
+                for _ in until_stopped(run(self._graph, lease.array, batch, self._prefixes), batch, control):
                     pass
         generations = [self._generation(answer) for answer in answers]
         return generations[0] if rows.single else generations
@@ -295,6 +215,7 @@ class Runtime:
         skill: SkillSpec | Active = ACTIVE,
         *,
         raw: bool = False,
+        context: Context | None = None,
         **settings: Unpack[Settings],
     ) -> Stream:
         """Answer one prompt piece by piece; arguments and errors as in `generate`.
@@ -306,12 +227,11 @@ class Runtime:
         if not rows.single:
             raise ConfigError("stream takes one prompt and one skill; generate takes lists")
         control = Control.of(settings)
+        opening = opening_of(context, self._prefixes, raw)
         lease = self._registry.lease(rows.skills)
         try:
-            answers = open_requests(
-                self._graph, self._text, self._constraints, rows.prompts, lease.applied, raw, settings
-            )
-            return Stream(self._graph, lease, answers[0], control, self._generation)
+            answers = self._open(rows.prompts, lease, raw, settings, opening)
+            return Stream(self._graph, lease, answers[0], control, self._generation, self._prefixes)
         except BaseException:
             lease.release()
             raise
@@ -325,6 +245,7 @@ class Runtime:
         *,
         best_only: bool = False,
         raw: bool = False,
+        context: Context | None = None,
         cancel: Event | None = None,
         timeout: float | None = None,
     ) -> Choice: ...
@@ -337,6 +258,7 @@ class Runtime:
         *,
         best_only: bool = False,
         raw: bool = False,
+        context: Context | None = None,
         cancel: Event | None = None,
         timeout: float | None = None,
     ) -> list[Choice]: ...
@@ -348,13 +270,14 @@ class Runtime:
         *,
         best_only: bool = False,
         raw: bool = False,
+        context: Context | None = None,
         cancel: Event | None = None,
         timeout: float | None = None,
     ) -> Choice | list[Choice]:
         """Pick the likeliest of several given answers, by log P(choice + end of turn | prompt).
 
         Args:
-            prompt, skill, raw: As in `generate`. A common beginning of consecutive prompts runs once.
+            prompt, skill, raw, context: As in `generate`.
             choices: The possible answers, as texts.
             best_only: Skip choices that cannot win; the label stays the same.
             cancel, timeout: As in `generate`.
@@ -369,15 +292,55 @@ class Runtime:
         """
         control = Control.of({"cancel": cancel, "timeout": timeout})
         rows, encoded = split_rows(prompt, skill), encode_choices(choices, self._text)
+        opening = opening_of(context, self._prefixes, raw)
         with self._registry.lease(rows.skills) as lease:
-            tokens = encode_prompts(self._graph, self._text, rows.prompts, lease.applied, raw)
+            tokens = encode_prompts(self._graph, self._text, rows.prompts, lease.applied, raw, opening)
             prompts = list(zip(tokens, lease.applied, strict=True))
-            scores = list(score_prompts(self._graph, lease.array, prompts, encoded, best_only, control))
+            scores = list(score_prompts(self._graph, lease.array, prompts, encoded, best_only, control, self._prefixes))
         chosen = [
             to_choice(row, applied, self.contract, best_only)
             for row, applied in zip(scores, lease.applied, strict=True)
         ]
         return chosen[0] if rows.single else chosen
+
+    def prefill(
+        self,
+        context: Prompt,
+        skill: SkillSpec | Active = ACTIVE,
+        *,
+        cancel: Event | None = None,
+        timeout: float | None = None,
+    ) -> Context:
+        """Read once what many prompts begin with, and keep it until the returned context is closed.
+
+        Prompts with ``context=`` are its messages, then the question as a message of the user, which continues the
+        context's last message if that is the user's, too. The system text is that of `skill` here, not of the skill
+        that answers. The context is shared exactly by all skills of activation ``"response"`` and the base; with any
+        other skill only if the same one (its generation) read it here. Other skills read it again.
+
+        Args:
+            context: A text, such as a document, or a list of messages.
+            skill: As in `generate`, but one.
+            cancel, timeout: As in `generate`.
+
+        Raises:
+            UnknownSkillError: The skill is not loaded.
+            ConfigError: The context is invalid, or does not fit into that of the model.
+            StoppedError: Cancelled, or the time was over, before it was read.
+        """
+        control = Control.of({"cancel": cancel, "timeout": timeout})
+        with self._registry.lease([skill]) as lease:
+            applied = lease.applied[0]
+            opening = Opening.of(context, applied.interface.system)
+            tokens = read_opening(self._graph, self._text, opening, applied)
+            made = Context(self._prefixes, opening, len(tokens.ids))
+            made.read(self._graph, lease.array, tokens, applied, control)
+        return made
+
+    def _open(
+        self, prompts: Sequence[Prompt], lease: Lease, raw: bool, settings: Settings, opening: Opening | None
+    ) -> list[Answer]:
+        return open_requests(self._graph, self._text, self._constraints, prompts, lease.applied, raw, settings, opening)
 
     def _generation(self, answer: Answer) -> Generation:
         return to_generation(answer, self.contract)

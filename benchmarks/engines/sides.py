@@ -108,10 +108,10 @@ class Sides:
         return self.contract.table.bank(again, dtype)
 
     def runtime(self, directory: Path, name: str) -> Runtime:
-        """A Runtime with one implementation of the operators and the sessions' settings."""
+        """A Runtime with one implementation of the operators and the sessions' settings; it reads every prompt anew."""
         asked = self.asked
         library = asked.library if name == NATIVE else None
-        return Runtime.load(directory, "cpu", asked.threads, spin=asked.spin, operators=library)
+        return Runtime.load(directory, "cpu", asked.threads, spin=asked.spin, operators=library, prefix_cache=0)
 
     def prompt(self, count: int) -> list[int]:
         """A prompt of `count` tokens, the same in every run; see `prompt` below."""

@@ -2,7 +2,8 @@
 
 Each row has its own length. Prompts run row by row: GroupQueryAttention accepts several tokens after a past for one
 row only, and a row then computes exactly what it would alone. Single tokens run for all rows at once. The cache stores
-the token and the skill of every position, so a prefix is reused only if the new prompt would have produced the same.
+the token and the skill of every position, so a prefix is reused only if the new prompt would have produced the same:
+from another row, or from what requests before have left in the store of prefix_cache.py.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.io_binding import Binding
 from lime_edge.runtime.model.kv_buffers import State
 from lime_edge.runtime.model.session import Graph
+
+from .prefix_cache import Pin, Positions, View
 
 Ids = npt.NDArray[np.int64]
 Array = npt.NDArray[np.floating]
@@ -39,12 +42,13 @@ class Cache:
         bank: [N, P], pinned by the caller while this cache exists.
         rows: B.
         capacity: Number of positions that the longest row needs.
+        view: What earlier requests have made, and where these rows leave theirs; None: nowhere. On the CPU only.
 
     Raises:
         ConfigError: The capacity exceeds the model's context length, or there is not enough memory.
     """
 
-    def __init__(self, graph: Graph, bank: Array, rows: int, capacity: int) -> None:
+    def __init__(self, graph: Graph, bank: Array, rows: int, capacity: int, view: View | None = None) -> None:
         directory = graph.directory
         if capacity > directory.context_length:
             raise ConfigError(f"{capacity} positions are needed; the context has {directory.context_length}")
@@ -52,6 +56,8 @@ class Cache:
         self.rows = rows
         self.capacity = min(-(-capacity // _ROUND) * _ROUND, directory.context_length)
         self.lengths = [0] * rows
+        self._exact = [0] * rows  # positions of each row, from the first on, that were made in runs of at least two
+        self._view = view if graph.on_host else None
         self._state = State(graph, rows, self.capacity)
         self._ids: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap]
         self._skills: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap] skill of every position
@@ -75,20 +81,20 @@ class Cache:
             last = found
         return last
 
-    def prefill_steps(self, row: int, ids: Ids, skills: Ids) -> Iterator[tuple[Array, int]]:
+    def prefill_steps(self, row: int, ids: Ids, skills: Ids, exact: bool = False) -> Iterator[tuple[Array, int]]:
         """As `prefill`, but yields after every run of the graph; the last one yields the result.
 
-        The row is valid after each of them: it holds the tokens that have run.
+        The row is valid after each of them: it holds the tokens that have run. After the last, the store has them too.
+        With `exact`, nothing is reused that was made in a run of one token: the result has the bits of a full read.
         """
-        sources = range(self.rows) if self._graph.on_host else [row]  # rows can be copied on the CPU only
-        reused, _, source = max((self._common(other, ids, skills), other == row, other) for other in sources)
-        if source != row:
-            self._copy(source, row, reused)
-        self.lengths[row] = reused
+        reused = self._reuse(row, ids, skills, exact)
         most = CHUNK if self._graph.chooses_logits else max(32, min(CHUNK, _LOGITS // self._graph.vocabulary))
         pieces = -(-(len(ids) - reused) // most)
         for chunk in np.array_split(np.arange(reused, len(ids)), pieces):  # sizes differ by at most one
-            yield self._run(row, row + 1, ids[None, chunk], skills[None, chunk], _LAST)[0, -1], reused
+            logits = self._run(row, row + 1, ids[None, chunk], skills[None, chunk], _LAST)[0, -1]
+            if self.lengths[row] == len(ids):
+                self.remember(row)
+            yield logits, reused
 
     def extend(self, row: int, ids: Ids, skills: Ids) -> Array:
         """Append tokens [S] to one row; returns the logits after each, [S, V], valid until the next run."""
@@ -102,7 +108,19 @@ class Cache:
 
     def rewind(self, row: int, length: int) -> None:
         """Shorten a row to its first `length` positions."""
-        self.lengths[row] = length
+        self.lengths[row], self._exact[row] = length, min(length, self._exact[row])
+
+    def remember(self, row: int, pin: Pin | None = None) -> None:
+        """Leave the positions of a row to later requests, as long as the store keeps them, or the pin exists."""
+        if self._view is None:
+            return
+        length, exact = self.lengths[row], self._exact[row]
+
+        def read(start: int, stop: int) -> Positions:
+            evidence = self._evidence[row, start:stop].copy()
+            return Positions(self._state.read(row, start, stop), evidence, max(0, min(exact, stop) - start))
+
+        self._view.add(self._ids[row, :length], self._skills[row, :length], exact, read, pin)
 
     def keep(self, rows: list[int]) -> bool:
         """Drop all rows except these (in ascending order), so that finished rows cost nothing.
@@ -115,13 +133,40 @@ class Cache:
         for target, source in enumerate(rows):
             if target != source:
                 self._copy(source, target, self.lengths[source])
-                self.lengths[target] = self.lengths[source]
         self.rows, self._bound = len(rows), None
         return True
 
-    def _common(self, row: int, ids: Ids, skills: Ids) -> int:
+    def _reuse(self, row: int, ids: Ids, skills: Ids, exact: bool) -> int:
+        """Make a row begin with what another row or the store has of a prompt; returns how much that is."""
+        sources = range(self.rows) if self._graph.on_host else [row]  # rows can be copied on the CPU only
+        reused, _, source = max((self._common(other, ids, skills, exact), other == row, other) for other in sources)
+        if self._view is not None and reused < len(ids) - 2:
+            length, parts = self._view.find(ids[:-2], skills[:-2], exact)
+            if length > reused:
+                self._restore(row, ids[:length], skills[:length], parts)
+                return length
+        if source != row:
+            self._copy(source, row, reused)
+        self.rewind(row, reused)
+        return reused
+
+    def _restore(self, row: int, ids: Ids, skills: Ids, parts: list[Positions]) -> None:
+        """Make a row hold the first positions [n] of the store's parts."""
+        start, count, exact = 0, len(ids), True
+        self.lengths[row] = self._exact[row] = 0
+        for part in parts:
+            made = slice(start, min(start + part.values.shape[2], count))
+            size = made.stop - start
+            self._state.write(row, start, part.values[:, :, :size])
+            self._evidence[row, made] = part.evidence[:size]
+            self._exact[row] += min(part.exact, size) if exact else 0
+            exact, start = exact and part.exact >= size, made.stop
+        self._ids[row, :count], self._skills[row, :count] = ids, skills
+        self.lengths[row] = count
+
+    def _common(self, row: int, ids: Ids, skills: Ids, exact: bool) -> int:
         """Length of the prefix that a row shares with a prompt; leaves at least two tokens to run."""
-        most = max(0, min(self.lengths[row], len(ids) - 2))
+        most = max(0, min(self._exact[row] if exact else self.lengths[row], len(ids) - 2))
         same = (self._ids[row, :most] == ids[:most]) & (self._skills[row, :most] == skills[:most])
         return most if same.all() else int(same.argmin())
 
@@ -129,6 +174,7 @@ class Cache:
         self._state.copy(source, target, length)
         for array in (self._ids, self._skills, self._evidence):
             array[target, :length] = array[source, :length]
+        self.lengths[target], self._exact[target] = length, min(length, self._exact[source])
 
     def _run(self, start: int, stop: int, ids: Ids, skills: Ids, wanted: Ids = _ALL) -> Array:
         """Append [b, S] tokens to rows start to stop; returns logits [b, S, V], or only of the last two positions."""
@@ -153,6 +199,8 @@ class Cache:
             self._ids[row, made], self._skills[row, made] = ids[row - start], skills[row - start]
             if evidence is not None:
                 self._evidence[row, made] = evidence[row - start]
+            if count > 1 and self._exact[row] == length:
+                self._exact[row] += count
             self.lengths[row] += count
         return logits
 

@@ -6,7 +6,7 @@ A row's answer depends only on its own prompt, skill and settings, never on othe
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ from lime_edge.runtime.types import Timings
 from .control import Control
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .kv_cache import Cache, Ids
+from .prefix_cache import PrefixCache
 from .sampling import Sampler
 
 
@@ -211,13 +212,16 @@ def open_answers(graph: Graph, text: Text, requests: Sequence[Request]) -> list[
     return answers
 
 
-def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple[int, str], None, None]:
+def run(
+    graph: Graph, bank: Array, answers: Sequence[Answer], store: PrefixCache | None = None
+) -> Generator[tuple[int, str], None, None]:
     """Answer a batch.
 
     Args:
         graph: The graph to run.
         bank: [N, P], pinned by the caller until the iterator ends.
         answers: From `open_answers`; this function fills them.
+        store: What earlier requests have read; these leave their prompts and, if they end by themselves, their answers.
 
     Yields:
         Row number and the next piece of its text (may be empty), after every token and every chunk of a prompt.
@@ -226,15 +230,17 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
     for answer in answers:
         answer.started = started
     capacity = max(len(answer.request.tokens.ids) + answer.limit for answer in answers)
-    cache = Cache(graph, bank, len(answers), capacity)
-    for row, answer in enumerate(answers):
-        for found in cache.prefill_steps(row, answer.request.tokens.ids, answer.request.skills):
-            yield row, ""
-            logits, answer.reused = found
-        yield row, answer.take(logits[None])
+    view = None if store is None else store.view([answer.request.applied for answer in answers])
+    cache = Cache(graph, bank, len(answers), capacity, view)
+    yield from _read_prompts(cache, answers)
     live = list(range(len(answers)))  # number of the answer in each row of the cache
     skills = np.array([answer.request.applied.skill_id for answer in answers])
-    while going := [at for at, number in enumerate(live) if not answers[number].reason]:
+    while True:
+        going = [at for at, number in enumerate(live) if not answers[number].reason]
+        for at in sorted(set(range(len(live))).difference(going)):
+            cache.remember(at)
+        if not going:
+            return
         if len(going) < len(live) and cache.keep(going):
             live, skills = [live[at] for at in going], skills[going]
         if len(live) == 1:
@@ -247,6 +253,14 @@ def run(graph: Graph, bank: Array, answers: Sequence[Answer]) -> Generator[tuple
                 cache.rewind(at, cache.lengths[at] - 1)
             else:
                 yield number, answers[number].take(logits[at : at + 1])
+
+
+def _read_prompts(cache: Cache, answers: Sequence[Answer]) -> Iterator[tuple[int, str]]:
+    for row, answer in enumerate(answers):
+        for found in cache.prefill_steps(row, answer.request.tokens.ids, answer.request.skills):
+            yield row, ""
+            logits, answer.reused = found
+        yield row, answer.take(logits[None])
 
 
 def _step_of_one(cache: Cache, answer: Answer, skill: int) -> str:

@@ -16,12 +16,18 @@ from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text, Tokens
 from lime_edge.runtime.types import Prompt
 
+from .contexts import Opening, common_length
 from .generation_options import Options, Settings
 from .loop import Answer, Request, open_answers, with_prefix
 
 
 def encode_prompts(
-    graph: Graph, text: Text, prompts: Sequence[Prompt], skills: Sequence[AppliedSkill], raw: bool
+    graph: Graph,
+    text: Text,
+    prompts: Sequence[Prompt],
+    skills: Sequence[AppliedSkill],
+    raw: bool,
+    opening: Opening | None = None,
 ) -> list[Tokens]:
     """Encode prompts, each through the interface of its skill, with the skill's soft prefix.
 
@@ -31,6 +37,7 @@ def encode_prompts(
             prefix and the suffix of the skill's interface.
         skills: The skill that answers each of them.
         raw: Use neither the chat template nor the interface.
+        opening: What comes before every prompt, in place of the system text of the skill's interface.
 
     Raises:
         ConfigError: Names every row whose prompt is invalid or empty.
@@ -38,7 +45,7 @@ def encode_prompts(
     encoded, faults = [], []
     for number, (prompt, applied) in enumerate(zip(prompts, skills, strict=True)):
         try:
-            tokens = text.tokens(_through(prompt, applied, raw), applied.interface.system, raw)
+            tokens = _encoded(text, prompt, applied, raw, opening)
         except ConfigError as error:
             faults += [f"row {number}: {fault}" for fault in error.faults or [error.message]]
             continue
@@ -48,6 +55,28 @@ def encode_prompts(
     if faults:
         raise ConfigError("the prompts are invalid", bounded(faults))
     return encoded
+
+
+def _encoded(text: Text, prompt: Prompt, applied: AppliedSkill, raw: bool, opening: Opening | None) -> Tokens:
+    request = _through(prompt, applied, raw)
+    if opening is None:
+        return text.tokens(request, applied.interface.system, raw)
+    return text.tokens(opening.ask(request), opening.system)
+
+
+def read_opening(graph: Graph, text: Text, opening: Opening, applied: AppliedSkill) -> Tokens:
+    """The tokens that all prompts with an opening begin with, whatever the question is; maybe none.
+
+    A question can begin with something that the tokenizer joins with the end of the opening; then the last tokens
+    differ, and only those before them are reused.
+
+    Raises:
+        ConfigError: The opening is invalid.
+    """
+    questions: list[Prompt] = [[{"role": "user", "content": content}] for content in ("0", "x")]
+    first, second = (encode_prompts(graph, text, [one], [applied], False, opening)[0] for one in questions)
+    ids = first.ids[: common_length(first.ids, second.ids)]
+    return Tokens(ids, len(ids))
 
 
 def _through(prompt: Prompt, applied: AppliedSkill, raw: bool) -> Prompt:
@@ -63,6 +92,7 @@ def open_requests(
     skills: Sequence[AppliedSkill],
     raw: bool,
     settings: Settings,
+    opening: Opening | None = None,
 ) -> list[Answer]:
     """Check the rows of a call and make them ready to run.
 
@@ -71,6 +101,7 @@ def open_requests(
         constraints: The model's.
         prompts, skills: One of each per row.
         settings: The call's settings; they override those of a row's skill.
+        opening: As for `encode_prompts`.
 
     Raises:
         ConfigError: A setting or a prompt is invalid, or a row does not fit into the context.
@@ -79,7 +110,7 @@ def open_requests(
     given = Options.settle(settings).stop
     if faults := list(text.stop_faults(given)):
         raise ConfigError("the generation settings are invalid", faults)
-    encoded = encode_prompts(graph, text, prompts, skills, raw)
+    encoded = encode_prompts(graph, text, prompts, skills, raw, opening)
     forms = [
         _constraint(constraints, option, applied, plain=isinstance(prompt, str) and not raw)
         for option, applied, prompt in zip(options, skills, prompts, strict=True)

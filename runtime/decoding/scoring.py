@@ -1,8 +1,9 @@
 """Scores given answers by their probability; the prompt runs once for all of them.
 
 The score of a choice is log P(its tokens, then the end-of-turn token | prompt), which training on that answer
-maximises. Consecutive prompts share the run of their common beginning (same tokens with the same skills). All runs have
-at least two tokens, so every score equals that of a full forward pass over prompt and choice, bit for bit.
+maximises. What a prompt has in common with an earlier one (same tokens with the same skills) does not run again. All
+runs have at least two tokens, and only positions of such runs are reused, so every score equals that of a full forward
+pass over prompt and choice, bit for bit.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lime_edge.runtime.text.prompts import Text, Tokens
 from .control import Control
 from .kv_cache import Cache, Ids
 from .loop import skill_rows
+from .prefix_cache import PrefixCache
 
 Float64 = npt.NDArray[np.float64]
 
@@ -61,6 +63,7 @@ def score_prompts(
     choices: Mapping[str, Ids],
     best_only: bool,
     control: Control,
+    store: PrefixCache | None = None,
 ) -> Iterator[dict[str, float]]:
     """Score every choice after every prompt.
 
@@ -71,6 +74,7 @@ def score_prompts(
         choices: From `encode_choices`.
         best_only: Skip choices that can no longer win.
         control: Asked between two runs of the graph.
+        store: What earlier requests have read.
 
     Yields:
         Per prompt: choice -> log-probability.
@@ -95,7 +99,8 @@ def score_prompts(
     ]
     if faults:
         raise ConfigError("the prompts and choices do not fit into the model", bounded(faults))
-    cache = Cache(graph, bank, 1, max(sizes) + longest)
+    view = None if store is None else store.view([applied for _, applied in prompts])
+    cache = Cache(graph, bank, 1, max(sizes) + longest, view)
     for tokens, applied in prompts:
         yield _score(cache, tokens, applied, choices, best_only, control)
 
@@ -109,7 +114,7 @@ def _score(
     control: Control,
 ) -> dict[str, float]:
     control.check()
-    for found in cache.prefill_steps(0, tokens.ids, skill_rows(tokens, applied)):
+    for found in cache.prefill_steps(0, tokens.ids, skill_rows(tokens, applied), exact=True):
         control.check()
         logits = found[0]
     first = log_softmax(logits)  # [V]

@@ -12,6 +12,7 @@ from lime_edge.runtime.types import Generation
 
 from .control import Control
 from .loop import Answer, run, until_stopped
+from .prefix_cache import PrefixCache
 
 
 class Stream(Iterator[str]):
@@ -22,10 +23,16 @@ class Stream(Iterator[str]):
     """
 
     def __init__(
-        self, graph: Graph, lease: Lease, answer: Answer, control: Control, finish: Callable[[Answer], Generation]
+        self,
+        graph: Graph,
+        lease: Lease,
+        answer: Answer,
+        control: Control,
+        finish: Callable[[Answer], Generation],
+        store: PrefixCache | None = None,
     ) -> None:
         self._graph, self._lease, self._answer, self._control, self._finish = graph, lease, answer, control, finish
-        self._steps = until_stopped(run(graph, lease.array, [answer]), [answer], control)
+        self._steps = until_stopped(run(graph, lease.array, [answer], store), [answer], control)
         self._ended = False  # resources are freed
         self._running = threading.Lock()  # held by the thread that takes steps, or frees
 

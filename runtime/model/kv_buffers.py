@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from lime_edge.errors import ConfigError
@@ -64,6 +65,15 @@ class State:
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of one row to another; on the CPU only."""
         self._host[:, target, :, :length] = self._host[:, source, :, :length]
+
+    def read(self, row: int, start: int, stop: int) -> npt.NDArray[Any]:
+        """A copy of some positions of a row, [2 * layers, heads, stop - start, size]; on the CPU only."""
+        copied: npt.NDArray[Any] = self._host[:, row, :, start:stop].copy()
+        return copied
+
+    def write(self, row: int, start: int, values: npt.NDArray[Any]) -> None:
+        """Overwrite positions of a row from `start` on with what `read` returned; on the CPU only."""
+        self._host[:, row, :, start : start + values.shape[2]] = values
 
 
 def _names(graph: Graph) -> Iterator[tuple[str, str]]:

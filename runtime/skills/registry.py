@@ -42,6 +42,13 @@ class AppliedSkill:
     defaults: Mapping[str, Any] = field(default_factory=dict)  # generation settings and stop strings
     parts: tuple[tuple[SkillInfo, float], ...] = ()  # skills and weights; empty for the base
     draft: DraftTable | None = None  # drafts of its answers
+    blended: bool = False  # a blend, even if of one skill alone: its vectors are computed
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What its vectors are, in this runtime: never equal for different vectors, and never used again."""
+        weights = tuple(weight for _, weight in self.parts) if self.blended else ()
+        return weights, *(info.generation for info, _ in self.parts)
 
     @property
     def skill_id(self) -> int:
@@ -273,6 +280,7 @@ class Registry:
             loudest.defaults,
             tuple((applied.parts[0][0], weight) for applied, weight in parts),
             loudest.draft,
+            blended=True,
         )
         running = {key: found for key, found in self._blends.items() if self._bank.stamp(found[0].row) == found[1]}
         self._blends = {**running, parts: (blend, self._bank.stamp(blend.row))}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lime_edge import read_skill
-from lime_edge.cli.chat import answers_requests
-from lime_edge.runtime import Runtime
+from lime_edge.cli.chat import Chat, answers_requests
+from lime_edge.runtime import Runtime, Stream
 from lime_edge.skills.interface import Interface
 from lime_edge.skills.manifest import Made
 from lime_edge.skills.package import write_skill
@@ -73,6 +73,24 @@ def test_skills_that_answer_single_requests(interface: Interface, instruction: A
     manifest = replace(read_skill(skill).manifest, interface=interface, made=made)
     assert answers_requests(manifest) == alone
     assert answers_requests(replace(manifest, made=None)) == (alone and instruction == "none")
+
+
+def test_a_turn_reads_only_what_is_new(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second prompt is the first, its answer and a question; the last two tokens are always read."""
+    runtime, streams = Runtime.load(model), list[Stream]()
+    start = runtime.stream
+
+    def stream(*given: Any, **settings: Any) -> Stream:
+        streams.append(start(*given, **settings))
+        return streams[-1]
+
+    monkeypatch.setattr(runtime, "stream", stream)
+    chat = Chat(runtime, model, {"max_new_tokens": 6})
+    for line in ("Say 1", "Say 2"):
+        chat._answer(line)
+    first, second = (one.generation.timings for one in streams)
+    assert first.reused_tokens == 0
+    assert first.prompt_tokens <= second.reused_tokens < second.prompt_tokens
 
 
 def test_chat_ends_with_its_input(model: Path) -> None:

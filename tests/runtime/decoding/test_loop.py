@@ -48,6 +48,7 @@ def test_a_row_of_a_batch_answers_as_it_does_alone(made: Runtime, settings: Any)
 
 
 def test_one_prompt_with_every_skill_runs_what_is_common_once(made: Runtime) -> None:
+    made = runtime(made._graph.directory.path, "reply", "other")  # has read nothing yet
     answers = made.generate("Hello", ["reply", None, "other"], max_new_tokens=4)
     tokens = made._text.tokens("Hello")
     assert [a.timings.reused_tokens for a in answers] == [0, tokens.boundary, tokens.boundary]
