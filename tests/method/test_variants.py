@@ -161,7 +161,8 @@ def test_the_whole_way(base: str, architecture: str, tmp_path: Path, monkeypatch
         cache = Cache(runtime._graph, lease.array, 1, 64)
         last, _ = cache.prefill(0, given.ids, skill_rows(given, lease.applied[0]))
         np.testing.assert_allclose(last, wanted[-1], rtol=0, atol=1e-5 * np.abs(wanted).max())
-    ids_of = list(runtime.generate("Hello", skill="one", max_new_tokens=8).token_ids)
+    hello = [{"role": "user", "content": "Hello"}]  # messages: the choices of the skill constrain plain requests
+    ids_of = list(runtime.generate(hello, skill="one", max_new_tokens=8).token_ids)
     prompt = runtime._text.tokens("Hello")
     assert ids_of == Plain(exported, file).answer(virtual + prompt.ids.tolist(), prompt.boundary, len(ids_of))
 

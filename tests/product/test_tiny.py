@@ -48,10 +48,11 @@ def prompt(predictor: Predictor, text: str) -> Prompt:
 
 
 def runtime_answers(runtime: Runtime, skill: str | None) -> list[list[int]]:
-    """Greedy tokens of the runtime, without the end-of-turn token."""
+    """Greedy tokens of the runtime, without the end-of-turn token; messages, so that no choices constrain them."""
     runtime.use_skill(skill)
     assert runtime.active_skill == skill
-    made = [list(one.token_ids) for one in runtime.generate(list(QUESTIONS), max_new_tokens=10)]
+    prompts: list[Any] = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    made = [list(one.token_ids) for one in runtime.generate(prompts, max_new_tokens=10)]
     eos = tokenizer().eos_token_id
     return [row[: row.index(eos)] if eos in row else row for row in made]
 
