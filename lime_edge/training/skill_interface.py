@@ -57,9 +57,11 @@ def _choices(rows: Sequence[Row]) -> AnswerForm:
 
 
 def _examples(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The shortest different requests; none of conversations."""
+    """Different requests of typical length; none of conversations."""
     if not all(map(is_request, rows)):
         return ()
     requests = {row.messages[0]["content"] for row in rows}
     short = sorted((text for text in requests if len(text) <= _EXAMPLE), key=lambda text: (len(text), text))
-    return tuple(short[:EXAMPLE_LIMIT])
+    typical = len(short[len(short) // 2]) if short else 0
+    nearest = sorted(short, key=lambda text: abs(len(text) - typical))[:EXAMPLE_LIMIT]
+    return tuple(sorted(nearest, key=len))

@@ -48,9 +48,13 @@ def test_nothing_stays(target: Path) -> None:
         assert folder.parent == target.parent
         assert folder.is_dir()
     with pytest.raises(RuntimeError), scratch_folder(target) as folder:
-        (folder / "file").touch()
-        raise RuntimeError
+        _fail_in(folder)
     assert not list(target.parent.iterdir())
+
+
+def _fail_in(folder: Path) -> None:
+    (folder / "file").touch()
+    raise RuntimeError
 
 
 def test_what_a_killed_process_left_is_collected(target: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_runtime_that_forgets_is_found(
     runtime, packages = live
 
     def admit(self: Registry, name: str, *_: Any) -> None:
-        self._skills.pop("brief", None)
+        self._skills = {loaded: applied for loaded, applied in self._skills.items() if loaded != "brief"}
 
     monkeypatch.setattr(Registry, "admit", admit)
     with pytest.raises(FindingError, match="the state of the runtime changed"):

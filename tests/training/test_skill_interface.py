@@ -26,10 +26,10 @@ def row(prompt: str, answer: str = "yes", choices: tuple[str, ...] = ()) -> Row:
     return Row(({"role": "user", "content": prompt},), answer, choices)
 
 
-def test_the_interface_has_the_kept_ends_and_the_shortest_requests() -> None:
+def test_the_interface_has_the_kept_ends_and_typical_requests() -> None:
     rows = [row(text) for text in ("three", "a", "bb", "x" * 201, "a", "four")]
     found = interface_of(rows, Instruction("Say: ", "\nNow:"), system="be brief")
-    assert found == Interface(system="be brief", prefix="Say: ", suffix="\nNow:", examples=("a", "bb", "four"))
+    assert found == Interface(system="be brief", prefix="Say: ", suffix="\nNow:", examples=("bb", "four", "three"))
 
 
 def test_choices_that_all_rows_share_become_the_form_of_the_answers() -> None:
@@ -41,6 +41,11 @@ def test_choices_that_all_rows_share_become_the_form_of_the_answers() -> None:
         assert interface_of([*rows, other], Instruction()).answers == AnswerForm()
     long: Any = ("x" * 1001, "no")
     assert interface_of([row("a", "no", long)], Instruction()).answers == AnswerForm()
+
+
+def test_examples_are_requests_of_typical_length() -> None:
+    rows = [row("x" * length) for length in (1, 1, 2, 20, 21, 22, 23, 150)]
+    assert [len(text) for text in interface_of(rows, Instruction()).examples] == [20, 21, 22]
 
 
 def test_conversations_give_no_examples() -> None:
