@@ -16,14 +16,14 @@ PROMPT = f"Which kind of contract clause is this?\nOptions: {', '.join(KINDS)}\n
 def main(model: str = "smollm2-135m-int4", skill: str = "smollm2-135m-int4/skills/legal.lime") -> None:
     runtime = Runtime.load(model)
     runtime.load_skill(skill, name="legal")
-    for name in (None, "legal"):
+    for name, asked in ((None, PROMPT), ("legal", CLAUSE)):  # the skill carries its instruction, the base needs it
         runtime.use_skill(name)  # microseconds: nothing is loaded; None is the exact base model
-        choice = runtime.choose(PROMPT, KINDS)
+        choice = runtime.choose(asked, KINDS)
         print(
             f"{name or 'base'}: {choice.label}, {choice.probabilities[choice.label]:.0%} sure; in its own words: ",
             end="",
         )
-        for piece in runtime.stream(PROMPT, max_new_tokens=24):
+        for piece in runtime.stream(asked, max_new_tokens=24):
             print(piece, end="", flush=True)
         print()
 

@@ -22,6 +22,7 @@ from lime_edge import read_skill
 from lime_edge.common.paths import SHIPPED
 from lime_edge.contract.vector_kinds import NEUTRAL
 from lime_edge.evaluation.examples import read_rows
+from lime_edge.evaluation.instruction import Instruction
 from lime_edge.skills.vector_codec import kind_of, module_of
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.learn_skill import Recipe, prepare
@@ -77,7 +78,8 @@ def main(data: Path, rows: int, minutes: float | None, results: Path) -> None:
 
     def run(job: Record) -> Record:
         found = read_rows(data / "skills" / SKILLS[job["skill"]] / "test.jsonl")
-        some = random.Random(0).sample(found, min(rows, len(found)))
+        cut = Instruction() if job["variant"] == "base" else Instruction.of(found)  # the skills carry it
+        some = [cut.cut(row) for row in random.Random(0).sample(found, min(rows, len(found)))]
         skill = read_skill(_SHARED / "skills" / f"{job['skill']}.lime")
         checkpoint.set_vectors(model, variant(skill.tensors, job["variant"]))
         return {"loss": loss(model, tokenizer, some)}
