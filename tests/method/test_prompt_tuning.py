@@ -123,7 +123,7 @@ def prefixed(request: pytest.FixtureRequest) -> Path:
 
 def test_prefixes_in_one_batch_with_the_base(prefixed: Path) -> None:
     """The answer of a row does not depend on the other rows; a switch reuses no position of another prefix."""
-    runtime = Runtime.load(prefixed, threads=1)
+    runtime = Runtime.load(prefixed, threads=1, prefix_cache=0)  # counts what is reused within a batch
     for name in ("a", "b"):
         runtime.load_skill(skill(prefixed, name, activation="always"))
     skills: list[Any] = [None, "a", "b", {"a": 0.5, "b": 0.5}]
@@ -140,6 +140,11 @@ def test_prefixes_in_one_batch_with_the_base(prefixed: Path) -> None:
     assert again[1].token_ids == alone[1].token_ids
     picked = [runtime.choose("Hello", ["yes", "no", "lime"], skill=one).scores for one in skills]
     assert [one.scores for one in runtime.choose("Hello", ["yes", "no", "lime"], skill=skills)] == picked
+    keeping = Runtime.load(prefixed, threads=1)
+    for name in ("a", "b"):
+        keeping.load_skill(skill(prefixed, name, activation="always"))
+    for skill_spec, wanted in zip(skills * 2, [*alone, *alone], strict=True):
+        assert keeping.generate("Hello", skill=skill_spec, **settings).token_ids == wanted.token_ids
 
 
 def test_the_base_of_a_prefixed_graph_is_the_plain_graph_bit_for_bit(prefixed: Path) -> None:

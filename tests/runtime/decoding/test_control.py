@@ -12,7 +12,7 @@ from lime_edge.runtime import Runtime
 from lime_edge.runtime.decoding import control as control_module
 from lime_edge.runtime.decoding import kv_cache
 from lime_edge.runtime.decoding.control import Control
-from tests.support.runtime_models import PROMPTS, exported, runtime
+from tests.support.runtime_models import PROMPTS, exported, skill
 
 LONG = "a long prompt " * 12  # several chunks of 32 tokens
 
@@ -41,7 +41,8 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def made() -> Runtime:
-    found = runtime(exported(), "reply")
+    found = Runtime.load(exported(), threads=1, prefix_cache=0)  # the tests count chunks that are read
+    found.load_skill(skill(exported(), "reply"))
     found._text.eos_ids = frozenset()  # answers end by length alone
     return found
 
