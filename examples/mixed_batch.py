@@ -9,9 +9,9 @@ from pathlib import Path
 
 from lime_edge import Runtime
 
-PROMPTS = {
-    "json": "Turn the request into JSON with its intent and slots.\n\nRequest: play some jazz in the kitchen\nJSON:",
-    "shell": "Write one bash command that does this.\n\nTask: List all .jpg files in this directory\nCommand:",
+PROMPTS = {  # bare requests: the skills carry their instructions
+    "json": "play some jazz in the kitchen",
+    "shell": "List all .jpg files in this directory",
 }
 
 
