@@ -9,6 +9,7 @@ beginning.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import threading
 import weakref
@@ -52,18 +53,15 @@ class _Block:
 
     def __init__(self, key: bytes, made: Positions | None = None) -> None:
         self.key, self.made = key, made  # tokens and skills
+        self.size = 0 if made is None else made.values.nbytes + made.evidence.nbytes + len(key)  # bytes
         self.children: dict[bytes, _Block] = {}
+        self.sorted: list[bytes] = []  # keys of the children; the one most like a prompt is beside its place
         self.parent: Callable[[], _Block | None] = _nothing  # a weak reference
         self.pins: list[weakref.ref[Pin]] = []
 
     @property
     def pinned(self) -> bool:
         return any(pin() is not None for pin in self.pins)
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return 0 if self.made is None else self.made.values.nbytes + self.made.evidence.nbytes + len(self.key)
 
     @property
     def exact(self) -> int:
@@ -73,6 +71,23 @@ class _Block:
     def numbers(self) -> set[int]:
         """The skills that made its positions."""
         return set(np.frombuffer(self.key, np.int32)[1::2].tolist())
+
+    def beside(self, key: bytes) -> list[_Block]:
+        """The children before and after the place of a key: among them that with the longest common beginning."""
+        place = bisect.bisect_left(self.sorted, key)
+        near = [self.children.get(other) for other in self.sorted[max(0, place - 1) : place + 1]]
+        return [child for child in near if child is not None]
+
+    def adopt(self, child: _Block) -> None:
+        child.parent = weakref.ref(self)
+        bisect.insort(self.sorted, child.key)
+        self.children[child.key] = child
+
+    def disown(self, child: _Block) -> None:
+        if self.children.get(child.key) is child:
+            del self.children[child.key]
+            place = bisect.bisect_left(self.sorted, child.key)
+            del self.sorted[place : place + 1]
 
 
 class PrefixCache:
@@ -150,10 +165,10 @@ class PrefixCache:
                 path.append(child)
                 node, length = child, length + len(child.key) // _TOKEN
             rest = _cut(keys, length)
-            alike = [child for key, child in node.children.items() if rest and key.startswith(rest[:_TOKEN])]
-            if alike:
-                path.append(max(alike, key=lambda child: _common(child.key, rest)))
-                length += _common(path[-1].key, rest)
+            alike = max(node.beside(rest), key=lambda child: _common(child.key, rest), default=None)
+            if alike is not None and (more := _common(alike.key, rest)):
+                path.append(alike)
+                length += more
             self._touch(path)
             parts = [block.made for block in path if block.made is not None]
         if exact:
@@ -197,8 +212,8 @@ class PrefixCache:
         """The blocks that are stored already, as exact as those to be added."""
         found, node = [], self._root
         for start, cut in zip(itertools.count(0, _BLOCK), cuts, strict=False):
-            covering = (child for key, child in node.children.items() if len(cut) < len(key) and key.startswith(cut))
-            child = node.children.get(cut) or next(covering, None)
+            covering = (child for child in node.beside(cut) if child.key.startswith(cut))  # the same, or a longer one
+            child = next(covering, None)
             if child is None or child.exact < min(exact - start, len(cut) // _TOKEN):
                 break
             found.append(child)
@@ -213,8 +228,8 @@ class PrefixCache:
             child = parent.children.get(block.key)
             if child is None:
                 self._order[block] = None
-                block.parent = weakref.ref(parent)
-                parent.children[block.key] = child = block
+                parent.adopt(block)
+                child = block
                 self._drop_beginnings(parent, block.key)
             elif block.exact > child.exact:
                 child.made = block.made
@@ -225,8 +240,9 @@ class PrefixCache:
 
     def _drop_beginnings(self, parent: _Block, key: bytes) -> None:
         """Remove the blocks that a longer one begins with."""
-        for other in list(parent.children.values()):
-            if len(other.key) < len(key) and key.startswith(other.key) and not other.pinned:
+        for length in range(_TOKEN, len(key), _TOKEN):
+            other = parent.children.get(key[:length])
+            if other is not None and not other.pinned:
                 self._remove(other)
 
     def _touch(self, path: list[_Block]) -> None:
@@ -235,8 +251,8 @@ class PrefixCache:
 
     def _remove(self, block: _Block) -> None:
         parent = block.parent()
-        if parent is not None and parent.children.get(block.key) is block:
-            del parent.children[block.key]
+        if parent is not None:
+            parent.disown(block)
         self._order.pop(block, None)
 
     def _trim(self) -> None:
