@@ -6,6 +6,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+JOBS ?= 2  # test files that run at the same time
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -20,7 +21,7 @@ $(STAMP): pyproject.toml setup.py $(wildcard runtime/native/*.cpp runtime/native
 
 # Linters run first, so that pytest's summary comes last. The tests also run if a linter fails.
 test: $(STAMP)
-	@status=0; $(MAKE) --no-print-directory lint || status=1; $(BIN)/python -m pytest || status=1; exit $$status
+	@status=0; $(MAKE) --no-print-directory lint || status=1; $(BIN)/python -m pytest -n $(JOBS) --dist loadfile || status=1; exit $$status
 
 lint: $(STAMP)
 	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/ruff format --check . || status=1; \

@@ -58,7 +58,7 @@ def make(data: Path, work: Path, share: str) -> None:
         folder = prepare(spec, data, work / "rows" / spec.name)
         click.echo(spec.name)
         plan = TrainingPlan(steps=STEPS, batch=BATCH, vector_rate=1e-2, save_every=1000, seed=spec.seed)
-        learn(folder, CHECKPOINT, output, Recipe(spec.name, system=SYSTEM, metric_rows=0), plan)
+        learn(folder, CHECKPOINT, output, Recipe(spec.name, system=SYSTEM, metric_rows=0, keep_instruction=True), plan)
 
 
 def file_of(work: Path, spec: Spec) -> Path:
