@@ -93,7 +93,6 @@ def test_tokens_that_are_forced_to_the_end_take_no_run(made: Runtime, runs: list
 
 
 def test_a_regular_expression_and_a_schema(made: Runtime) -> None:
-    pytest.importorskip("llguidance")
     for seed in range(5):
         digits = made.generate("Hello", answers=AnswerSpec("regex", "[0-9]{3}-[a-c]+"), temperature=1.5, seed=seed)
         head, _, tail = digits.text.partition("-")
