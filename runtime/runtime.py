@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Unpack, overload
 
+from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
@@ -347,4 +348,8 @@ class Runtime(LoadedSkills):
 
 
 def _library(operators: str | os.PathLike[str] | None) -> Path | Literal["auto"] | None:
-    return AUTO if operators == AUTO else None if operators is None else Path(operators)
+    if operators is None or (isinstance(operators, str) and operators == AUTO):
+        return None if operators is None else AUTO
+    if not isinstance(operators, str | os.PathLike):
+        raise ConfigError(f"operators is {show(operators)}; expected 'auto', None, or the path of a library")
+    return Path(operators)

@@ -47,7 +47,7 @@ class SessionSettings:
 
     def __post_init__(self) -> None:
         faults = []
-        if self.device not in ("auto", *_PROVIDERS):
+        if not isinstance(self.device, str) or self.device not in ("auto", *_PROVIDERS):
             faults.append(f"device is {show(self.device)}; expected auto, {', '.join(_PROVIDERS)}")
         whole = isinstance(self.threads, int) and not isinstance(self.threads, bool)
         if self.threads is not None and (not whole or not 1 <= self.threads <= 1024):

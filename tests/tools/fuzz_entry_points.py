@@ -203,7 +203,14 @@ DECLARED = st.fixed_dictionaries(
 )
 CASES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "generate": st.fixed_dictionaries(
-        CALL, optional=OPTIONAL | {"batch_size": rarely(FEW, ODD), "beams": rarely(st.none(), ODD)}
+        CALL,
+        optional=OPTIONAL
+        | {
+            "batch_size": rarely(FEW, ODD),
+            "beams": rarely(st.none(), ODD),
+            "answers": rarely(st.lists(TEXT, min_size=1, max_size=3, unique=True), ODD),
+            "speculate": rarely(st.booleans(), ODD),
+        },
     ),
     "stream": st.fixed_dictionaries(CALL, optional=OPTIONAL),
     "choose": st.fixed_dictionaries(
@@ -217,7 +224,13 @@ CASES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "paths": st.fixed_dictionaries({"path": TEXT.map(lambda text: text[:300])}),
     "load": st.fixed_dictionaries(
         {"threads": ODD.filter(lambda value: value is not None)},
-        optional={"spin": ODD, "max_value": st.dictionaries(st.sampled_from(KINDS) | TEXT, ODD), "device": ODD},
+        optional={
+            "spin": ODD,
+            "max_value": st.dictionaries(st.sampled_from(KINDS) | TEXT, ODD),
+            "device": ODD,
+            "operators": ODD,
+            "prefix_cache": ODD,
+        },
     ),
 }
 OFTEN = ("generate", "stream", "choose", "tokens")  # twice as likely as the others

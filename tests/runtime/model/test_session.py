@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -26,6 +27,13 @@ def test_a_graph_without_a_bank(tmp_path: Path) -> None:
         "no input or output 'lime.past_evidence'",
         "no input or output 'lime.evidence'",
     )
+
+
+@pytest.mark.parametrize("name", ["device", "operators", "threads", "spin", "prefix_cache"])
+@pytest.mark.parametrize("value", [np.array([0, 1, 2]), [1], 1.5, object()])
+def test_values_of_any_type_are_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Runtime.load(exported(), **{"threads": 1, name: value})
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
