@@ -12,7 +12,7 @@ from lime_edge.method.registry import VARIANTS, register_variant
 
 
 def test_the_variants_of_the_paper_are_registered() -> None:
-    assert list(VARIANTS) == ["prompt", "lora", "lora-fa", "dora", "slicefine"]
+    assert set(VARIANTS) >= {"prompt", "lora", "lora-fa", "dora", "slicefine"}  # tests of benchmarks may add others
     assert all(issubclass(variant, LimeLayer) for variant in VARIANTS.values())
 
 
