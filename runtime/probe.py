@@ -35,8 +35,7 @@ class Probe:
     def tokens(self, prompt: str) -> list[int]:
         """A request through the skill's interface, in the chat template."""
         interface = self._applied.interface
-        request = f"{interface.prefix}{prompt}{interface.suffix}"
-        ids: list[int] = self.text.tokens(request, interface.system).ids.tolist()
+        ids: list[int] = self.text.tokens(interface.request(prompt), interface.system).ids.tolist()
         return ids
 
     def after(self, ids: Sequence[int], said: Sequence[int] = ()) -> list[Float64]:

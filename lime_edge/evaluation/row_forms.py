@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lime_edge.common.strict_json import show
+from lime_edge.contract.conversation import ROLES
 
 #: Names of the prompt and of the answer. The first is ours and wins; of the others, a record may have one.
 PROMPT_KEYS = ("prompt", "question", "input", "text")
 ANSWER_KEYS = ("answer", "completion", "response", "output", "label")
 _ALPACA_INPUTS = ("input", "context")  # the second is Dolly's name
-ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", **{role: role for role in ROLES}}
 
 #: Keys that change what a row asks for but are not read, and what to do about them.

@@ -63,6 +63,10 @@ class Interface:
     modality: tuple[Modality, ...] = ("text",)
     examples: tuple[str, ...] = ()
 
+    def request(self, text: str) -> str:
+        """The user's message for a plain request."""
+        return f"{self.prefix}{text}{self.suffix}"
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON object in the manifest."""
         return {

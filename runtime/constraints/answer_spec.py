@@ -9,15 +9,15 @@ from typing import Any
 
 from lime_edge.common.strict_json import bounded, load_json, one_of, record, sequence, show, text
 from lime_edge.errors import ConfigError, SkillFormatError
+from lime_edge.skills.interface import CHOICE_LIMIT, REGEX_LIMIT, SCHEMA_LIMIT
 
-from .spec_limits import REGEX_LIMIT, SCHEMA_LIMIT, regex_faults, schema_faults
+from .spec_limits import regex_faults, schema_faults
 
 KINDS = ("choices", "schema", "regex", "grammar", "text")
 MANIFEST_KINDS = ("choices", "schema", "regex", "text")  # a grammar can ask for unbounded work: callers only
-CHOICES_LIMIT, CHOICE_LIMIT = 1000, 1000  # choices; characters of one
 TEXT_LIMIT = 2**16  # characters of all choices together, or of a grammar
 
-_choices = sequence(text(CHOICE_LIMIT, least=1, controls="all"), CHOICES_LIMIT, least=1)
+_choices = sequence(text(CHOICE_LIMIT, least=1, controls="all"), CHOICE_LIMIT, least=1)
 _shape = record({"kind": one_of(*MANIFEST_KINDS), "value": lambda where, value: iter(())})
 
 

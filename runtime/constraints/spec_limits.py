@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from lime_edge.common.strict_json import show
+from lime_edge.skills.interface import REGEX_LIMIT, SCHEMA_DEPTH
 
-REGEX_LIMIT = 4096  # characters of an expression, and of the shortest text that it matches
-SCHEMA_LIMIT = 2**16  # characters of a schema's JSON text
-DEPTH_LIMIT = 32  # nested objects and lists
 CHAIN_LIMIT = 256  # depth times the number of referenced parts
 LITERAL_LIMIT = 512  # characters of a name or constant, and of the shortest text that a pattern matches
 COUNT_LIMIT = 1000  # least length, items or properties
@@ -101,8 +99,8 @@ def schema_faults(schema: Any) -> Iterator[str]:
         if key == "$ref" and isinstance(value, str):
             references.add(value)
         yield from _value_faults(depth, key, value, literal)
-    if deepest > DEPTH_LIMIT:
-        yield f"schema is nested {deepest} deep; expected at most {DEPTH_LIMIT}"
+    if deepest > SCHEMA_DEPTH:
+        yield f"schema is nested {deepest} deep; expected at most {SCHEMA_DEPTH}"
     elif (chain := deepest * (1 + len(references))) > CHAIN_LIMIT:
         yield (
             f"schema is nested {deepest} deep and has {len(references)} references: {chain}; expected depth * (1 + "
@@ -113,10 +111,10 @@ def schema_faults(schema: Any) -> Iterator[str]:
 def _walk(value: Any, key: str = "", literal: bool = False, depth: int = 1) -> Iterator[tuple[int, str, Any, bool]]:
     """Every value with its depth, the key it stands under, and whether it is part of a constant.
 
-    load_json bounds the depth by Python's recursion limit; this walk goes on to DEPTH_LIMIT only.
+    load_json bounds the depth by Python's recursion limit; this walk goes on to SCHEMA_DEPTH only.
     """
     yield depth, key, value, literal
-    if depth > DEPTH_LIMIT:
+    if depth > SCHEMA_DEPTH:
         return
     if isinstance(value, dict):
         for name, inner in value.items():

@@ -78,10 +78,13 @@ class Options:
         given = {name: value for name, value in call.items() if value is not None}
         if isinstance(given.get("stop"), str):
             given["stop"] = (given["stop"],)
-        if faults := _faults(given):
+        faults = _faults(given)
+        try:
+            given |= {"answers": AnswerSpec.of(given["answers"])} if "answers" in given else {}
+        except ConfigError as error:
+            faults += error.faults or [error.message]
+        if faults:
             raise ConfigError("the generation settings are invalid", faults)
-        if "answers" in given:
-            given["answers"] = AnswerSpec.of(given["answers"])
         given |= {name: _native(given[name], whole) for name, (whole, _, _) in _OF_CALLS.items() if name in given}
         merged = {**(skill or {}), **given}
         return cls(**{**merged, "stop": tuple(merged.get("stop", ()))})
@@ -101,20 +104,10 @@ def _faults(given: Mapping[str, Any]) -> list[str]:
         faults.append(f"cancel is {show(cancel)}; expected an object with is_set(), such as threading.Event()")
     if not isinstance(speculate := given.get("speculate", True), bool):
         faults.append(f"speculate is {show(speculate)}; expected True or False")
-    if "answers" in given:
-        faults += _answer_faults(given["answers"])
     stop = given.get("stop", ())
     if not isinstance(stop, Sequence) or len(stop) > _MAX_STOPS or not all(isinstance(s, str) and s for s in stop):
         faults.append(f"stop is {show(stop)}; expected up to {_MAX_STOPS} strings, none of them empty")
     return faults
-
-
-def _answer_faults(answers: Any) -> list[str]:
-    try:
-        AnswerSpec.of(answers)
-    except ConfigError as error:
-        return list(error.faults) or [error.message]
-    return []
 
 
 def _within(value: Any, whole: bool, low: float, high: float) -> bool:

@@ -80,8 +80,7 @@ def read_opening(graph: Graph, text: Text, opening: Opening, applied: AppliedSki
 
 
 def _through(prompt: Prompt, applied: AppliedSkill, raw: bool) -> Prompt:
-    interface = applied.interface
-    return f"{interface.prefix}{prompt}{interface.suffix}" if isinstance(prompt, str) and not raw else prompt
+    return applied.interface.request(prompt) if isinstance(prompt, str) and not raw else prompt
 
 
 def open_requests(
@@ -106,10 +105,11 @@ def open_requests(
     Raises:
         ConfigError: A setting or a prompt is invalid, or a row does not fit into the context.
     """
-    options = [Options.settle(settings, applied.defaults) for applied in skills]
-    given = Options.settle(settings).stop
-    if faults := list(text.stop_faults(given)):
+    call = Options.settle(settings)
+    if faults := list(text.stop_faults(call.stop)):
         raise ConfigError("the generation settings are invalid", faults)
+    checked = {**settings, "answers": call.answers}  # a schema is parsed once, not for every row
+    options = [Options.settle(checked, applied.defaults) for applied in skills]
     encoded = encode_prompts(graph, text, prompts, skills, raw, opening)
     forms = [
         _constraint(constraints, option, applied, plain=isinstance(prompt, str) and not raw)

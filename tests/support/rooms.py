@@ -33,7 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "runtime.native": ("contract",),
     "runtime.model": ("runtime.native", "runtime.memory", "contract", "common"),
     "runtime.text": ("runtime.types", "contract", "common"),
-    "runtime.constraints": ("runtime.text", "common"),
+    "runtime.constraints": ("runtime.text", "skills", "common"),
     "runtime.skills": ("runtime.types", "runtime.memory", "skills", "contract", "common"),
     "runtime.decoding": (
         *(
@@ -62,7 +62,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "exporters.weights": ("contract",),
     "exporters.passes": ("exporters.operators", "exporters.weights", "contract"),
     "exporters": ("exporters.passes", "exporters.weights", "contract", "common"),
-    "evaluation": ("runtime", "runtime.text", "common"),  # of the runtime, the type that `measure` is given
+    "evaluation": ("runtime", "runtime.text", "contract", "common"),  # of the runtime, the type that `measure` is given
     "method": ("contract", "common"),
     "training": ("method", "evaluation", "exporters", "runtime.native", "skills", "contract", "common"),
     "reports": ("store", "trust", "skills", "evaluation", "runtime", "runtime.native", "contract", "common"),
