@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lime_edge.skills.package import Skill
 from lime_edge.trust.policy import Signer
@@ -83,6 +83,14 @@ class Timings:
         return (self.new_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 else 0.0
 
 
+class TokenLogprob(NamedTuple):
+    """How likely a token of an answer was, by the model alone: before penalties, temperature and constraints."""
+
+    token_id: int
+    logprob: float  # natural logarithm of its probability
+    top: tuple[tuple[int, float], ...]  # the likeliest tokens and their logprobs, the likeliest first
+
+
 @dataclass(frozen=True)
 class Generation:
     """One answer.
@@ -94,6 +102,7 @@ class Generation:
             last two with what had been produced, which may be nothing.
         timings: Seconds and tokens.
         receipt: Which skills, backbone, adapter and graph produced it, by digest.
+        logprobs: One per token; None unless they were asked for.
     """
 
     text: str
@@ -101,6 +110,7 @@ class Generation:
     finish_reason: str
     timings: Timings
     receipt: Mapping[str, Any] = field(repr=False)
+    logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,13 @@ _RANGES: dict[str, tuple[bool, float, float]] = {
     "repetition_penalty": (False, 0.1, 10),
     "seed": (True, 0, 2**63),
 }
-_OF_CALLS: dict[str, tuple[bool, float, float]] = {**_RANGES, "timeout": (False, 0, 10**9)}
+_OF_CALLS: dict[str, tuple[bool, float, float]] = {
+    **_RANGES,
+    "frequency_penalty": (False, -2, 2),
+    "presence_penalty": (False, -2, 2),
+    "logprobs": (True, 0, 20),
+    "timeout": (False, 0, 10**9),
+}
 _MAX_STOPS = 16
 
 
@@ -40,12 +46,15 @@ class Settings(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     repetition_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
     seed: int | None
     stop: str | Sequence[str] | None
     cancel: Event | None
     timeout: float | None  # seconds
     answers: AnswerSpec | Sequence[str] | Mapping[str, Any] | None
     speculate: bool | None
+    logprobs: int | None
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,9 @@ class Options:
     timeout: float | None = None  # seconds from the call on; None: no limit
     answers: AnswerSpec | None = None  # what the answer must be; None: what the skill says
     speculate: bool = True  # draft tokens and verify several in one step
+    frequency_penalty: float = 0.0  # subtracted from a logit for every time the token occurs in the answer
+    presence_penalty: float = 0.0  # subtracted once if it occurs in the answer
+    logprobs: int | None = None  # how many alternatives of each token are reported; None: not even its own
 
     @classmethod
     def settle(cls, call: Mapping[str, Any], skill: Mapping[str, Any] | None = None) -> Options:

@@ -26,6 +26,7 @@ from lime_edge.runtime.types import Timings
 from .control import Control
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .kv_cache import Cache, Ids
+from .logprobs import Logprobs
 from .prefix_cache import PrefixCache
 from .sampling import Sampler
 
@@ -96,6 +97,7 @@ class Answer:
         self._stream = TextStream(self.text.tokenizer, options.stop)
         self._ends = self.text.eos_ids | self.text.stop_ids(options.stop)
         self._constraint = self.request.constraint
+        self.logprobs = None if options.logprobs is None else Logprobs(options.logprobs)
         self.drafter = None
         if self.costs is not None and options.speculate:
             self.drafter = Drafter(prompt, self.request.applied.draft, self.costs, self._ends)
@@ -125,9 +127,14 @@ class Answer:
         return "".join(pieces)
 
     def _sample(self, logits: Array) -> int:
+        if self.logprobs is not None:
+            self.logprobs.before(logits)
         if self._constraint is not None:
             restrict(logits, self._constraint.allowed())
-        return self._sampler(logits)
+        token = self._sampler(logits)
+        if self.logprobs is not None:
+            self.logprobs.taken(token)
+        return token
 
     def _append(self, token: int) -> str:
         """Add a token, and those behind it if a constraint forces all of them up to the end of the answer."""
@@ -142,6 +149,8 @@ class Answer:
         if self._constraint is None or self.reason:
             return []
         self._constraint.accept(token)
+        if self.logprobs is not None:
+            return []  # only a step of the model says how likely they are
         forced = self._constraint.forced()
         return forced if forced and forced[-1] in self._ends else []
 

@@ -22,6 +22,7 @@ def to_generation(answer: Answer, contract: ModelContract) -> Generation:
         finish_reason=answer.reason,
         timings=answer.timings,
         receipt=receipt(answer.request.applied, contract),
+        logprobs=None if answer.logprobs is None else tuple(answer.logprobs),
     )
 
 

@@ -1,4 +1,4 @@
-"""Samples a token from logits: repetition penalty, temperature, top-k, top-p and a seeded draw.
+"""Samples a token from logits: penalties, temperature, top-k, top-p and a seeded draw.
 
 Each row has its own sampler and random numbers, so it draws the same tokens alone and in any batch. For the same
 reason, rows of one call with the same prompt, skill and seed get the same answer. Vocabularies are large and steps are
@@ -29,13 +29,17 @@ class Sampler:
     """Samples the tokens of one row.
 
     Args:
-        options: temperature, top_k, top_p, repetition_penalty and seed.
+        options: temperature, top_k, top_p, the three penalties and seed.
         prompt_ids: Tokens that the repetition penalty counts as already used.
     """
 
     def __init__(self, options: Options, prompt_ids: Sequence[int] | Ids) -> None:
         self._options = options
-        self._seen = np.unique(np.asarray(prompt_ids, np.int64)) if options.repetition_penalty != 1 else None
+        repeated, counted = options.repetition_penalty != 1, options.frequency_penalty or options.presence_penalty
+        self._seen = None  # the tokens with a penalty, [n]
+        if repeated or counted:
+            self._seen = np.unique(np.asarray(prompt_ids if repeated else (), np.int64))
+            self._counts = np.zeros(len(self._seen))  # how often each occurs in the answer, [n]
         self._random = np.random.default_rng(options.seed) if options.temperature > 0 else None
 
     def __call__(self, logits: Logits) -> int:
@@ -51,14 +55,21 @@ class Sampler:
         if seen is None:
             return self._pick(logits)
         original = logits[seen]
-        logits[seen] = penalised(original, self._options.repetition_penalty)
+        logits[seen] = self._penalised(original)
         try:
             token = self._pick(logits)
         finally:
             logits[seen] = original
         if token not in seen:
-            self._seen = np.append(seen, token)
+            self._seen, self._counts = np.append(seen, token), np.append(self._counts, 0)
+        self._counts[self._seen == token] += 1
         return token
+
+    def _penalised(self, logits: Logits) -> Logits:
+        """The logits [n] of the tokens seen, after all penalties."""
+        options = self._options
+        lowered = penalised(logits, options.repetition_penalty) if options.repetition_penalty != 1 else logits
+        return lowered - options.frequency_penalty * self._counts - options.presence_penalty * (self._counts > 0)
 
     def _pick(self, logits: Logits) -> int:
         token = int(logits.argmax())

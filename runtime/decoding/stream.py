@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.registry import Lease
-from lime_edge.runtime.types import Generation
+from lime_edge.runtime.types import Generation, TokenLogprob
 
 from .control import Control
 from .loop import Answer, run, until_stopped
@@ -67,6 +67,11 @@ class Stream(Iterator[str]):
         if not self._answer.reason:
             raise ConfigError("the stream has not ended: read all pieces first, or close it")
         return self._finish(self._answer)
+
+    @property
+    def logprobs(self) -> Sequence[TokenLogprob]:
+        """One for each token so far, if they were asked for; also while the stream runs."""
+        return () if self._answer.logprobs is None else tuple(self._answer.logprobs)
 
     def cancel(self) -> None:
         """Stop generating; the finish reason becomes ``"cancelled"``. Any thread may call this, at any time.

@@ -138,6 +138,30 @@ def test_repetition_penalty_counts_prompt_and_answer() -> None:
     assert logits.tolist() == [8, 4, 3]
 
 
+def test_frequency_and_presence_penalties_count_the_answer_alone() -> None:
+    logits = np.array([5, 4.9, 3], np.float32)
+    often = Sampler(Options(frequency_penalty=0.5), [0, 0, 0])
+    assert [often(logits) for _ in range(6)] == [0, 1, 0, 1, 0, 1]
+    once = Sampler(Options(presence_penalty=2.0), [0, 0, 0])
+    assert [once(logits) for _ in range(6)] == [0, 1, 0, 0, 0, 0]
+    wanted = Sampler(Options(presence_penalty=-2.0, frequency_penalty=-2.0), [])
+    assert {wanted(logits) for _ in range(6)} == {0}
+    np.testing.assert_array_equal(logits, np.array([5, 4.9, 3], np.float32))
+
+
+def test_all_penalties_are_applied_one_after_the_other() -> None:
+    rng = np.random.default_rng(0)
+    sampler = Sampler(Options(repetition_penalty=1.5, frequency_penalty=0.7, presence_penalty=-0.4), [3, 4])
+    answer: list[int] = []
+    for _ in range(50):
+        logits = rng.normal(0, 2, 30).astype(np.float32)
+        expected = logits.astype(np.float64)
+        for token in {3, 4, *answer}:
+            expected[token] = penalised(logits[token], 1.5) - 0.7 * answer.count(token) + 0.4 * (token in answer)
+        answer.append(sampler(logits.copy()))
+        assert answer[-1] == expected.argmax()
+
+
 def test_seeds() -> None:
     def drawn(seed: int | None) -> list[int]:
         sampler = Sampler(Options(temperature=3.0, seed=seed), [])
