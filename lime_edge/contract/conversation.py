@@ -1,7 +1,8 @@
 """Encodes conversations with a chat template: one definition for training and for the runtime.
 
 Only the template writes special tokens; whatever stands in a message is text. Token ids of conversations without
-special-token text are those of the rendered template, encoded as a whole.
+special-token text are those of the rendered template, encoded as a whole. For each image and video the template writes
+one placeholder token.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from lime_edge.common.strict_json import bounded, show
 from lime_edge.errors import ConfigError
 
+from .content_parts import KINDS, content_faults, is_text, without_media
 from .special_tokens import SpecialTokens
 
 Messages = Sequence[Mapping[str, Any]]
@@ -35,16 +37,22 @@ class Chat:
         tokenizer: A `tokenizers.Tokenizer` without truncation and padding.
         render: Renders the template; may raise anything.
         source: The text of the template, in which further roles are looked for.
+        placeholders: The token that the template writes for an ``"image"`` and for a ``"video"``; empty: the model
+            reads text alone.
     """
 
-    def __init__(self, tokenizer: Any, render: Render, source: str = "") -> None:
+    def __init__(
+        self, tokenizer: Any, render: Render, source: str = "", placeholders: Mapping[str, int] | None = None
+    ) -> None:
         self._tokenizer, self._unsafe_render, self._source = tokenizer, render, source
+        self.placeholders = dict(placeholders or {})
 
     def prompt(self, messages: Any, system: str | None = None, continues: bool = False) -> tuple[list[int], int]:
         """Token ids of a conversation up to the answer, and the index at which the assistant's turn starts.
 
-        If the template formats earlier turns differently once an answer is expected, or opens an answer with no token
-        of its own, that index is the last token's, which predicts the answer.
+        An image or video is one id of `placeholders`; nothing else in the conversation gives these ids. If the template
+        formats earlier turns differently once an answer is expected, or opens an answer with no token of its own, that
+        index is the last token's, which predicts the answer.
 
         Args:
             messages: The conversation, checked here.
@@ -60,6 +68,7 @@ class Chat:
             raise ConfigError(f"the system text {faults[0]}")
         chat = with_system(chat, system)
         ids, before = self._encode(chat, True), self._encode(chat, False)
+        self._check_placeholders(chat, ids)
         if not ids:
             raise ConfigError("the prompt is empty; expected at least one token")
         start = len(before) if ids[: len(before)] == before else len(ids)
@@ -86,7 +95,7 @@ class Chat:
         faults = [fault for number, message in enumerate(messages) for fault in self._faults(number, message)]
         if faults:
             raise ConfigError("the messages are invalid", bounded(faults))
-        return [{str(key): _plain(value) for key, value in message.items()} for message in messages]
+        return [{str(key): self._copied(key, value) for key, value in message.items()} for message in messages]
 
     @cached_property
     def roles(self) -> tuple[str, ...]:
@@ -114,7 +123,19 @@ class Chat:
         texts = [self._tried(probe) for probe in ([user], [user, reply, user], [system, user, reply, user])]
         added = self._tokenizer.get_added_tokens_decoder()
         written = {number for text in texts if text for number in SpecialTokens(self._tokenizer).encode(text)}
-        return SpecialTokens(self._tokenizer, written & added.keys())
+        return SpecialTokens(self._tokenizer, (written & added.keys()) | {*self.placeholders.values()})
+
+    @cached_property
+    def _takes(self) -> tuple[bool, bool]:
+        """Whether the template writes contents that are a string, and contents that are a list of parts."""
+        written = []
+        for content in (_PROBE, [{"type": "text", "text": _PROBE}]):
+            try:
+                text = self._unsafe_render([{"role": "user", "content": content}], True)
+            except Exception:  # noqa: BLE001  # a template is a program and can raise anything
+                text = ""
+            written.append(_PROBE in text and "'type'" not in text and '"type"' not in text)
+        return written[0] or not written[1], written[1]
 
     def _tried(self, messages: Messages) -> str | None:
         try:
@@ -123,6 +144,11 @@ class Chat:
             return None
 
     def _render(self, messages: Messages, answer: bool) -> str:
+        if not self._takes[0]:
+            messages = [
+                {**m, "content": [{"type": "text", "text": m["content"]}]} if isinstance(m["content"], str) else m
+                for m in messages
+            ]
         try:
             return self._unsafe_render(messages, answer)
         except ConfigError:
@@ -142,18 +168,53 @@ class Chat:
         if not isinstance(message, Mapping):
             yield f"message {number} is {type(message).__name__}; expected an object with role and content"
             return
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str):
-                yield f"message {number} has {key} {show(message.get(key))}; expected text"
-        role = message.get("role")
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str):
+            yield f"message {number} has role {show(role)}; expected text"
+        if isinstance(content, list | tuple):
+            yield from (f"message {number}: {fault}" for fault in self._content_faults(content))
+        elif not isinstance(content, str):
+            yield f"message {number} has content {show(content)}; expected text"
         if isinstance(role, str) and role not in self.roles:
             yield f"message {number} has the role {show(role)}; this model's template knows {', '.join(self.roles)}"
         for key, value in message.items():
             if not isinstance(key, str):
                 yield f"message {number} has the key {show(key)}; expected text"
-            else:
+            elif not (key == "content" and isinstance(value, list | tuple)):
                 texts = key if key == "role" else (key, value)
                 yield from (f"message {number}: {show(key)} {fault}" for fault in value_faults(texts))
+
+    def _content_faults(self, content: Sequence[Any]) -> Iterator[str]:
+        faults = list(content_faults(content))
+        yield from faults
+        for number, part in enumerate(() if faults else without_media(content)):
+            if part["type"] == "text":
+                yield from (f"part {number}: the text {fault}" for fault in text_faults(part["text"]))
+            elif part["type"] not in self.placeholders:
+                known = ", ".join(f"{kind}s" for kind in self.placeholders)
+                yield f"part {number} is {part['type']}; this model reads text{' and ' if known else ' alone'}{known}"
+            elif not self._takes[1]:
+                yield f"part {number} is {part['type']}; this model's chat template takes text alone"
+
+    def _copied(self, key: Any, value: Any) -> Any:
+        """A value of a valid message in Python's own types; parts of text alone become what the template takes."""
+        if key != "content" or not isinstance(value, list | tuple):
+            return _plain(value)
+        parts = without_media(value)
+        if self._takes[0] and all(map(is_text, parts)):
+            return "".join(part["text"] for part in parts)
+        return parts
+
+    def _check_placeholders(self, chat: Messages, ids: list[int]) -> None:
+        contents = [message["content"] for message in chat]
+        given = [part["type"] for content in contents if isinstance(content, list) for part in content]
+        for kind in KINDS:
+            written = ids.count(self.placeholders[kind]) if kind in self.placeholders else 0
+            if written != given.count(kind):
+                raise ConfigError(
+                    f"the chat template writes {written} placeholders for {given.count(kind)} {kind}s; "
+                    "expected one for each"
+                )
 
 
 def _begun(messages: list[dict[str, Any]], continues: bool) -> tuple[list[dict[str, Any]], str]:
@@ -162,7 +223,12 @@ def _begun(messages: list[dict[str, Any]], continues: bool) -> tuple[list[dict[s
         return messages, ""
     if len(messages) == 1:
         raise ConfigError("the only message is the assistant's; expected a message before it, which it answers")
-    return messages[:-1], messages[-1]["content"]
+    content = messages[-1]["content"]
+    if isinstance(content, list):
+        if not all(map(is_text, content)):
+            raise ConfigError("the assistant's last message, which begins the answer, holds a picture; expected text")
+        content = "".join(part["text"] for part in content)
+    return messages[:-1], content
 
 
 def with_system(messages: Sequence[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
@@ -196,7 +262,7 @@ def text_faults(text: str) -> Iterator[str]:
         yield f"has the lone surrogate {text[error.start]!a} at character {error.start}; expected Unicode text"
 
 
-def _message(role: str, content: str) -> dict[str, Any]:
+def _message(role: str, content: Any) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
@@ -215,7 +281,9 @@ def _strings(value: Any, top: bool = True) -> Iterator[str]:
         yield value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            if not (top and key == "role"):
+            if top and key == "content" and isinstance(inner, list):  # parts: only their text is data
+                yield from (part["text"] for part in inner if "text" in part)
+            elif not (top and key == "role"):
                 yield key
                 yield from _strings(inner, False)
     elif isinstance(value, list):
@@ -228,9 +296,13 @@ def _replaced(value: Any, texts: Iterator[str], top: bool = True) -> Any:
     if isinstance(value, str):
         return next(texts)
     if isinstance(value, dict):
-        kept = ("role",) if top else ()
-        return {
-            key if key in kept else next(texts): inner if key in kept else _replaced(inner, texts, False)
-            for key, inner in value.items()
-        }
+        return dict(_replaced_item(key, inner, texts, top) for key, inner in value.items())
     return [_replaced(inner, texts, top) for inner in value] if isinstance(value, list) else value
+
+
+def _replaced_item(key: str, inner: Any, texts: Iterator[str], top: bool) -> tuple[str, Any]:
+    if top and key == "role":
+        return key, inner
+    if top and key == "content" and isinstance(inner, list):
+        return key, [{**part, "text": next(texts)} if "text" in part else part for part in inner]
+    return next(texts), _replaced(inner, texts, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -18,7 +19,22 @@ from tests.support.tiny import CHAT_TEMPLATE
 USER = {"role": "user", "content": "is it so"}
 
 
-def chat_of(source: str = CHAT_TEMPLATE) -> Chat:
+#: Writes contents as text and as parts; an image is the token 0.
+PARTS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}{% if part.type == 'image' %}<|endoftext|>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+#: Takes lists of parts alone and writes images first, as that of LLaVA.
+LISTS = (
+    "{% for m in messages %}{{ m.role }}: {% for part in m.content | selectattr('type', 'equalto', 'image') %}"
+    "<|endoftext|>{% endfor %}{% for part in m.content | selectattr('type', 'equalto', 'text') %}{{ part.text }}"
+    "{% endfor %}{% endfor %}"
+)
+IMAGE = {"type": "image", "path": "leaf.png"}
+
+
+def chat_of(source: str = CHAT_TEMPLATE, placeholders: dict[str, int] | None = None) -> Chat:
     environment = jinja2.Environment(autoescape=False)  # a prompt, not HTML
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     template = environment.from_string(source)
@@ -26,7 +42,7 @@ def chat_of(source: str = CHAT_TEMPLATE) -> Chat:
     def render(messages: Messages, answer: bool) -> str:
         return template.render(messages=messages, add_generation_prompt=answer)
 
-    return Chat(tiny_text().tokenizer, render, source)
+    return Chat(tiny_text().tokenizer, render, source, placeholders)
 
 
 def text_of(ids: list[int]) -> str:
@@ -131,6 +147,70 @@ def test_messages_are_copied_in_plain_types() -> None:
     (found,) = chat_of().checked([{"role": "user", "content": Shouting("quiet"), "x": (Shouting("y"),)}])
     assert type(found["content"]) is str
     assert found == {"role": "user", "content": "quiet", "x": ["y"]}
+
+
+def parts(*values: Any, role: str = "user") -> dict[str, Any]:
+    content = [{"type": "text", "text": value} if isinstance(value, str) else value for value in values]
+    return {"role": role, "content": content}
+
+
+@pytest.mark.parametrize("source", [CHAT_TEMPLATE, PARTS])
+def test_parts_of_text_are_the_text(source: str) -> None:
+    split = chat_of(source).prompt([parts("is it", " so")])
+    assert split == chat_of(source).prompt([USER])
+
+
+def test_a_template_that_takes_lists_gets_lists() -> None:
+    chat = chat_of(LISTS, {"image": 0})
+    assert text_of(chat.prompt([USER], "s<|im_end|>")[0]) == "system: s<|im_end|>user: is it so"
+    assert chat.roles == ("system", "user", "assistant", "tool")
+    ids, _ = chat.prompt([parts("a<|endoftext|>", IMAGE, "b")])
+    assert text_of(ids) == "user: <|endoftext|>a<|endoftext|>b"
+    assert ids.count(0) == 1
+
+
+def test_an_image_is_one_placeholder() -> None:
+    ids, start = chat_of(PARTS, {"image": 0}).prompt([parts(IMAGE, "<|endoftext|> what", IMAGE), parts(IMAGE, "is")])
+    assert text_of(ids[:start]) == (
+        "<|im_start|>user\n<|endoftext|><|endoftext|> what<|endoftext|><|im_end|>\n"
+        "<|im_start|>user\n<|endoftext|>is<|im_end|>\n"
+    )
+    assert ids.count(0) == 3  # not what the user spelt
+
+
+def test_an_added_token_that_is_not_special_is_one_as_a_placeholder() -> None:
+    """The user's own spelling of it stays text, although the tokenizer does not call the token special."""
+    chat = chat_of(PARTS.replace("<|endoftext|>", "<image>"), {"image": 300})
+    chat._tokenizer = copy.deepcopy(chat._tokenizer)
+    chat._tokenizer.add_tokens(["<image>"])
+    ids, _ = chat.prompt([parts(IMAGE, "<image>")])
+    assert ids.count(300) == 1
+
+
+def test_the_answer_continues_parts_of_text() -> None:
+    chat = chat_of(PARTS, {"image": 0})
+    whole = chat.prompt([USER, {"role": "assistant", "content": "yes"}], continues=True)
+    assert chat.prompt([USER, parts("y", "es", role="assistant")], continues=True) == whole
+    assert chat.prompt([parts("is it so"), parts("yes", role="assistant")], continues=True) == whole
+    with pytest.raises(ConfigError, match="begins the answer, holds a picture"):
+        chat.prompt([USER, parts(IMAGE, role="assistant")], continues=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "placeholders", "message", "fault"),
+    [
+        (PARTS, {}, parts(IMAGE, "x"), "message 0: part 0 is image; this model reads text alone"),
+        (PARTS, {"image": 0}, parts({"type": "video", "path": "x"}), "part 0 is video; .* reads text and images"),
+        (CHAT_TEMPLATE, {"image": 0}, parts(IMAGE, "x"), "this model's chat template takes text alone"),
+        (PARTS, {"image": 1}, parts(IMAGE, "x"), "writes 2 placeholders for 1 images; expected one for each"),
+        (PARTS, {"image": 0}, parts("a\ud83d"), "message 0: part 0: the text has the lone surrogate"),
+        (PARTS, {"image": 0}, parts(IMAGE, 5), "message 0: part 1 is int; expected an object with a type"),
+        (PARTS, {"image": 0}, parts(), "message 0: has 0 parts"),
+    ],
+)
+def test_parts_that_are_refused(source: str, placeholders: dict[str, int], message: Any, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        chat_of(source, placeholders).prompt([message])
 
 
 def test_roles() -> None:
