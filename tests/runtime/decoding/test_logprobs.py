@@ -58,7 +58,7 @@ def test_asking_changes_no_token_and_a_stream_has_them_while_it_runs() -> None:
     without = made.generate(PROMPTS[1], "reply", max_new_tokens=8)
     assert without.logprobs is None
     stream = made.stream(PROMPTS[1], "reply", max_new_tokens=8, logprobs=0)
-    assert stream.logprobs == ()
+    assert len(stream.logprobs) == 0
     next(stream)
     assert 1 <= len(stream.logprobs) <= 8
     assert "".join(stream) in without.text
