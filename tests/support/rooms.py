@@ -63,8 +63,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "exporters.passes": ("exporters.operators", "exporters.weights", "contract"),
     "exporters": ("exporters.passes", "exporters.weights", "contract", "common"),
     "evaluation": ("runtime", "runtime.text", "contract", "common"),  # of the runtime, the type that `measure` is given
+    "backbones": (),
     "method": ("contract", "common"),
-    "training": ("method", "evaluation", "exporters", "runtime.native", "skills", "contract", "common"),
+    "training": ("backbones", "method", "evaluation", "exporters", "runtime.native", "skills", "contract", "common"),
     "reports": ("store", "trust", "skills", "evaluation", "runtime", "runtime.native", "contract", "common"),
     "audit": ("reports", "runtime", "runtime.text", "evaluation", "trust", "skills", "contract", "common"),
     "cli": (
@@ -75,8 +76,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
 
 #: Libraries that only some rooms may import, even inside functions.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "torch": ("method", "training"),
-    "transformers": ("method", "training"),
+    "torch": ("backbones", "method", "training"),
+    "transformers": ("backbones", "method", "training"),
     "peft": ("method", "training"),
     "accelerate": ("method", "training"),
     "gguf": ("training",),

@@ -1,0 +1,1 @@
+"""Tests of the vision-language family of our own."""
