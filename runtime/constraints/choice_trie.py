@@ -3,12 +3,10 @@
 A choice has the tokens that `choose` scores: those that the tokenizer gives to its text alone, as in training, and then
 the end-of-turn token. Of several end-of-turn tokens only this one is allowed.
 
-Greedy decoding takes the likeliest token at each branch of the trie. It surely finds a label only if P(choice + end of
-turn | prompt), the score of `choose` before it is normalised over the choices, is over one half. A small model gives
-most of its probability to other texts, and then the two differ often: a first token that begins many texts outside the
-trie wins against the whole of a likelier label, labels that begin alike win together, and the probability of forced
-tokens does not count. For the likeliest label, score the choices in `ChoiceConstraint.remaining` as `choose` does and
-accept the tokens of the best.
+Greedy decoding over the trie would surely find the likeliest label only where P(choice + end of turn | prompt) is over
+one half: a first token that begins many texts outside the trie wins against the whole of a likelier label, and labels
+that begin alike win together. So at temperature 0 the decoding loop scores the choices in `ChoiceConstraint.remaining`
+as `choose` does, and settles on the best; the trie is for sampling.
 """
 
 from __future__ import annotations
@@ -121,6 +119,13 @@ class ChoiceConstraint:
         """The choices that are still possible, and the tokens that each still needs."""
         done, size = tuple(self._tokens), len(self._tokens)
         return {label: ids[size:] for label, ids in self._trie.choices.items() if ids[:size] == done}
+
+    def settle(self, label: str) -> None:
+        """Leave only one of the remaining choices."""
+        accepted = self._tokens
+        self._trie, self._path, self._tokens = ChoiceTrie({label: self._trie.choices[label]}), [0], []
+        for token in accepted:
+            self.accept(token)
 
     def _children(self) -> dict[int, int]:
         return self._trie.nodes[self._path[-1]]

@@ -1,11 +1,10 @@
-"""What a constraint is to the decoding loop, and two helpers that apply one.
+"""What a constraint is to the decoding loop, and how its mask is applied.
 
 One constraint belongs to one row and follows its answer token by token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,20 +50,3 @@ def restrict(logits: npt.NDArray[np.floating[Any]], allowed: Mask) -> None:
         kept = logits[ids]
         logits.fill(-np.inf)
         logits[ids] = kept
-
-
-def follow(constraint: Constraint, draft: Sequence[int]) -> list[Mask]:
-    """The masks to verify a draft with; the constraint is left as it was.
-
-    Returns:
-        One mask before each draft token that is allowed, and one more: with n masks, the first n - 1 tokens of the
-        draft are allowed. The mask after an end-of-turn token allows nothing.
-    """
-    masks = [constraint.allowed()]
-    for token in draft:
-        if not masks[-1][token]:
-            break
-        constraint.accept(token)
-        masks.append(constraint.allowed())
-    constraint.rollback(len(masks) - 1)
-    return masks

@@ -76,6 +76,11 @@ class Options:
     presence_penalty: float = 0.0  # subtracted once if it occurs in the answer
     logprobs: int | None = None  # how many alternatives of each token are reported; None: not even its own
 
+    @property
+    def penalises(self) -> bool:
+        """Whether earlier tokens change how likely the next one is."""
+        return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+
     @classmethod
     def settle(cls, call: Mapping[str, Any], skill: Mapping[str, Any] | None = None) -> Options:
         """Merge the settings of a call with those of the skill; the call wins.

@@ -6,12 +6,13 @@ A row's answer depends only on its own prompt, skill and settings, never on othe
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from lime_edge.errors import ConfigError
+from lime_edge.runtime.constraints.choice_trie import ChoiceConstraint
 from lime_edge.runtime.constraints.constraint import Constraint, restrict
 from lime_edge.runtime.drafting.acceptance import verify
 from lime_edge.runtime.drafting.drafter import Drafter
@@ -23,6 +24,7 @@ from lime_edge.runtime.text.prompts import Text, Tokens
 from lime_edge.runtime.text.text_stream import TextStream
 from lime_edge.runtime.types import Timings
 
+from .choice_scores import score_steps
 from .control import Control
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .kv_cache import Cache, Ids
@@ -101,6 +103,20 @@ class Answer:
         self.drafter = None
         if self.costs is not None and options.speculate:
             self.drafter = Drafter(prompt, self.request.applied.draft, self.costs, self._ends)
+
+    @property
+    def scored_choices(self) -> dict[str, tuple[int, ...]]:
+        """The choices that are scored whole before the first token; none if the answer is decoded token by token."""
+        constraint, options = self._constraint, self.request.options
+        if not isinstance(constraint, ChoiceConstraint) or options.temperature > 0 or options.penalises:
+            return {}
+        choices = constraint.remaining()
+        return choices if len(choices) > 1 and max(map(len, choices.values())) <= self.limit else {}
+
+    def settle(self, choice: str) -> None:
+        """Let the answer be this one of the choices; its tokens are still to be taken."""
+        if isinstance(self._constraint, ChoiceConstraint):
+            self._constraint.settle(choice)
 
     def draft(self) -> list[int]:
         """Tokens that may come next, for the next step to verify; maybe none."""
@@ -269,7 +285,21 @@ def _read_prompts(cache: Cache, answers: Sequence[Answer]) -> Iterator[tuple[int
         for found in cache.prefill_steps(row, answer.request.tokens.ids, answer.request.skills):
             yield row, ""
             logits, answer.reused = found
+        if choices := answer.scored_choices:
+            logits = logits.copy()  # the next run overwrites them
+            for _ in _settle(cache, row, answer, logits, choices):
+                yield row, ""
         yield row, answer.take(logits[None])
+
+
+def _settle(
+    cache: Cache, row: int, answer: Answer, logits: Array, choices: Mapping[str, tuple[int, ...]]
+) -> Generator[None, None, None]:
+    """Settle an answer on the likeliest of its choices, as `choose` scores them; yields before every run."""
+    request = answer.request
+    steps = score_steps(cache, row, request.tokens.ids, request.applied.skill_id, logits, choices, best_only=True)
+    scores = yield from steps
+    answer.settle(max(scores, key=scores.__getitem__))
 
 
 def _step_of_one(cache: Cache, answer: Answer, skill: int) -> str:

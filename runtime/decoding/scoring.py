@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lime_edge.common.strict_json import bounded, show
 from lime_edge.errors import ConfigError
@@ -22,12 +21,11 @@ from lime_edge.runtime.skills.bank import Array
 from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text, Tokens
 
+from .choice_scores import score_steps
 from .control import Control
 from .kv_cache import Cache, Ids
 from .loop import skill_rows
 from .prefix_cache import PrefixCache
-
-Float64 = npt.NDArray[np.float64]
 
 
 def encode_choices(choices: Any, text: Text) -> dict[str, Ids]:
@@ -117,37 +115,14 @@ def _score(
     for found in cache.prefill_steps(0, tokens.ids, skill_rows(tokens, applied), exact=True):
         control.check()
         logits = found[0]
-    first = log_softmax(logits)  # [V]
-    scores: dict[str, float] = {}
-    # In descending order of the first token: further tokens only lower a score, so a choice whose first token scores
-    # below the best complete score cannot win.
-    for label, ids in sorted(choices.items(), key=lambda item: -first[item[1][0]]):
-        if best_only and scores and first[ids[0]] <= max(scores.values()):
-            continue
+    scores = score_steps(cache, 0, tokens.ids, applied.skill_id, logits, choices, best_only)
+    while True:
         control.check()
-        scores[label] = float(first[ids[0]]) + _rest(cache, tokens, applied, ids)
-    return {label: scores[label] for label in choices if label in scores}
-
-
-def _rest(cache: Cache, tokens: Tokens, applied: AppliedSkill, ids: Ids) -> float:
-    """Log-probability of all tokens of a choice except the first. The cache still holds the prompt afterwards."""
-    if len(ids) == 1:
-        return 0.0
-    inputs, size = ids[:-1], len(tokens.ids)
-    if len(inputs) == 1 and size > 1:  # a run of one token would use another kernel
-        inputs = np.concatenate([tokens.ids[-1:], inputs])
-    start = size - (len(inputs) - len(ids) + 1)
-    cache.rewind(0, start)
-    logits = cache.extend(0, inputs, np.full(len(inputs), applied.skill_id))[1 - len(ids) :]  # [n - 1, V]
-    cache.rewind(0, size)
-    return float(sum(log_softmax(row)[token] for row, token in zip(logits, ids[1:], strict=True)))
-
-
-def log_softmax(logits: Array) -> Float64:
-    """[V] -> [V], in float64."""
-    shifted = logits.astype(np.float64) - logits.max()
-    result: Float64 = shifted - np.log(np.exp(shifted).sum())
-    return result
+        try:
+            next(scores)
+        except StopIteration as end:
+            found: dict[str, float] = end.value
+            return found
 
 
 def probabilities(scores: Mapping[str, float]) -> dict[str, float]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.constraints.choice_trie import ChoiceConstraint, ChoiceTrie, encode
-from lime_edge.runtime.constraints.constraint import restrict
-from lime_edge.runtime.decoding.scoring import encode_choices, log_softmax
+from lime_edge.runtime.decoding.scoring import encode_choices
 from lime_edge.runtime.text.prompts import Text
 from tests.support.runtime_models import edit_json, tiny_text
 from tests.support.tiny import tiny_tokenizer
 
-from .walks import VOCABULARY, constraint, walk
+from .walks import constraint, walk
 
 _LISTS = st.lists(
     st.text(st.sampled_from("ab yé\n😀"), min_size=1, max_size=6) | st.sampled_from([" the answer", " the", "user"]),
@@ -38,35 +36,6 @@ def test_an_answer_is_one_of_the_choices(choices: list[str], seed: int) -> None:
 def test_every_choice_can_be_reached() -> None:
     choices = ["a", "ab", "abc", " yes", " no", "é"]
     assert {walk(constraint(choices), seed)[0] for seed in range(200)} == set(choices)
-
-
-@settings(max_examples=60, deadline=None)
-@given(_LISTS, st.integers(0, 99), st.floats(7, 12))
-def test_greedy_finds_a_label_that_choose_gives_over_one_half(choices: list[str], seed: int, strength: float) -> None:
-    """The model's logits depend on the tokens before; those along one choice are raised."""
-    tokens = encode_choices(choices, tiny_text())
-    wanted = choices[seed % len(choices)]
-
-    def logits(before: list[int]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        found = np.random.default_rng([seed, *before]).standard_normal(VOCABULARY).astype(np.float32)
-        line = tokens[wanted].tolist()
-        if line[: len(before)] == before and len(before) < len(line):
-            found[line[len(before)]] += strength
-        return found
-
-    scores = {
-        label: sum(log_softmax(logits(ids[:at].tolist()))[ids[at]] for at in range(len(ids)))
-        for label, ids in tokens.items()
-    }
-    likeliest = max(scores, key=lambda label: scores[label])
-    assume(scores[likeliest] > np.log(0.5))
-    row, before = constraint(choices), list[int]()
-    while not row.done:
-        found = logits(before)
-        restrict(found, row.allowed())
-        before.append(int(found.argmax()))
-        row.accept(before[-1])
-    assert before == tokens[likeliest].tolist()
 
 
 def _row(*choices: str) -> ChoiceConstraint:
@@ -91,6 +60,16 @@ def test_forced_and_remaining() -> None:
     row.rollback(len(yes) + 1)
     row.accept(text.encode("no")[0])
     assert row.forced() == [*text.encode("no")[1:], end]
+
+
+def test_settled_on_one_choice() -> None:
+    text, row = tiny_text(), _row("yes", "no", "yes sir")
+    row.accept(text.encode("yes")[0])
+    row.settle("yes sir")
+    assert row.forced() == [*text.encode("yes sir")[1:], text.end_id]
+    assert list(row.remaining()) == ["yes sir"]
+    row.rollback(1)
+    assert row.forced() == [*text.encode("yes sir"), text.end_id]
 
 
 def test_a_trie_shares_what_begins_alike() -> None:

@@ -1,4 +1,4 @@
-"""Masks applied to logits, and drafts followed without a trace."""
+"""Masks applied to logits."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lime_edge.runtime.constraints.constraint import follow, restrict
-from tests.support.runtime_models import tiny_text
-
-from .walks import constraint
+from lime_edge.runtime.constraints.constraint import restrict
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 40, 63, 64])
@@ -23,20 +20,3 @@ def test_restrict(count: int, dtype: type[np.floating[Any]]) -> None:
     restrict(logits, allowed)
     np.testing.assert_array_equal(logits, expected)
     assert logits.dtype == dtype
-
-
-@pytest.mark.parametrize("answers", [["yes", "yes and no"], {"type": "object", "properties": {"a": {"type": "null"}}}])
-def test_follow_a_draft(answers: object) -> None:
-    text, row = tiny_text(), constraint(answers)
-    draft = [*text.encode("yes" if isinstance(answers, list) else '{"a": null}'), text.end_id]
-    before = row.allowed()
-    masks = follow(row, [*draft, 5])
-    assert len(masks) == len(draft) + 1
-    assert all(mask[token] for mask, token in zip(masks, draft, strict=False))
-    assert not masks[-1].any()
-    assert len(follow(row, [draft[0], 319, draft[1]])) == 2
-    np.testing.assert_array_equal(row.allowed(), before)
-    for mask, token in zip(masks, draft, strict=False):
-        np.testing.assert_array_equal(row.allowed(), mask)
-        row.accept(token)
-    assert row.done

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.decoding.scoring import log_softmax
+from lime_edge.runtime.decoding.choice_scores import log_softmax
 from lime_edge.runtime.text.prompts import Text
 from tests.support.runtime_models import Plain, exported, runtime, skill
 
