@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
+from lime_edge.runtime.decoding.choice_scores import log_softmax
 from lime_edge.runtime.decoding.kv_cache import Cache
 from lime_edge.runtime.decoding.loop import prefix_of, skill_rows, with_prefix
-from lime_edge.runtime.decoding.choice_scores import log_softmax
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Array
 from lime_edge.runtime.skills.registry import AppliedSkill
