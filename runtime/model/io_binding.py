@@ -35,8 +35,15 @@ class Binding:
         self._io = graph.session.io_binding()
         self._inputs: dict[str, Array] = {}
         self._outputs: dict[str, Array] = {}
+        self._bank: Any = None
         state.bind(self._io, start, stop)
-        self._io.bind_ortvalue_input(BANK, bank)
+        self.use_bank(bank)
+
+    def use_bank(self, bank: Any) -> None:
+        """Let the next runs read this bank."""
+        if bank is not self._bank:
+            self._io.bind_ortvalue_input(BANK, bank)
+            self._bank = bank
 
     def input(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """The array that the next run reads as this input; the caller fills it. Reused while the shape is the same."""

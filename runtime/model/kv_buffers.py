@@ -62,9 +62,10 @@ class State:
             io.bind_input(past_name, *where)
             io.bind_output(present_name, *where)
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions of one row to another; on the CPU only."""
-        self._host[:, target, :, :length] = self._host[:, source, :, :length]
+    def copy(self, source: int, target: int, length: int, other: State | None = None) -> None:
+        """Copy the first `length` positions of a row of another state, or of this one, to a row; on the CPU only."""
+        origin = self if other is None else other
+        self._host[:, target, :, :length] = origin._host[:, source, :, :length]
 
     def read(self, row: int, start: int, stop: int) -> npt.NDArray[Any]:
         """A copy of some positions of a row, [2 * layers, heads, stop - start, size]; on the CPU only."""
