@@ -98,7 +98,8 @@ def names_files(messages: Any) -> bool:
 
 
 def _media_kind(part: Mapping[str, Any]) -> str:
-    return _OPENAI.get(part["type"], part["type"])
+    kind: str = part["type"]
+    return _OPENAI.get(kind, kind)
 
 
 def _media(part: Mapping[str, Any]) -> MediaPart:
@@ -147,18 +148,18 @@ def _frames(values: Any) -> tuple[MediaPart, ...]:
     if not isinstance(values, list | tuple) or not 1 <= len(values) <= FRAMES_LIMIT:
         found = f"{len(values)} frames" if isinstance(values, list | tuple) else show(values)
         raise ConfigError(f"is a video of {found}; expected a list of 1 to {FRAMES_LIMIT} pictures")
-    found = []
+    frames: list[MediaPart] = []
     for number, value in enumerate(values):
         try:
             if isinstance(value, Mapping):
                 if is_text(value) or _media_kind(value) != "image":
                     raise ConfigError("is no image")
-                found.append(_media(value))
+                frames.append(_media(value))
             else:
-                found.append(_from_key("image", "image", value))
+                frames.append(_from_key("image", "image", value))
         except ConfigError as error:
             raise ConfigError(f"is a video whose frame {number} {error.message}") from error
-    return tuple(found)
+    return tuple(frames)
 
 
 def _path(value: Any) -> str:

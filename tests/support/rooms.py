@@ -28,6 +28,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "store.remote": ("skills", "contract", "common"),
     "store": ("store.remote", "trust", "skills", "contract", "common"),
     "runtime.types": ("trust", "skills"),
+    "runtime.vision": ("contract", "common"),
     "runtime.memory": (),
     "runtime.drafting": (),
     "runtime.native": ("contract",),
@@ -61,11 +62,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "exporters.operators": ("contract",),
     "exporters.weights": ("contract",),
     "exporters.passes": ("exporters.operators", "exporters.weights", "contract"),
-    "exporters": ("exporters.passes", "exporters.weights", "contract", "common"),
+    "exporters.captured": (),
+    "exporters.towers": ("exporters.captured", "backbones", "contract", "common"),
+    "exporters": ("exporters.towers", "exporters.passes", "exporters.weights", "contract", "common"),
     "evaluation": ("runtime", "runtime.text", "contract", "common"),  # of the runtime, the type that `measure` is given
     "backbones": (),
     "method": ("contract", "common"),
-    "training": ("backbones", "method", "evaluation", "exporters", "runtime.native", "skills", "contract", "common"),
+    "training": (
+        *("backbones", "method", "evaluation", "exporters", "exporters.towers", "runtime.native", "skills"),
+        *("contract", "common"),
+    ),
     "reports": ("store", "trust", "skills", "evaluation", "runtime", "runtime.native", "contract", "common"),
     "audit": ("reports", "runtime", "runtime.text", "evaluation", "trust", "skills", "contract", "common"),
     "cli": (
@@ -76,17 +82,20 @@ ROOMS: dict[str, tuple[str, ...]] = {
 
 #: Libraries that only some rooms may import, even inside functions.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "torch": ("backbones", "method", "training"),
-    "transformers": ("backbones", "method", "training"),
+    "torch": ("backbones", "method", "training", "exporters.captured", "exporters.towers"),
+    "transformers": ("backbones", "method", "training", "exporters.towers"),
     "peft": ("method", "training"),
     "accelerate": ("method", "training"),
     "gguf": ("training",),
     "onnx": ("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
-    "onnx_ir": ("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
+    "onnx_ir": (
+        *("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
+        *("exporters.captured", "exporters.towers"),
+    ),
     "onnxscript": ("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
     "optimum": ("exporters",),
     "onnxruntime_genai": ("exporters",),
-    "onnxruntime": ("runtime", "runtime.decoding", "runtime.model", "runtime.native", "reports"),
+    "onnxruntime": ("runtime", "runtime.decoding", "runtime.model", "runtime.native", "reports", "exporters.towers"),
     "tokenizers": ("runtime.text", "runtime"),
     "llguidance": ("runtime.constraints",),
     "cryptography": ("trust",),
@@ -96,6 +105,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "requests": ("store.remote",),
     "urllib3": ("store.remote",),
     "click": ("cli",),
+    "PIL": ("runtime.vision",),
+    "av": ("runtime.vision",),
 }
 
 #: `__init__` files that do more than describe their room, and why.
