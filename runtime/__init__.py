@@ -9,6 +9,17 @@ from lime_edge.runtime.decoding.stream import Stream
 from lime_edge.runtime.native.operators import Operators
 
 from .runtime import Runtime
-from .types import Choice, Generation, SkillInfo, Timings
+from .types import Choice, Generation, SkillInfo, Timings, TokenLogprob
 
-__all__ = ["AnswerSpec", "Choice", "Context", "Generation", "Operators", "Runtime", "SkillInfo", "Stream", "Timings"]
+__all__ = [
+    "AnswerSpec",
+    "Choice",
+    "Context",
+    "Generation",
+    "Operators",
+    "Runtime",
+    "SkillInfo",
+    "Stream",
+    "Timings",
+    "TokenLogprob",
+]

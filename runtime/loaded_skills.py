@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from lime_edge.contract.vector_kinds import Kind
+from lime_edge.errors import ConfigError, SkillConflictError, SkillError, SkillTrustError, UnknownSkillError
 from lime_edge.runtime.decoding.prefix_cache import PrefixCache
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Bank
 from lime_edge.runtime.skills.registry import LoadConditions, Registry
 from lime_edge.runtime.text.prompts import Text
 from lime_edge.skills.compatibility import LIMITS
-from lime_edge.trust.policy import TrustPolicy
+from lime_edge.trust.policy import TrustPolicy, as_policy, read_trusted_skill
 
 from .skill_loading import SkillLoader
 from .types import SkillInfo, SkillSpec
@@ -84,10 +86,36 @@ class LoadedSkills:
             ConfigError: The name is invalid or already loaded, or the active blend cannot use the new skill.
         """
         self._graph.refuse_fork()
-        no_downgrade = self._trust is not None and not allow_downgrade
-        info = self._loader.load(path, name, prove, LoadConditions(replace, expected_generation, no_downgrade))
+        loader = self._loader
+        no_downgrade = loader.trust is not None and not allow_downgrade
+        info = loader.load(path, name, prove, LoadConditions(replace, expected_generation, no_downgrade))
         self._forget()
+        if loader is not self._loader and (error := self._unload_refused(info)):  # `use_policy` has not seen it
+            raise error
         return info
+
+    @property
+    def trust(self) -> TrustPolicy | None:
+        """The policy that skills must satisfy; None: none."""
+        return self._trust
+
+    def use_policy(self, trust: TrustPolicy | str | os.PathLike[str] | None) -> dict[str, str]:
+        """Apply another trust policy from now on, and unload the skills that it refuses, or whose file has changed.
+
+        Requests in flight finish with the skills that they began with.
+
+        Args:
+            trust: The policy, or the path of its file; None: every valid package that fits is accepted.
+
+        Returns:
+            The skills that were unloaded, and why.
+
+        Raises:
+            PolicyError: Names every fault of the policy; the old one stays.
+        """
+        policy = as_policy(trust)
+        self._trust, self._loader = policy, dataclasses.replace(self._loader, trust=policy)
+        return {info.name: str(error) for info in self.skills() if (error := self._unload_refused(info))}
 
     def use_skill(self, skill: SkillSpec) -> None:
         """Make a skill the default for calls without ``skill=``; takes microseconds.
@@ -128,6 +156,22 @@ class LoadedSkills:
         """
         self._registry.remove(name, expected_generation)
         self._forget()
+
+    def _unload_refused(self, info: SkillInfo) -> SkillError | None:
+        """Unload a skill if the policy refuses its file; returns why. If it is active, the base takes its place."""
+        try:
+            if read_trusted_skill(info.path, self._trust).skill.manifest.digest == info.digest:
+                return None
+            refusal: SkillError = SkillTrustError(f"{info.path} has changed since it was loaded: load it again")
+        except SkillError as error:
+            refusal = error
+        with suppress(SkillConflictError, UnknownSkillError):  # another thread has replaced or unloaded it
+            try:
+                self.unload_skill(info.name, info.generation)
+            except ConfigError:
+                self.use_skill(None)
+                self.unload_skill(info.name, info.generation)
+        return refusal
 
     def _forget(self) -> None:
         """Free what requests have read with skills that are not loaded any more."""

@@ -35,13 +35,13 @@ from lime_edge.runtime.text.prompts import Text
 from lime_edge.trust.policy import TrustPolicy, as_policy
 
 from .call_rows import split_rows, whole_batch_size
-from .loaded_skills import LoadedSkills
+from .prompt_tokens import PromptTokens
 from .types import ACTIVE, Active, Choice, Generation, Prompt, SkillSpec, SkillSpecs
 
 BATCH_SIZE = 8  # default number of rows that run together
 
 
-class Runtime(LoadedSkills):
+class Runtime(PromptTokens):
     """An exported model and the skills loaded into it. Safe to use from several threads.
 
     Create it with `Runtime.load`.
@@ -181,13 +181,14 @@ class Runtime(LoadedSkills):
             context: What the prompts begin with, from `prefill`.
             batch_size: Maximum number of rows that run together; a row's answer does not depend on it.
             **settings: max_new_tokens, temperature (0 is greedy), top_k, top_p, repetition_penalty, frequency_penalty,
-                presence_penalty, seed and stop, for all rows. Missing settings come from the skill, then from the defaults: greedy, at most 256
-                tokens. The same seed gives the same answer, alone and in any batch; so rows with the same prompt,
-                skill and seed have the same answer. `cancel` (a threading.Event, or anything with is_set()) and
+                presence_penalty, seed and stop, for all rows. Missing settings come from the skill, then from the
+                defaults: greedy, at most 256 tokens. The same seed gives the same answer, alone and in any batch; so
+                rows with the same prompt, skill and seed have the same answer. `cancel` (a threading.Event, or anything with is_set()) and
                 `timeout` (seconds from the call on) stop all rows after the current token or chunk of a prompt.
                 `answers` says what an answer must be: a list of choices, a JSON schema as a dict, or an `AnswerSpec`;
                 if it does not fit into max_new_tokens, the finish reason is ``"length"``. `speculate=False` drafts no
                 tokens. `logprobs=n` reports how likely every token was, and the n likeliest ones (n = 0 to 20).
+                `tools` are functions that the chat template shows, as JSON objects.
 
         Returns:
             One Generation, or a list if `prompt` or `skill` is a list. The finish reason of rows that were stopped is

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -73,6 +74,22 @@ class Chat:
             raise ConfigError("the prompt is empty; expected at least one token")
         start = len(before) if ids[: len(before)] == before else len(ids)
         return ids + self.text(begun), min(start, len(ids) - 1)
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]], render: Render) -> Chat:
+        """The same chat with a template that also writes these tools.
+
+        Raises:
+            ConfigError: The tools are no JSON values, or spell a special token: they cannot be told from the template.
+        """
+        faults = [f"tool {number} {fault}" for number, tool in enumerate(tools) for fault in value_faults(tool)]
+        if not faults and self._special.suspicious(list(_strings(_plain(tools), False))):
+            faults.append("a special token of this model is spelled in a tool; expected other words")
+        if faults:
+            raise ConfigError("the tools are invalid", bounded(faults))
+        _ = self.roles, self._takes  # of the template alone, and asked for once
+        made = copy(self)
+        made._unsafe_render = render
+        return made
 
     def text(self, text: str) -> list[int]:
         """Token ids of an answer, or of any text outside the template. All of it is data.

@@ -55,6 +55,7 @@ class Settings(TypedDict, total=False):
     answers: AnswerSpec | Sequence[str] | Mapping[str, Any] | None
     speculate: bool | None
     logprobs: int | None
+    tools: Sequence[Mapping[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Options:
     frequency_penalty: float = 0.0  # subtracted from a logit for every time the token occurs in the answer
     presence_penalty: float = 0.0  # subtracted once if it occurs in the answer
     logprobs: int | None = None  # how many alternatives of each token are reported; None: not even its own
+    tools: Sequence[Mapping[str, Any]] = ()  # functions that the chat template shows to the model
 
     @property
     def penalises(self) -> bool:
@@ -121,6 +123,9 @@ def _faults(given: Mapping[str, Any]) -> list[str]:
         faults.append(f"cancel is {show(cancel)}; expected an object with is_set(), such as threading.Event()")
     if not isinstance(speculate := given.get("speculate", True), bool):
         faults.append(f"speculate is {show(speculate)}; expected True or False")
+    tools = given.get("tools", ())
+    if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
+        faults.append(f"tools is {show(tools)}; expected a list of objects")
     stop = given.get("stop", ())
     if not isinstance(stop, Sequence) or len(stop) > _MAX_STOPS or not all(isinstance(s, str) and s for s in stop):
         faults.append(f"stop is {show(stop)}; expected up to {_MAX_STOPS} strings, none of them empty")

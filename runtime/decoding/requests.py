@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +28,7 @@ def encode_prompts(
     skills: Sequence[AppliedSkill],
     raw: bool,
     opening: Opening | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> list[Tokens]:
     """Encode prompts, each through the interface of its skill, with the skill's soft prefix.
 
@@ -38,14 +39,17 @@ def encode_prompts(
         skills: The skill that answers each of them.
         raw: Use neither the chat template nor the interface.
         opening: What comes before every prompt, in place of the system text of the skill's interface.
+        tools: Functions that the chat template shows; neither with `raw` nor with an opening.
 
     Raises:
         ConfigError: Names every row whose prompt is invalid or empty.
     """
+    if tools and (raw or opening is not None):
+        raise ConfigError("tools are shown by the chat template: expected no raw=True and no context with them")
     encoded, faults = [], []
     for number, (prompt, applied) in enumerate(zip(prompts, skills, strict=True)):
         try:
-            tokens = _encoded(text, prompt, applied, raw, opening)
+            tokens = _encoded(text, prompt, applied, raw, opening, tools)
         except ConfigError as error:
             faults += [f"row {number}: {fault}" for fault in error.faults or [error.message]]
             continue
@@ -57,10 +61,17 @@ def encode_prompts(
     return encoded
 
 
-def _encoded(text: Text, prompt: Prompt, applied: AppliedSkill, raw: bool, opening: Opening | None) -> Tokens:
+def _encoded(
+    text: Text,
+    prompt: Prompt,
+    applied: AppliedSkill,
+    raw: bool,
+    opening: Opening | None,
+    tools: Sequence[Mapping[str, Any]],
+) -> Tokens:
     request = _through(prompt, applied, raw)
     if opening is None:
-        return text.tokens(request, applied.interface.system, raw)
+        return text.tokens(request, applied.interface.system, raw, tools)
     return text.tokens(opening.ask(request), opening.system)
 
 
@@ -110,7 +121,7 @@ def open_requests(
         raise ConfigError("the generation settings are invalid", faults)
     checked = {**settings, "answers": call.answers}  # a schema is parsed once, not for every row
     options = [Options.settle(checked, applied.defaults) for applied in skills]
-    encoded = encode_prompts(graph, text, prompts, skills, raw, opening)
+    encoded = encode_prompts(graph, text, prompts, skills, raw, opening, call.tools)
     forms = [
         _constraint(constraints, option, applied, plain=isinstance(prompt, str) and not raw)
         for option, applied, prompt in zip(options, skills, prompts, strict=True)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.sandbox
 
 from lime_edge.common.strict_json import show
@@ -23,6 +24,7 @@ class Template:
 
     compiled: jinja2.Template
     source: str
+    takes_tools: bool = False  # it reads the variable `tools`, and asks for calls as <tool_call>
 
 
 def read_template(path: Path, config: Mapping[str, Any]) -> Template | None:
@@ -48,7 +50,8 @@ def read_template(path: Path, config: Mapping[str, Any]) -> Template | None:
     environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
     try:
         source.encode()  # JSON can hold lone surrogates
-        return Template(environment.from_string(source), source)
+        known = jinja2.meta.find_undeclared_variables(environment.parse(source))
+        return Template(environment.from_string(source), source, "tools" in known and "<tool_call>" in source)
     except Exception as error:  # jinja2 evaluates constants and recurses
         raise ModelError(f"the chat template of {path} is invalid: {show(str(error))}") from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime.types import Prompt
 
 from .chat_template import read_template
+from .token_bytes import TokenBytes
 
 Ids = npt.NDArray[np.int64]
 
@@ -68,7 +69,9 @@ class Text:
         self.end_id = eos_ids[0] if named is None else named  # the token that training puts after an answer
         self.eos_ids = frozenset({*eos_ids, self.end_id})
 
-    def tokens(self, prompt: Prompt, system: str | None = None, raw: bool = False) -> Tokens:
+    def tokens(
+        self, prompt: Prompt, system: str | None = None, raw: bool = False, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Tokens:
         """Encode one prompt.
 
         Args:
@@ -77,9 +80,11 @@ class Text:
             system: Text of a system message that is put first unless the messages begin with one.
             raw: Encode the text without the template, with the tokenizer's own special tokens; those that the text
                 spells are special, too.
+            tools: Functions that the template shows to the model.
 
         Raises:
-            ConfigError: The prompt is invalid, empty, or too long for the context in any encoding.
+            ConfigError: The prompt is invalid, empty, or too long for the context in any encoding; or the template
+                knows no tools.
         """
         self._check_length(_characters(prompt))
         if raw:
@@ -88,7 +93,12 @@ class Text:
         if self._template is None:
             raise ConfigError("this model has no chat template: call with raw=True, or add chat_template.jinja")
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        return _tokens(*self._chat.prompt(messages, system, continues=True))
+        chat = self._chat
+        if tools:
+            if not self.takes_tools:
+                raise ConfigError("the chat template of this model knows no tools: call without them")
+            chat = chat.with_tools(tools, partial(self.render, tools=tools))
+        return _tokens(*chat.prompt(messages, system, continues=True))
 
     def known(self, ids: Sequence[int]) -> Tokens:
         """A prompt given as token ids; the boundary is before the template's answer header."""
@@ -105,12 +115,12 @@ class Text:
         self._check_length(len(text))
         return self._chat.text(text)
 
-    def render(self, messages: Messages, answer: bool) -> str:
+    def render(self, messages: Messages, answer: bool, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
         """Render the chat template; with `answer`, the header of the answer follows the messages."""
         if self._template is None:
             raise ConfigError("this model has no chat template")
         return self._template.compiled.render(
-            messages=messages, add_generation_prompt=answer, tools=None, documents=None, **self._named
+            messages=messages, add_generation_prompt=answer, tools=tools, documents=None, **self._named
         )
 
     def stop_ids(self, stops: Sequence[str]) -> frozenset[int]:
@@ -126,6 +136,16 @@ class Text:
                     f"stop string {show(stop)} contains the special token {inside[0]!r}, which never becomes text; "
                     "expected text alone or a special token alone"
                 )
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat template writes tools, and asks for calls as ``<tool_call>``."""
+        return self._template is not None and self._template.takes_tools
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes:
+        """The bytes that each token stands for."""
+        return TokenBytes(self.tokenizer)
 
     @cached_property
     def longest_token(self) -> int:

@@ -22,6 +22,7 @@ def test_public_names() -> None:
         "SkillInfo",
         "Stream",
         "Timings",
+        "TokenLogprob",
     ]
 
 
