@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from lime_edge.errors import ExportError
 
+_LOOKUPS = ("Gather", "GatherBlockQuantized")
+
 
 def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
     """Register an array as an initializer of the graph."""
@@ -54,3 +56,24 @@ def producer_of(value: ir.Value) -> ir.Node:
     if node is None:
         raise ExportError(f"{value.name} is an input of the graph; expected the output of a projection")
     return node
+
+
+def find_embedding(graph: ir.Graph) -> tuple[ir.Node, ir.Value]:
+    """The node that looks input_ids up, and input_ids.
+
+    Raises:
+        ExportError: There is not exactly one.
+    """
+    ids = next((value for value in graph.inputs if value.name == "input_ids"), None)
+    lookups = [node for node in ids.consumers() if node.op_type in _LOOKUPS] if ids is not None else []
+    if ids is None or len(lookups) != 1:
+        raise ExportError(f"the graph looks input_ids up {len(lookups)} times; expected one embedding")
+    return lookups[0], ids
+
+
+def scaled_embedding(embedded: ir.Value) -> ir.Value:
+    """The embeddings, after the scale that some models' embedding modules apply."""
+    users = tuple(embedded.consumers())
+    if len(users) == 1 and users[0].op_type == "Mul" and "/embed_tokens/" in (users[0].name or ""):
+        return users[0].outputs[0]
+    return embedded

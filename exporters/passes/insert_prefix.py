@@ -14,7 +14,8 @@ from lime_edge.contract.module_table import ALIGNMENT, Module
 from lime_edge.contract.names import BANK, SKILL_IDS
 from lime_edge.errors import ExportError
 
-_LOOKUPS = ("Gather", "GatherBlockQuantized")
+from .graph_edits import find_embedding, scaled_embedding
+
 _BEYOND = 2**31  # no bank has that many rows
 
 
@@ -36,12 +37,8 @@ class InsertPrefix(ir.passes.InPlacePass):
         graph = model.graph
         if any(node.name == "/lime.prefix/out" for node in graph):
             return ir.passes.PassResult(model, modified=False)
-        ids = next((value for value in graph.inputs if value.name == "input_ids"), None)
-        lookups = [node for node in ids.consumers() if node.op_type in _LOOKUPS] if ids is not None else []
-        if ids is None or len(lookups) != 1:
-            raise ExportError(f"the graph looks input_ids up {len(lookups)} times; expected one embedding")
-        embedding = lookups[0]
-        vocabulary, known = _vocabulary_size(graph), _scaled(embedding.outputs[0])
+        embedding, ids = find_embedding(graph)
+        vocabulary, known = _vocabulary_size(graph), scaled_embedding(embedding.outputs[0])
         width = known.shape[-1] if known.shape is not None else None
         if isinstance(width, int) and width != self._prefix.out_features:
             raise ExportError(
@@ -121,11 +118,3 @@ def _vocabulary_size(graph: ir.Graph) -> int:
     if not isinstance(size, int):
         raise ExportError("the size of the vocabulary is not in the graph; expected logits [B, S, V]")
     return size
-
-
-def _scaled(embedded: ir.Value) -> ir.Value:
-    """The embeddings, after the scale that some models' embedding modules apply."""
-    users = tuple(embedded.consumers())
-    if len(users) == 1 and users[0].op_type == "Mul" and "/embed_tokens/" in (users[0].name or ""):
-        return users[0].outputs[0]
-    return embedded
