@@ -1,0 +1,1 @@
+"""Graphs captured from the forward pass of a torch module, for models that the model builder does not know."""
