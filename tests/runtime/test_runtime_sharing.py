@@ -29,6 +29,13 @@ NAMES = {"reply": "response", "other": "response", "always": "always", "odd": "a
 Spec = str | Mapping[str, float] | None
 SPECS: list[Spec] = [None, *NAMES, {"reply": 0.5, "other": 0.5}, {"always": 0.5, "odd": 0.25}, {"always": 1.0}]
 CHOICES = ["yes", "no", "perhaps"]
+#: Greedy, drawn (each row from its own seed), and one of several choices.
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 1.2, "seed": 1},
+    {"temperature": 0.9, "top_p": 0.9, "seed": 2, "repetition_penalty": 1.1},
+    {"answers": CHOICES},
+]
 
 
 @cache
@@ -57,17 +64,17 @@ class Fresh:
             self._made[seeds] = made
         return self._made[seeds]
 
-    def answer(self, prompt: Any, spec: Spec, digests: Mapping[str, str], method: str) -> Any:
-        """The answer with the packages of these digests."""
+    def answer(self, prompt: Any, spec: Spec, digests: Mapping[str, str], settings: dict[str, Any] | None) -> Any:
+        """The answer with the packages of these digests; without settings, the scores of `choose`."""
         names = [] if spec is None else [spec] if isinstance(spec, str) else list(spec)
         seeds = tuple((name, self.seed(name, digests[name])) for name in names)
-        key = repr((prompt, spec, seeds, method))
+        key = repr((prompt, spec, seeds, settings))
         if key not in self._answers:
             made = self.runtime(seeds)
-            if method == "choose":
+            if settings is None:
                 self._answers[key] = dict(made.choose(prompt, CHOICES, spec).scores)
             else:
-                self._answers[key] = made.generate(prompt, spec, max_new_tokens=TOKENS).token_ids
+                self._answers[key] = made.generate(prompt, spec, max_new_tokens=TOKENS, **settings).token_ids
         return self._answers[key]
 
     def seed(self, name: str, digest: str) -> int:
@@ -85,7 +92,7 @@ class Program:
 
     def __init__(self, made: Runtime, window: int) -> None:
         self.made, self.window = made, window
-        self.seen: list[tuple[Any, Spec, Any, str, Any]] = []  # prompt, skill, receipt, method, answer
+        self.seen: list[tuple[Any, Spec, Any, Any, Any]] = []  # prompt, skill, receipt, settings, answer
         self.contexts: list[tuple[Context, str]] = []
 
     def thread(self, number: int) -> None:
@@ -96,19 +103,29 @@ class Program:
 
     def generate(self, choose: random.Random) -> None:
         prompts, specs = [self._prompt(choose) for _ in range(2)], choose.sample(SPECS, 2)
-        for prompt, spec, found in zip(
-            prompts, specs, self.made.generate(prompts, specs, max_new_tokens=TOKENS), strict=True
-        ):
-            self.seen.append((prompt, spec, found.receipt, "generate", found.token_ids))
+        settings = choose.choice(SETTINGS)
+        answers = self.made.generate(prompts, specs, max_new_tokens=TOKENS, **settings)
+        for prompt, spec, found in zip(prompts, specs, answers, strict=True):
+            self.seen.append((prompt, spec, found.receipt, settings, found.token_ids))
+
+    def use(self, choose: random.Random) -> None:
+        """Another active skill or blend for all threads."""
+        self.made.use_skill(choose.choice(SPECS))
+
+    def active(self, choose: random.Random) -> None:
+        """An answer with whatever is active; only its receipt tells what that was."""
+        prompt, settings = self._prompt(choose), choose.choice(SETTINGS)
+        found = self.made.generate(prompt, max_new_tokens=TOKENS, **settings)
+        self.seen.append((prompt, _told(found.receipt), found.receipt, settings, found.token_ids))
 
     def stream(self, choose: random.Random) -> None:
-        prompt, spec = self._prompt(choose), choose.choice(SPECS)
-        stream = self.made.stream(prompt, spec, max_new_tokens=TOKENS)
+        prompt, spec, settings = self._prompt(choose), choose.choice(SPECS), choose.choice(SETTINGS)
+        stream = self.made.stream(prompt, spec, max_new_tokens=TOKENS, **settings)
         for _ in stream:
             if choose.random() < 0.1:
                 return  # abandoned
         found = stream.generation
-        self.seen.append((prompt, spec, found.receipt, "generate", found.token_ids))
+        self.seen.append((prompt, spec, found.receipt, settings, found.token_ids))
 
     def turns(self, choose: random.Random) -> None:
         """The second turn of a chat, whose history another turn has made."""
@@ -116,12 +133,12 @@ class Program:
         said = self.made.generate(first, spec, max_new_tokens=TOKENS).text or "x"
         prompt = [*first, {"role": "assistant", "content": said}, {"role": "user", "content": "Why?"}]
         found = self.made.generate(prompt, spec, max_new_tokens=TOKENS)
-        self.seen.append((prompt, spec, found.receipt, "generate", found.token_ids))
+        self.seen.append((prompt, spec, found.receipt, {}, found.token_ids))
 
     def choose(self, choose: random.Random) -> None:
         prompt, spec = self._prompt(choose), choose.choice(SPECS)
         found = self.made.choose(prompt, CHOICES, spec)
-        self.seen.append((prompt, spec, found.receipt, "choose", dict(found.scores)))
+        self.seen.append((prompt, spec, found.receipt, None, dict(found.scores)))
 
     def prefill(self, choose: random.Random) -> None:
         stem = choose.choice(STEMS)
@@ -132,7 +149,7 @@ class Program:
         question, spec = choose.choice(ENDS) or "x", choose.choice(SPECS)
         found = self.made.generate(question, spec, context=context, max_new_tokens=TOKENS)
         prompt = question if context is None else f"{stem}\n\n{question}"
-        self.seen.append((prompt, spec, found.receipt, "generate", found.token_ids))
+        self.seen.append((prompt, spec, found.receipt, {}, found.token_ids))
 
     def close(self, choose: random.Random) -> None:
         if self.contexts:
@@ -149,7 +166,21 @@ class Program:
     def _prompt(self, choose: random.Random) -> str:
         return choose.choice(STEMS) + choose.choice(ENDS)
 
-    STEPS_OF: tuple[str, ...] = ("generate", "generate", "stream", "turns", "choose", "prefill", "ask", "ask", "close")
+    STEPS_OF: tuple[str, ...] = (
+        "generate",
+        "generate",
+        "stream",
+        "stream",
+        "use",
+        "active",
+        "active",
+        "turns",
+        "choose",
+        "prefill",
+        "ask",
+        "ask",
+        "close",
+    )
     STEPS_OF += ("replace", "replace", "unload")
 
 
@@ -168,9 +199,11 @@ def test_every_answer_is_that_of_a_fresh_runtime(window: int, limit: int) -> Non
     finally:
         sys.setswitchinterval(0.005)
     assert len(program.seen) > THREADS * STEPS // 8  # threads decide how often a skill happens to be unloaded
-    for prompt, spec, told, method, answer in program.seen:
+    assert {repr(settings) for _, _, _, settings, _ in program.seen} == {repr(one) for one in (None, *SETTINGS)}
+    for prompt, spec, told, settings, answer in program.seen:
         digests = {part["name"]: part["digest"] for part in told["skills"]}
-        assert fresh.answer(prompt, spec, digests, method) == answer, (prompt, spec, method)
+        assert fresh.answer(prompt, spec, digests, settings) == answer, (prompt, spec, settings)
+    made.use_skill(None)
     _returned(made, program, limit)
 
 
@@ -184,3 +217,9 @@ def _returned(made: Runtime, program: Program, limit: int) -> None:
     gc.collect()
     assert made._bank.in_use == 1
     assert all(block.numbers == {0} for block in made._prefixes._order)
+
+
+def _told(receipt: Mapping[str, Any]) -> Spec:
+    """The skill or blend that a receipt names."""
+    parts = {part["name"]: part["weight"] for part in receipt["skills"]}
+    return next(iter(parts), None) if list(parts.values()) in ([], [1.0]) else parts
