@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,10 @@ class Files:
         target = self.work / f"genai-lora-{self.precision}-{recipe}"
         if not (target / "genai_config.json").is_file():
             with whole(target) as made:
-                options = _unquantized(self.model) if recipe == "same" else list(_DEFAULTS)
-                adapter = f"adapter_path={self._adapter()}"
-                build_backbone(self.model, made, self.precision, [adapter, *options])
+                if recipe == "same":
+                    build_with_lora(self._adapter(), self.model, made, self.precision)
+                else:
+                    build_backbone(self.model, made, self.precision, [f"adapter_path={self._adapter()}", *_DEFAULTS])
         return target
 
     def _switchable(self) -> Path:
@@ -87,7 +88,7 @@ class Files:
         if not (target / _ADAPTER).is_file():
             with whole(target) as made:
                 shutil.copytree(self._graph("same"), made, dirs_exist_ok=True)
-                _open_inputs(made)
+                write_onnx_adapter(open_inputs(made), made / _ADAPTER)
         return target
 
     def _gguf_adapter(self) -> Path:
@@ -95,7 +96,7 @@ class Files:
         target = self.work / "lora.gguf"
         if not target.is_file():
             unfinished = target.with_suffix(".part")
-            _write_gguf(self._adapter(), self.model, unfinished)
+            write_gguf(self._adapter(), self.model, unfinished)
             unfinished.rename(target)
         return target
 
@@ -142,10 +143,14 @@ def _unquantized(model: Path) -> list[str]:
     return [f"nodes_to_exclude={','.join(nodes)}"]
 
 
-def _open_inputs(folder: Path) -> None:
-    """Turn a graph's LoRA matrices into optional inputs, and write their values to an .onnx_adapter file."""
+def build_with_lora(adapter: Path, model: Path, target: Path, precision: Precision) -> None:
+    """Build the graph of a backbone with a LoRA in it, by our recipe; the LoRA stays in float32."""
+    build_backbone(model, target, precision, [f"adapter_path={adapter}", *_unquantized(model)])
+
+
+def open_inputs(folder: Path) -> dict[str, Array]:
+    """Turn a graph's LoRA matrices into optional inputs, zero by default; returns their values by input name."""
     import onnx_ir as ir
-    import onnxruntime as ort
 
     model = ir.load(folder / "model.onnx")
     matrices: dict[str, Array] = {}
@@ -158,14 +163,21 @@ def _open_inputs(folder: Path) -> None:
         ir.save(model, Path(beside) / "model.onnx", external_data="model.onnx.data")
         for path in Path(beside).iterdir():
             path.replace(folder / path.name)
+    return matrices
+
+
+def write_onnx_adapter(matrices: Mapping[str, Array], target: Path) -> None:
+    """Write the values of a graph's optional inputs as an .onnx_adapter file."""
+    import onnxruntime as ort
+
     adapter = ort.AdapterFormat()
     adapter.set_adapter_version(1)
     adapter.set_model_version(1)
     adapter.set_parameters({name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in matrices.items()})
-    adapter.export_adapter(str(folder / _ADAPTER))
+    adapter.export_adapter(str(target))
 
 
-def _write_gguf(adapter: Path, model: Path, target: Path) -> None:
+def write_gguf(adapter: Path, model: Path, target: Path) -> None:
     """Write a LoRA for llama.cpp: tensors ``NAME.lora_a`` [r, D] and ``NAME.lora_b`` [H, r], and alpha."""
     import gguf
     from safetensors.numpy import load_file

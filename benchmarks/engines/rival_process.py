@@ -39,16 +39,19 @@ class Rival:
         python: Interpreter in which the engine is installed.
         settings: Settings of the worker.
         log: File for its standard error.
+        module: The worker, below benchmarks.engines.
 
     Raises:
         click.ClickException: The worker does not start; the message says what to install.
     """
 
-    def __init__(self, name: str, python: str, settings: Mapping[str, Any], log: Path) -> None:
+    def __init__(
+        self, name: str, python: str, settings: Mapping[str, Any], log: Path, module: str | None = None
+    ) -> None:
         self.name, self._log = name, log
         with log.open("w", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
-                [python, "-m", f"benchmarks.engines.worker_{name}"],
+                [python, "-m", f"benchmarks.engines.{module or f'worker_{name}'}"],
                 env={**os.environ, "PYTHONPATH": str(_ROOT)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -80,7 +80,7 @@ class Sides:
             check_skill(skill, self.contract, LIMITS)
         self.tokenizer = Tokenizer.from_file(str(asked.exported / "tokenizer.json"))
         self.model = backbone.resolve(asked.model)
-        self.untouched = self._untouched()
+        self.untouched = untouched_graph(asked.work, self.model, self.precision)
         made = self._opened()
         self.plain = made.pop(UNTOUCHED)
         self.ours = {name: made[name] for name in (NATIVE, FUNCTION) if name in made}
@@ -125,15 +125,6 @@ class Sides:
         order = np.random.default_rng(asked.opening).permutation(list(wanted))
         return {str(name): Graph(*wanted[name]) for name in order}
 
-    def _untouched(self) -> Path:
-        """The builder's graph by the recipe of the export, built unless `work` already holds it."""
-        target = self.asked.work / f"untouched-{self.precision}"
-        if not (target / "genai_config.json").is_file():
-            click.echo("building the untouched graph")
-            with whole(target) as made:
-                build_backbone(self.model, made, self.precision)
-        return target
-
     def _check(self) -> None:
         ids, (bank, skills) = self.prompt(_CHECKED), self.bank(1)
         plain = _logits(self.plain, ids, {})
@@ -150,6 +141,16 @@ class Sides:
         first, *others = found.values()
         if any(_size(first - other) > _NEAR * _size(first - plain) for other in others):
             raise click.ClickException("the native library and the graph's functions compute different logits")
+
+
+def untouched_graph(work: Path, model: Path, precision: Precision) -> Path:
+    """Folder of the builder's graph by the recipe of the export, built unless `work` already holds it."""
+    target = work / f"untouched-{precision}"
+    if not (target / "genai_config.json").is_file():
+        click.echo("building the untouched graph")
+        with whole(target) as made:
+            build_backbone(model, made, precision)
+    return target
 
 
 def _size(array: Array) -> float:

@@ -63,16 +63,21 @@ class Engine(ABC):
         return tokens
 
 
-def serve(make: Callable[[dict[str, Any]], Engine]) -> None:
-    """Answer requests until the input ends. The first line of the input holds the settings."""
+def serve(make: Callable[[dict[str, Any]], Any], worker: Callable[[Any], Any] | None = None) -> None:
+    """Answer requests until the input ends. The first line of the input holds the settings.
+
+    Args:
+        make: The engine, from the settings; it has `variants`.
+        worker: Answers requests about the engine, each by its method of that name. None: those of this module.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # redirect the libraries' own output to standard error
     engine = make(json.loads(sys.stdin.readline()))
     _say(answers, {"variants": engine.variants()})
-    worker = _Worker(engine)
+    serving = (worker or _Worker)(engine)
     for line in sys.stdin:
         request = json.loads(line)
-        _say(answers, getattr(worker, request.pop("do"))(**request))
+        _say(answers, getattr(serving, request.pop("do"))(**request))
 
 
 def _say(answers: Any, answer: dict[str, Any]) -> None:

@@ -1,16 +1,24 @@
-"""What a request costs: the bare request to a skill, against the whole prompt to the base and to an earlier skill.
+"""What a request costs: the bare request to a skill, against the whole prompt to the base, to an earlier skill, and to
+other engines with a LoRA for every task.
 
-    python -m benchmarks.requests.run MODEL --task json DATA/test.jsonl NEW/json.lime OLD/json.lime [--task ...]
+    python -m benchmarks.requests.run MODEL --task json DATA/test.jsonl NEW/json.lime OLD/json.lime [--task ...] \\
+        [--stream mixed] [--rivals genai,llama --lora json FOLDER ... --gguf FILE --llama-python FILE] [--json FILE]
 
-The rows of all tasks are mixed in one stream, as an app with several features sends them. Each row is answered by every
-side, one after the other in an order that changes from row to row; ratios are taken row by row. Sides:
+Each row is answered by every side, one after the other in an order that changes from row to row; ratios are taken row
+by row. Sides:
 
 - base: the untouched model with the full prompt, its instruction included;
 - before: the earlier package with the full prompt, one token a step, nothing kept between requests;
 - plain: the new package with the bare request, one token a step;
-- skill: the new package with the bare request, as the runtime does it by default: drafts, answer form, prefix cache.
+- skill: the new package with the bare request, as the runtime does it by default: drafts, answer form, prefix cache;
+- rivals: the full prompt to a LoRA (r = 8) trained on the same rows, without and with the engine's own speculation.
+  Each keeps what a prompt has in common with the last one. Their times leave out tokenizer and text.
 
-Without drafts a step is one token; `steps` counts the runs of the graph after the prompt. Answers of the base end after
+Streams: *mixed* has the rows of all tasks in random order, as an app with several features sends them, and a rival has
+one cache, which ends where the adapter changes; *mixed, own caches* lets it keep one for every adapter; *alone* has the
+rows of one task after the other, all caches warm.
+
+Without drafts a step is one token; `steps` counts the runs of the model after the prompt. Answers of the base end after
 --base-tokens tokens: it seldom stops by itself.
 """
 
@@ -18,10 +26,10 @@ from __future__ import annotations
 
 import json
 import random
-import time
+import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,141 +37,68 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from tokenizers import Tokenizer
 
-from benchmarks.harness.rounds import Spread, machine
-from lime_edge import Runtime
-from lime_edge.evaluation.examples import Row, read_rows
-from lime_edge.evaluation.instruction import Instruction
+from benchmarks.harness.rounds import Spread, machine, versions
+from lime_edge import read_skill
+from lime_edge.contract.model import read_contract
+from lime_edge.contract.names import TOKENIZER_FILE
 from lime_edge.evaluation.metrics import score
-from lime_edge.runtime.decoding.kv_cache import Cache
-from lime_edge.runtime.types import Generation
+from lime_edge.runtime.model.directory import read_directory
+from lime_edge.training import backbone
 
-SIDES = ("base", "before", "plain", "skill")
+from .data import Request, parses, requests_of
+from .rival_adapters import RivalAdapters
+from .sides import SKILL, Answered, Ask, Ours, Rivals, rivals
+
+STREAMS = ("mixed", "mixed, own caches", "alone")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_LONGEST = 96  # tokens of a rival's answer
+_PACKAGES = ("onnxruntime-genai",)
 
 
-@dataclass(frozen=True)
-class Request:
-    """One row of one task: the full prompt, the bare request, and the answer that the data set has."""
-
-    task: str
-    full: str
-    bare: str
-    answer: str
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What one side made of one request."""
-
-    request: Request
-    seconds: float
-    steps: int
-    found: Generation
-
-
-class Sides:
-    """The runtimes and their skills.
-
-    Args:
-        model: The exported model directory.
-        skills: New and earlier package of every task.
-        threads: Of ONNX Runtime.
-        base_tokens: Maximum number of tokens of the base's answers.
-    """
-
-    def __init__(self, model: Path, skills: dict[str, tuple[Path, Path]], threads: int, base_tokens: int) -> None:
-        self._new = Runtime.load(model, threads=threads)
-        self._plain = Runtime.load(model, threads=threads, prefix_cache=0)
-        self._base_tokens = base_tokens
-        for task, (new, old) in skills.items():
-            self._new.load_skill(new, task)
-            self._plain.load_skill(new, task)
-            self._plain.load_skill(old, f"{task} before")
-
-    def ask(self, side: str, request: Request) -> Generation:
-        """Answer one request as one side."""
-        if side == "skill":
-            return self._new.generate(request.bare, request.task)
-        if side == "plain":
-            return self._plain.generate(request.bare, request.task, speculate=False)
-        skill, most = (None, self._base_tokens) if side == "base" else (f"{request.task} before", None)
-        message = [{"role": "user", "content": request.full}]
-        return self._plain.generate(message, skill, speculate=False, max_new_tokens=most)
-
-
-def requests_of(task: str, data: Path, count: int | None) -> list[Request]:
-    """The rows of a data set, as the base gets them and as a skill gets them."""
-    rows = read_rows(data)
-    instruction = Instruction.of(rows)
-    picked = rows if count is None else random.Random(0).sample(rows, min(count, len(rows)))
-    return [_request(task, row, instruction) for row in picked]
-
-
-def _request(task: str, row: Row, instruction: Instruction) -> Request:
-    full = row.messages[0]["content"]
-    return Request(task, full, instruction.bare(full), row.answer)
-
-
-def answer(sides: Sides, requests: Sequence[Request]) -> Iterator[tuple[str, Answered]]:
+def answer(sides: Mapping[str, Ask], requests: Sequence[Request], one_cache: bool) -> Iterator[tuple[str, Answered]]:
     """Answer every request by every side, in an order that changes from request to request."""
-    steps = _count_steps()
     for number, request in enumerate(requests):
-        order = random.Random(number).sample(SIDES, len(SIDES))
+        order = random.Random(number).sample(list(sides), len(sides))
         for side in order:
-            steps.clear()
-            began = time.perf_counter()
-            found = sides.ask(side, request)
-            yield side, Answered(request, time.perf_counter() - began, len(steps), found)
+            yield side, sides[side](request, one_cache)
 
 
-def _count_steps() -> list[int]:
-    """A list that grows by one with each step after a prompt."""
-    steps: list[int] = []
-    extend, step = Cache.extend, Cache.step
-
-    def extended(self: Cache, row: int, ids: Any, skills: Any) -> Any:
-        steps.append(len(ids))
-        return extend(self, row, ids, skills)
-
-    def stepped(self: Cache, ids: Any, skills: Any) -> Any:
-        steps.append(len(ids))
-        return step(self, ids, skills)
-
-    setattr(Cache, "extend", extended)  # noqa: B010  # mypy takes no assignment to a method
-    setattr(Cache, "step", stepped)  # noqa: B010
-    return steps
-
-
-def figures(done: dict[str, list[Answered]], task: str | None) -> list[dict[str, Any]]:
+def figures(
+    done: Mapping[str, Sequence[Answered]], task: str | None, choices: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """One line for every side, over the requests of one task or of all."""
-    mine = {side: [one for one in done[side] if task in (None, one.request.task)] for side in SIDES}
-    whole = np.array([one.seconds for one in mine["skill"]])
-    return [_line(side, mine[side], np.array([one.seconds for one in mine[side]]) / whole) for side in SIDES]
+    mine = {side: [one for one in rows if task in (None, one.request.task)] for side, rows in done.items()}
+    whole = np.array([one.seconds for one in mine[SKILL]])
+    return [_line(side, rows, np.array([one.seconds for one in rows]) / whole, choices) for side, rows in mine.items()]
 
 
-def _line(side: str, rows: Sequence[Answered], ratio: Any) -> dict[str, Any]:
-    timings = [one.found.timings for one in rows]
-    drafted = sum(one.drafted_tokens for one in timings)
-    found = score([one.found.text for one in rows], [one.request.answer for one in rows])
+def _line(side: str, rows: Sequence[Answered], ratio: Any, choices: Mapping[str, Any]) -> dict[str, Any]:
+    drafted = sum(one.drafted for one in rows)
+    found = score([one.text for one in rows], [one.request.answer for one in rows])
+    parsed = [parses(one.text, one.request, choices[one.request.task]) for one in rows]
+    known = [one for one in parsed if one is not None]
     return {
         "side": side,
         "ms": asdict(Spread.of([1000 * one.seconds for one in rows])),
         "p95": 1000 * float(np.percentile([one.seconds for one in rows], 95)),
         "requests_per_second": len(rows) / sum(one.seconds for one in rows),
         "time_of_skill": asdict(Spread.of(ratio)),
-        "tokens_read": float(np.mean([one.prompt_tokens - one.reused_tokens for one in timings])),
-        "tokens_written": float(np.mean([one.new_tokens for one in timings])),
+        "tokens_read": float(np.mean([one.read for one in rows])),
+        "tokens_written": float(np.mean([one.written for one in rows])),
         "steps": float(np.mean([one.steps for one in rows])),
-        "accepted": sum(one.accepted_tokens for one in timings) / drafted if drafted else None,
+        "accepted": sum(one.accepted for one in rows) / drafted if drafted else None,
         "exact": found.exact,
         "f1": found.f1,
+        "parse": sum(known) / len(known) if known else None,
     }
 
 
 def table(title: str, lines: Sequence[dict[str, Any]]) -> Table:
     """A terminal table with one row for each side."""
-    names = ("side", "ms", "p95", "a second", "/ skill", "read", "written", "steps", "accepted", "exact", "F1")
+    names = ("side", "ms", "p95", "a second", "/ skill", "read", "written", "steps", "accepted", "exact", "F1", "parse")
     made = Table(*names, title=title, title_justify="left")
     for one in lines:
         ratio = one["time_of_skill"]
@@ -173,12 +108,20 @@ def table(title: str, lines: Sequence[dict[str, Any]]) -> Table:
             *(f"{one['tokens_read']:.0f}", f"{one['tokens_written']:.1f}", f"{one['steps']:.1f}"),
             "" if one["accepted"] is None else f"{one['accepted']:.2f}",
             *(f"{100 * one['exact']:.1f}", f"{100 * one['f1']:.1f}"),
+            "" if one["parse"] is None else f"{100 * one['parse']:.0f} %",
         )
     return made
 
 
+def streamed(stream: str, requests: Sequence[Request]) -> list[Request]:
+    """The order of a stream: random, or one task after the other."""
+    if stream != "alone":
+        return random.Random(1).sample(list(requests), len(requests))
+    return sorted(requests, key=lambda one: one.task)
+
+
 @click.command()
-@click.argument("model", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("model", type=_FOLDER)
 @click.option(
     "--task",
     "tasks",
@@ -189,6 +132,16 @@ def table(title: str, lines: Sequence[dict[str, Any]]) -> Table:
     help="Name, test rows, new package, earlier package; may be repeated.",
 )
 @click.option("--rows", type=click.IntRange(1), help="Rows of each task.  [default: all]")
+@click.option("--stream", "streams", multiple=True, type=click.Choice(STREAMS), default=["mixed"], show_default=True)
+@click.option("--side", "wanted", multiple=True, metavar="NAME", help="Sides of ours beside skill.  [default: all]")
+@click.option("--rivals", "names", default="", metavar="NAMES", help="Some of genai,llama.")
+@click.option(
+    "--lora", "loras", multiple=True, type=(str, _FOLDER), metavar="NAME FOLDER", help="PEFT folder of a task."
+)
+@click.option("--gguf", type=_FILE, help="The backbone for llama.cpp.")
+@click.option("--llama-python", metavar="FILE", help="Interpreter that has llama_cpp.  [default: this one]")
+@click.option("-m", "--backbone", "source", default=backbone.DEFAULT, show_default=True, help="The backbone.")
+@click.option("--work", type=click.Path(path_type=Path), help="Folder that keeps the rivals' files for later runs.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1))
 @click.option(
     "--base-tokens", default=32, show_default=True, type=click.IntRange(1), help="Tokens of the base's answers."
@@ -200,29 +153,61 @@ def main(
     model: Path,
     tasks: Sequence[tuple[str, Path, Path, Path]],
     rows: int | None,
+    streams: Sequence[str],
+    wanted: Sequence[str],
+    names: str,
+    loras: Sequence[tuple[str, Path]],
+    gguf: Path | None,
+    llama_python: str | None,
+    source: str,
+    work: Path | None,
     threads: int,
     base_tokens: int,
     target: Path | None,
 ) -> None:
-    """Answer the test rows of several tasks, mixed, by every side."""
+    """Answer the test rows of several tasks by every side."""
     requests = [request for name, data, _, _ in tasks for request in requests_of(name, data, rows)]
-    random.Random(1).shuffle(requests)
-    sides = Sides(model, {name: (new, old) for name, _, new, old in tasks}, threads, base_tokens)
-    done: dict[str, list[Answered]] = defaultdict(list)
-    for side, answered in answer(sides, requests):
-        done[side].append(answered)
-    found = {"all": figures(done, None)} | {name: figures(done, name) for name, *_ in tasks}
-    console = Console(width=130)
-    for name, lines in found.items():
-        console.print(table(f"{name}, {threads} threads", lines))
+    ours = Ours(model, {name: (new, old) for name, _, new, old in tasks}, threads, base_tokens)
+    forms = {name: read_skill(new).manifest.interface.answers for name, _, new, _ in tasks}
+    choices = {name: form.value if form.kind == "choices" else None for name, form in forms.items()}
+    positions = max(len(ours.prompt(request)) for request in requests) + _LONGEST + 1
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = work or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        precision: Any = read_contract(model).precision
+        adapters = RivalAdapters(folder, dict(loras), backbone.resolve(source), precision, gguf)
+        settings = {"threads": threads, "positions": positions, "ends": sorted(read_directory(model, False).eos_ids)}
+        with rivals([name for name in names.split(",") if name], adapters, llama_python, **settings) as running:
+            theirs = Rivals(running, ours, Tokenizer.from_file(str(model / TOKENIZER_FILE)), _LONGEST)
+            kept = {side: ask for side, ask in ours.sides().items() if side == SKILL or not wanted or side in wanted}
+            sides = {**kept, **theirs.sides()}
+            notes = {rival.titled(variant): text for rival in running for variant, text in rival.variants.items()}
+            for stream in streams:
+                found[stream] = _stream(stream, sides, requests, [name for name, *_ in tasks], choices)
     if target is not None:
-        document = {
-            "what": "requests",
-            "threads": threads,
-            "machine": machine(),
-            "tasks": found,
-        }
-        target.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+        about = {"what": "requests", "threads": threads, "rows": rows, "base_tokens": base_tokens, "notes": notes}
+        about["machine"] = {**machine(), "rivals": versions(_PACKAGES)}
+        target.write_text(json.dumps(about | {"streams": found}, indent=1) + "\n", "utf-8")
+
+
+def _stream(
+    stream: str, sides: Mapping[str, Ask], requests: Sequence[Request], tasks: Sequence[str], choices: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Answer one stream, print its tables and return its lines by task."""
+    order, console = streamed(stream, requests), Console(width=170)
+    warm = [request for task in tasks for request in order if request.task == task][:1]
+    for ask in sides.values():  # sessions take memory and skills are read when they are first used
+        for request in warm:
+            ask(request, stream == "mixed")
+    done: dict[str, list[Answered]] = defaultdict(list)
+    for side, answered in answer(sides, order, stream == "mixed"):
+        done[side].append(answered)
+    kept = {side: done[side] for side in sides}
+    found = {"all": figures(kept, None, choices)} | {task: figures(kept, task, choices) for task in tasks}
+    for name, lines in found.items():
+        console.print(table(f"{stream}, {name}", lines))
+    return found
 
 
 if __name__ == "__main__":
