@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lime_edge.errors import DataError
 
+from .content import length_of
 from .examples import Row, at_most, find_files, read_rows
 from .instruction import Instruction, is_request
 from .metrics import Score, score
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lime_edge.runtime import Runtime
 
 _SHOWN = 10  # rows that are named when they cannot be answered
-_Prompt = str | list[dict[str, str]]  # a plain request, or messages
+_Prompt = str | list[dict[str, Any]]  # a plain request (text, or a list of parts), or messages
 _BATCH = 32  # rows in one call; the prompts of one call share the computation of their common prefix
 
 
@@ -116,18 +117,19 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[int]]:
         groups.setdefault(row.choices, []).append(i)
     for choices, group in groups.items():
         if not choices:
-            group.sort(key=lambda i: sum(len(message["content"]) for message in rows[i].messages))
+            group.sort(key=lambda i: length_of(rows[i].messages))
         yield from (group[i : i + _BATCH] for i in range(0, len(group), _BATCH))
 
 
 def _prompt(row: Row, cut: Instruction | None) -> _Prompt:
     if cut is None or not is_request(row):
         return list(row.messages)
-    return cut.bare(row.messages[0]["content"])
+    bare: _Prompt = cut.bare(row.messages[0]["content"])
+    return bare
 
 
 def _is_shortened(prompt: _Prompt, row: Row) -> bool:
-    return isinstance(prompt, str) and prompt != row.messages[0]["content"]
+    return prompt != row.messages[0]["content"] and prompt != list(row.messages)
 
 
 def _answers(

@@ -9,10 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lime_edge.errors import DataError
 
+from .content import plain
 from .file_formats import GZIP, READERS, open_records
+from .picture_files import PictureFiles
 from .row_forms import example_of
 
 _SHOWN = 10  # different faults listed before "and N more"
@@ -35,7 +38,7 @@ class Place:
 class Row:
     """One example: the messages before the answer, the answer, and the allowed answers if the row has choices."""
 
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     answer: str
     choices: tuple[str, ...] = ()
     place: Place | None = field(default=None, compare=False, repr=False)  # where it was read
@@ -118,7 +121,7 @@ def scan(path: Path) -> Scan:
         DataError: The file cannot be read at all, or not to its end.
         MissingExtraError: It is Parquet, and pyarrow is not installed.
     """
-    file = open_records(path)
+    file, pictures = open_records(path), PictureFiles(path)
     rows: list[Row] = []
     forms: Counter[str] = Counter()
     unread: Counter[str] = Counter()
@@ -128,13 +131,15 @@ def scan(path: Path) -> Scan:
             if record.fault:
                 raise ValueError(record.fault)
             example = example_of(record.value)
+            messages = pictures.located(example.messages)
         except ValueError as error:
             faults.setdefault(str(error), []).append(record.number)
             continue
         place = Place(path, record.number, file.unit)
-        rows.append(Row(example.messages, example.answer, example.choices, place))
+        rows.append(Row(messages, example.answer, example.choices, place))
         forms[example.form] += 1
         unread.update(example.unread)
+    pictures.close()
     lines = [f"{_places(numbers, file.unit)}: {fault}" for fault, numbers in faults.items()]
     return Scan(path, file.format, rows, forms, unread, lines, sum(map(len, faults.values())))
 
@@ -171,5 +176,5 @@ def data_digest(rows: Sequence[Row]) -> str:
     """SHA-256 of the rows in order; identifies the data that a metric was measured on."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps([row.messages, row.answer, row.choices], ensure_ascii=False).encode() + b"\n")
+        digest.update(json.dumps([plain(row.messages), row.answer, row.choices], ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()

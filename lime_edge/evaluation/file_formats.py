@@ -43,6 +43,11 @@ class DataFile:
     records: Iterator[Record]
 
 
+def is_data_file(path: Path) -> bool:
+    """Whether a path is a file with the extension of a known format."""
+    return path.name.lower().removesuffix(GZIP).endswith(tuple(READERS)) and path.is_file()
+
+
 def open_records(path: Path) -> DataFile:
     """Open a data file; files with an unknown extension may hold JSONL or a JSON array.
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .examples import Row
 from .shared_ends import shared_ends
 
 _SENTENCE_ENDS = ".!?\u2026\u3002\uff01\uff1f"  # at the end of every request, these belong to the requests
+_PICTURES = ("\U000f0000", "\U000f0001")  # different in neighbouring rows, since no two pictures are shared
 _SHOWN = 120  # characters of an end that are shown
 
 
@@ -38,13 +40,29 @@ class Instruction:
         """
         if not rows or not all(map(is_request, rows)):
             return cls()
-        beginning, ending = shared_ends([row.messages[0]["content"] for row in rows])
+        prompts = [_marked(row.messages[0]["content"], _PICTURES[i % 2]) for i, row in enumerate(rows)]
+        beginning, ending = shared_ends(prompts)
+        if any(mark in beginning + ending for mark in _PICTURES):  # of one row
+            return cls()
         ending = ending.lstrip(_SENTENCE_ENDS)
         found = cls(beginning if _words(beginning) else "", ending if _words(ending) else "")
-        return found if all(found.bare(row.messages[0]["content"]).strip() for row in rows) else cls()
+        return found if all(found._cut(prompt).strip() for prompt in prompts) else cls()
 
-    def bare(self, prompt: str) -> str:
-        """The request in a prompt; a prompt without the instruction is returned as it is."""
+    def bare(self, content: Any) -> Any:
+        """The request in a prompt, text or a list of parts; a prompt without the instruction is returned as it is."""
+        if isinstance(content, str):
+            return self._cut(content)
+        begins, ends = (content[at]["text"] if content[at]["type"] == "text" else "" for at in (0, -1))
+        if not (begins.startswith(self.beginning) and ends.endswith(self.ending)):
+            return content
+        parts = [dict(part) for part in content]
+        if self.beginning:
+            parts[0]["text"] = parts[0]["text"][len(self.beginning) :]
+        if self.ending:
+            parts[-1]["text"] = parts[-1]["text"][: -len(self.ending)]
+        return [part for part in parts if part.get("text") != ""]
+
+    def _cut(self, prompt: str) -> str:
         if not self._around(prompt):
             return prompt
         return prompt[len(self.beginning) : len(prompt) - len(self.ending)]
@@ -67,6 +85,13 @@ class Instruction:
 def is_request(row: Row) -> bool:
     """Whether the prompt of a row is one message of the user, so that it can be asked as plain text."""
     return len(row.messages) == 1 and row.messages[0]["role"] == "user"
+
+
+def _marked(content: Any, mark: str) -> str:
+    """A prompt as text in which a mark stands for each picture."""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] if part["type"] == "text" else mark for part in content)
 
 
 def _words(end: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lime_edge.errors import LimeError
 
+from .content import length_of, text_of
 from .examples import Row, Scan
 from .shared_ends import shared_ends
 from .splits import by_prompt, conflicts, duplicates, overlap
@@ -46,7 +47,7 @@ def profile(found: Scan, counter: TokenCounter | None = None, max_length: int = 
         return facts
     groups = by_prompt(rows)
     differing = conflicts(groups)
-    prompts = [row.messages[-1]["content"] for row in rows]
+    prompts = [text_of(row.messages[-1]["content"]) for row in rows]
     beginning, ending = shared_ends(prompts)
     return {
         **facts,
@@ -57,7 +58,7 @@ def profile(found: Scan, counter: TokenCounter | None = None, max_length: int = 
         "conflict_examples": [_conflict(some) for some in differing[:_EXAMPLES]],
         "labels": _labels(rows),
         "with_choices": sum(bool(row.choices) for row in rows),
-        "systems": len({row.messages[0]["content"] for row in rows if row.messages[0]["role"] == "system"}),
+        "systems": len({text_of(row.messages[0]["content"]) for row in rows if row.messages[0]["role"] == "system"}),
         "several_answers": sum(any(one["role"] == "assistant" for one in row.messages) for row in rows),
         "beginning": beginning,
         "ending": ending,
@@ -87,7 +88,7 @@ def _lengths(sizes: list[int], counter: TokenCounter | None, max_length: int) ->
 def _measured(rows: Sequence[Row], counter: TokenCounter | None) -> tuple[list[Row], list[int], list[str]]:
     """The rows that the chat template takes, their lengths, and one line for each other row."""
     if counter is None:
-        return list(rows), [sum(len(one["content"]) for one in row.messages) + len(row.answer) for row in rows], []
+        return list(rows), [length_of(row.messages) + len(row.answer) for row in rows], []
     kept, sizes, faults = [], [], []
     for row in rows:
         try:

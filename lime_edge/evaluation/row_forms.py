@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lime_edge.common.strict_json import show
+from lime_edge.contract.content_parts import content_faults
 from lime_edge.contract.conversation import ROLES
+
+from .row_media import KEYS, media_of, placed
 
 #: Names of the prompt and of the answer. The first is ours and wins; of the others, a record may have one.
 PROMPT_KEYS = ("prompt", "question", "input", "text")
@@ -23,8 +26,6 @@ _UNREAD = {
     "context": "put its text into the prompt",
     "passage": "put its text into the prompt",
     "history": "write earlier turns as messages",
-    "images": "only text is learned",
-    "image": "only text is learned",
     "tools": "tool definitions are not learned",
     "functions": "tool definitions are not learned",
 }
@@ -35,7 +36,7 @@ _NEAR = 0.75  # similarity from which a key counts as misspelt
 class Example(NamedTuple):
     """What a record says, and the form in which it says it."""
 
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     answer: str
     choices: tuple[str, ...]
     form: str
@@ -57,10 +58,12 @@ def example_of(record: Any) -> Example:
         raise ValueError(f"has the keys {' and '.join(map(repr, found))}, which are different forms; expected one")
     form, keys, read = FORMS[found[0]] if found else FORMS["prompt"]
     faults: list[str] = []
+    media = media_of(given, faults)
     messages, answer = read(given, faults)
+    messages = _with_media(messages, media, faults)
     choices = _choices(given.get("choices"), answer, faults)
     messages = _with_system(given.get("system"), messages, faults)
-    keys = (*keys, "choices", "system")
+    keys = (*keys, *KEYS, "choices", "system")
     faults += [
         f"{key!r} is not read: {advice}" for key, advice in _UNREAD.items() if given.get(key) and key not in keys
     ]
@@ -71,12 +74,13 @@ def example_of(record: Any) -> Example:
     return Example(tuple(messages), answer, tuple(choices), form, tuple(unread))
 
 
-def _pair(record: Mapping[str, Any], faults: list[str]) -> tuple[list[dict[str, str]], str]:
-    prompt = _one_of(record, PROMPT_KEYS, "prompt", faults)
+def _pair(record: Mapping[str, Any], faults: list[str]) -> tuple[list[dict[str, Any]], str]:
+    alone = record.get("prompt") == "" and any(record.get(key) for key in KEYS)  # the picture is the whole request
+    prompt = "" if alone else _one_of(record, PROMPT_KEYS, "prompt", faults)
     return [{"role": "user", "content": prompt}], _one_of(record, ANSWER_KEYS, "answer", faults)
 
 
-def _alpaca(record: Mapping[str, Any], faults: list[str]) -> tuple[list[dict[str, str]], str]:
+def _alpaca(record: Mapping[str, Any], faults: list[str]) -> tuple[list[dict[str, Any]], str]:
     parts = [_text("'instruction'", record["instruction"], faults)]
     parts += [_text(repr(key), record[key], faults) for key in _ALPACA_INPUTS if record.get(key, "") != ""]
     if len(parts) > 2:
@@ -85,8 +89,8 @@ def _alpaca(record: Mapping[str, Any], faults: list[str]) -> tuple[list[dict[str
     return [{"role": "user", "content": "\n\n".join(parts)}], answer
 
 
-def _conversation(key: str) -> Callable[[Mapping[str, Any], list[str]], tuple[list[dict[str, str]], str]]:
-    def read(record: Mapping[str, Any], faults: list[str]) -> tuple[list[dict[str, str]], str]:
+def _conversation(key: str) -> Callable[[Mapping[str, Any], list[str]], tuple[list[dict[str, Any]], str]]:
+    def read(record: Mapping[str, Any], faults: list[str]) -> tuple[list[dict[str, Any]], str]:
         turns = record[key]
         if not isinstance(turns, list):
             faults.append(f"{key!r} is {show(turns)}; expected a list of messages")
@@ -96,13 +100,17 @@ def _conversation(key: str) -> Callable[[Mapping[str, Any], list[str]], tuple[li
             faults.append(f"{key!r} must end with the assistant's answer and have at least one message before it")
         if turns and isinstance(turns[-1], dict) and turns[-1].get("weight") == 0:
             faults.append("the last message has the weight 0; expected the answer that is to be learned")
-        return found[:-1], found[-1]["content"] if found else ""
+        answer = found[-1]["content"] if found else ""
+        if not isinstance(answer, str):
+            faults.append(f"the answer is {show(answer)}; expected text")
+            answer = ""
+        return found[:-1], answer
 
     return read
 
 
 #: Key that marks a form -> name of the form, the keys that it has, and its reader.
-FORMS: dict[str, tuple[str, tuple[str, ...], Callable[..., tuple[list[dict[str, str]], str]]]] = {
+FORMS: dict[str, tuple[str, tuple[str, ...], Callable[..., tuple[list[dict[str, Any]], str]]]] = {
     "messages": ("messages", ("messages",), _conversation("messages")),
     "conversations": ("ShareGPT", ("conversations",), _conversation("conversations")),
     "instruction": ("Alpaca", ("instruction", *_ALPACA_INPUTS, *ANSWER_KEYS), _alpaca),
@@ -153,7 +161,7 @@ def _text(where: str, value: Any, faults: list[str]) -> str:
     return value
 
 
-def _message(where: str, turn: Any, faults: list[str]) -> dict[str, str]:
+def _message(where: str, turn: Any, faults: list[str]) -> dict[str, Any]:
     """One message: `role` and `content`, or `from` and `value` as ShareGPT has them."""
     if not isinstance(turn, dict):
         faults.append(f"{where} is {show(turn)}; expected an object with role and content")
@@ -173,7 +181,42 @@ def _message(where: str, turn: Any, faults: list[str]) -> dict[str, str]:
     if not isinstance(role, str) or role not in roles:
         faults.append(f"{where} has the {names[0]} {show(role)}; expected one of {', '.join(roles)}")
         role = ""
-    return {"role": roles.get(role, ""), "content": _text(f"{where}'s {names[1]}", _joined(turn.get(names[1])), faults)}
+    return {"role": roles.get(role, ""), "content": _content(f"{where}'s {names[1]}", turn.get(names[1]), faults)}
+
+
+def _content(where: str, value: Any, faults: list[str]) -> Any:
+    """Text, or a list of parts of which one is an image or a video."""
+    content = _joined(value)
+    if not isinstance(content, list) or not content or not all(isinstance(part, dict) for part in content):
+        return _text(where, content, faults)
+    parts = [{key: inner for key, inner in part.items() if inner is not None} for part in content]
+    parts = [_renamed(part) for part in parts]
+    wrong = list(content_faults(parts))
+    faults += [f"{where}: {fault}" for fault in wrong]
+    for part in parts:
+        if not wrong and part["type"] == "text":
+            _text(where, part["text"], faults)
+    return parts
+
+
+def _renamed(part: dict[str, Any]) -> dict[str, Any]:
+    """``{"type": "image", "image": "a.jpg"}`` as ``{"type": "image", "path": "a.jpg"}``, so that it is searched."""
+    kind = part.get("type")
+    name = part.get(kind) if kind in ("image", "video") else None
+    return {"type": kind, "path": name} if isinstance(name, str) and not name.startswith("data:") else part
+
+
+def _with_media(messages: list[dict[str, Any]], media: list[dict[str, Any]], faults: list[str]) -> list[dict[str, Any]]:
+    """The messages with the record's own pictures in the first message of the user."""
+    first = next((i for i, message in enumerate(messages) if message["role"] == "user"), None)
+    if not media or first is None or faults:
+        return messages
+    content = messages[first]["content"]
+    if not isinstance(content, str):
+        faults.append(f"has pictures both in a message and under {' or '.join(map(repr, KEYS))}; expected one place")
+        return messages
+    changed = {**messages[first], "content": placed(content, media, faults)}
+    return [*messages[:first], changed, *messages[first + 1 :]]
 
 
 def _joined(content: Any) -> Any:
@@ -205,7 +248,7 @@ def _choices(choices: Any, answer: str, faults: list[str]) -> list[str]:
     return choices
 
 
-def _with_system(system: Any, messages: list[dict[str, str]], faults: list[str]) -> list[dict[str, str]]:
+def _with_system(system: Any, messages: list[dict[str, Any]], faults: list[str]) -> list[dict[str, Any]]:
     """The messages after the text under the key `system`, if the record has one."""
     if system is None or system == "":
         return messages

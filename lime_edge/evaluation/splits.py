@@ -5,10 +5,13 @@ Prompts are equal if they differ only in case and white space.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from .content import identity
 from .examples import Row
 
 
@@ -31,11 +34,13 @@ class DataFacts:
 
 def prompt_key(row: Row) -> str:
     """A text that is the same for all rows with an equal prompt."""
-    return "\x1f".join(f"{message['role']}\x1e{_folded(message['content'])}" for message in row.messages)
+    return "\x1f".join(f"{message['role']}\x1e{_folded(identity(message['content']))}" for message in row.messages)
 
 
-def _folded(text: str) -> str:
-    return " ".join(text.split()).casefold()
+def _folded(content: Any) -> str:
+    if isinstance(content, str):
+        return " ".join(content.split()).casefold()
+    return "\x1d".join(_folded(part) if isinstance(part, str) else json.dumps(part) for part in content)
 
 
 def by_prompt(rows: Iterable[Row]) -> dict[str, list[Row]]:

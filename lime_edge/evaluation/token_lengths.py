@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lime_edge.errors import LimeError
 from lime_edge.runtime.text.prompts import Text
+from lime_edge.skills.interface import Interface
 
 from .examples import Row
+from .instruction import Instruction, is_request
 
 
 class TokenCounter:
@@ -39,6 +42,18 @@ class TokenCounter:
     def row(self, row: Row, system: str | None = None) -> int:
         """Tokens of the prompt and the answer, which is what `--max-length` limits."""
         return self.prompt(row, system) + self.answer(row.answer)
+
+
+def as_asked(rows: Sequence[Row], interface: Interface, cut: Instruction) -> list[Row]:
+    """Rows as a skill is asked them: without `cut`, and through its interface."""
+    return [_as_asked(row, interface, cut) for row in rows]
+
+
+def _as_asked(row: Row, interface: Interface, cut: Instruction) -> Row:
+    content = cut.bare(row.messages[0]["content"]) if is_request(row) else None
+    if not isinstance(content, str):  # a conversation, or with pictures
+        return row
+    return replace(row, messages=({**row.messages[0], "content": interface.request(content)},))
 
 
 def one_line(error: LimeError) -> str:

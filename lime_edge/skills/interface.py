@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from lime_edge.common.strict_json import Check, load_json, number, one_of, record, sequence, show, text
 
 AnswerKind = Literal["choices", "schema", "regex", "text"]
-Modality = Literal["text"]
+Modality = Literal["text", "image", "video"]
 
 CHOICE_LIMIT = 1000  # choices, and characters of one choice
 SCHEMA_LIMIT = 2**16  # characters of a schema

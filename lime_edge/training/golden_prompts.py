@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lime_edge.evaluation.content import length_of
 from lime_edge.evaluation.examples import Row
 from lime_edge.skills.manifest import Golden
 
@@ -51,7 +52,7 @@ def _public(name: str) -> str:
 def golden_prompts(predictor: Predictor, rows: Sequence[Row], count: int = _PROMPTS) -> list[Golden]:
     """Answers and logits, with and without the skill, for the `count` shortest prompts of the rows."""
     predictor.model.eval()
-    shortest = sorted(rows, key=lambda row: sum(len(message["content"]) for message in row.messages))
+    shortest = sorted(rows, key=lambda row: length_of(row.messages))
     return [_golden(predictor, predictor.prompt(row)) for row in shortest[:count]]
 
 

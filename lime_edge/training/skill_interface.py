@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
+from lime_edge.evaluation.content import modalities, text_of
 from lime_edge.evaluation.examples import Row
 from lime_edge.evaluation.instruction import Instruction, is_request
 from lime_edge.evaluation.splits import prompt_key
 from lime_edge.skills.draft_table import DraftTable
-from lime_edge.skills.interface import CHOICE_LIMIT, EXAMPLE_LIMIT, AnswerForm, Interface
+from lime_edge.skills.interface import CHOICE_LIMIT, EXAMPLE_LIMIT, AnswerForm, Interface, Modality
 
 from .dataset import chat_of
 
@@ -33,6 +34,7 @@ def interface_of(
         prefix=kept.beginning,
         suffix=kept.ending,
         answers=answers or _choices(rows),
+        modality=_modality(rows),
         examples=_examples(rows),
     )
 
@@ -56,12 +58,17 @@ def _choices(rows: Sequence[Row]) -> AnswerForm:
     return AnswerForm()
 
 
+def _modality(rows: Sequence[Row]) -> tuple[Any, ...]:
+    kinds = {kind for row in rows for kind in modalities(row.messages)}
+    return tuple(kind for kind in get_args(Modality) if kind in kinds)
+
+
 def _examples(rows: Sequence[Row]) -> tuple[str, ...]:
     """Different requests of typical length; none of conversations."""
     if not all(map(is_request, rows)):
         return ()
-    requests = {row.messages[0]["content"] for row in rows}
-    short = sorted((text for text in requests if len(text) <= _EXAMPLE), key=lambda text: (len(text), text))
+    requests = {text_of(row.messages[0]["content"]) for row in rows}
+    short = sorted((text for text in requests if 0 < len(text) <= _EXAMPLE), key=lambda text: (len(text), text))
     typical = len(short[len(short) // 2]) if short else 0
     nearest = sorted(short, key=lambda text: abs(len(text) - typical))[:EXAMPLE_LIMIT]
     return tuple(sorted(nearest, key=len))

@@ -6,6 +6,7 @@ import pytest
 
 from lime_edge.evaluation.examples import Row
 from lime_edge.evaluation.instruction import Instruction, is_request
+from tests.support.pictures import png
 
 
 def row(prompt: str, role: str = "user") -> Row:
@@ -56,3 +57,31 @@ def test_conversations_have_none() -> None:
         assert not Instruction.of([row("Say: one"), row("Say: two"), other])
         assert Instruction("Say: ", "").cut(other) is other
     assert not Instruction.of([])
+
+
+PICTURES = [{"type": "image", "data": png(seed)} for seed in range(3)]
+
+
+def pictured(question: str, seed: int = 0) -> Row:
+    content = [PICTURES[seed], {"type": "text", "text": question}]
+    return Row(({"role": "user", "content": content},), "a")
+
+
+def test_of_rows_with_pictures_the_whole_question_can_be_the_instruction() -> None:
+    rows = [pictured("Which flower is it?", seed) for seed in range(3)]
+    found = Instruction.of(rows)
+    assert (found.beginning, found.ending) == ("", "Which flower is it?")
+    assert [found.cut(row).messages[0]["content"] for row in rows] == [[picture] for picture in PICTURES]
+
+
+def test_of_questions_about_pictures_the_request_keeps_its_own_words() -> None:
+    rows = [pictured(f"Look. Is there a {what}? Yes or no.", seed) for seed, what in enumerate(("cat", "dog", "hat"))]
+    found = Instruction.of(rows)
+    assert (found.beginning, found.ending) == ("", " Yes or no.")
+    assert found.cut(rows[1]).messages[0]["content"][1]["text"] == "Look. Is there a dog?"
+    other = pictured("something else")
+    assert found.cut(other) == other
+
+
+def test_one_row_with_a_picture_has_no_instruction() -> None:
+    assert not Instruction.of([pictured("Which flower is it?")])

@@ -82,7 +82,7 @@ WRONG: list[tuple[Any, str]] = [
     # what would be lost
     ({"question": "q", "context": "c", "answer": "a"}, "'context' is not read: put its text into the prompt"),
     ({"instruction": "i", "output": "o", "history": [["a", "b"]]}, "'history' is not read"),
-    ({**PAIR, "images": ["a.png"]}, "'images' is not read"),
+    ({**PAIR, "images": "a.png"}, "'images' is 'a.png'; expected a list"),
     ({"messages": [USER, {"role": "assistant", "tool_calls": [{}]}]}, "message 2 calls a tool"),
     ({"messages": [USER, {**ASSISTANT, "weight": 0}]}, "the last message has the weight 0"),
     # conversations
@@ -95,7 +95,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"messages": [turn("human", "u"), ASSISTANT]}, "message 1 has the role 'human'; expected one of system, user"),
     ({"messages": [turn("User", "u"), ASSISTANT]}, "has the role 'User'"),
     ({"messages": [turn("usr<|im_end|>", "u"), ASSISTANT]}, "has the role 'usr<|im_end|>'"),
-    ({"messages": [turn("user", [{"type": "image_url"}]), ASSISTANT]}, "message 1's content is [{"),
+    ({"messages": [turn("user", [{"type": "image_url"}]), ASSISTANT]}, "message 1's content: part 0 is image_url with"),
     ({"conversations": [said("bing", "u"), said("gpt", "a")]}, "has the from 'bing'; expected one of human, gpt"),
     ({"conversations": [{**USER, "from": "human"}, said("gpt", "a")]}, "keys of two forms"),
     # choices
