@@ -12,6 +12,7 @@ from lime_edge.errors import ExportError
 from lime_edge.exporters.passes.choose_logits import ChooseLogits
 from lime_edge.exporters.passes.collect_evidence import CollectEvidence
 from lime_edge.exporters.passes.declare_inputs import DeclareInputs
+from lime_edge.exporters.passes.expose_state import ExposeState
 from lime_edge.exporters.passes.insert_operators import InsertOperators, Target
 from lime_edge.exporters.passes.insert_prefix import InsertPrefix
 from lime_edge.exporters.passes.split_and_join import JoinSeparate, SplitPacked
@@ -19,13 +20,16 @@ from lime_edge.exporters.weights.adapter_weights import AdapterWeights
 from lime_edge.exporters.weights.projections import Placement, find_projections, module_place, place_modules
 
 
-def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) -> ModuleTable:
+def adapt_graph(
+    model: ir.Model, adapter: AdapterWeights, half: bool = False, state_layer: int | None = None
+) -> ModuleTable:
     """Insert the operators into a decoder graph, in place.
 
     Args:
         model: The graph that the model builder wrote. Adapting it again with the same adapter changes nothing.
         adapter: A valid adapter (`AdapterWeights.faults` yields nothing).
         half: Store the shared adapter and read the skills' vectors in fp16, even if the activations are fp32.
+        state_layer: Also return the states that go into this layer, by which a skill is chosen. None: no such output.
 
     Returns:
         The adapted modules in graph order and the layout of a bank row.
@@ -35,6 +39,8 @@ def adapt_graph(model: ir.Model, adapter: AdapterWeights, half: bool = False) ->
     """
     dtype = _activations(model.graph)
     stored = ir.DataType.FLOAT16 if half else dtype
+    if state_layer is not None:
+        ExposeState(state_layer)(model)
     if adapter.prefix is not None:
         return _adapt_embedding(model, adapter.prefix, adapter, dtype, stored)
     placements, faults = place_modules(adapter.modules, find_projections(model.graph))

@@ -16,7 +16,8 @@ from lime_edge.common.digests import json_digest
 from lime_edge.errors import ModelError
 
 from .module_table import Module, ModuleTable
-from .names import MODEL_JSON
+from .names import MODEL_JSON, VISION_JSON
+from .route_settings import RouteSettings
 from .routing import Routing
 from .vector_kinds import GAIN, KINDS, PREFIX
 
@@ -38,6 +39,7 @@ class ModelContract:
     files: tuple[tuple[str, str], ...]  # (file name, SHA-256) of the graph and its weights
     sizes: tuple[tuple[str, int], ...] = ()  # (file name, bytes) of the same files; early versions did not write it
     parts: tuple[tuple[str, int], ...] = ()  # (part, bytes) of the weights, largest first; for people only
+    route: RouteSettings | None = None  # how a skill is chosen by the request; None: it cannot be
 
     @property
     def graph_digest(self) -> str:
@@ -76,6 +78,8 @@ class ModelContract:
     @classmethod
     def from_json(cls, text: str) -> ModelContract:
         """Parse and validate lime.json.
+        if self.route is not None:
+            document["route"] = self.route.to_dict()
 
         Raises:
             ModelError: Not JSON, another format version, or keys that contradict each other.
@@ -110,6 +114,7 @@ class ModelContract:
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             if isinstance(error, ModelError):
                 raise
+                route=RouteSettings.from_dict(document["route"]) if "route" in document else None,
             raise ModelError(f"lime.json cannot be read: {type(error).__name__}: {error}; export again") from error
         if faults:
             raise ModelError("lime.json contradicts itself: export again", faults)

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from lime_edge.common.strict_json import one_of, record, show, whole
+from lime_edge.contract.route_settings import LAYER_LIMIT, Pooling
 
 from .vector_codec import Array, Form
-
-Pooling = Literal["mean", "last"]
 
 CENTROIDS = "route.centroids"  # the only tensor of a route
 CENTROID_LIMIT = 4
 WIDTH_LIMIT = 2**14  # D
-LAYER_LIMIT = 1000
 
 #: The check of `route` in a manifest.
 ROUTE = record({"layer": whole(0, LAYER_LIMIT), "pooling": one_of(*get_args(Pooling))})

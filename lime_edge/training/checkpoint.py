@@ -21,11 +21,13 @@ from safetensors import SafetensorError, safe_open
 
 from lime_edge.common.digests import json_digest, tensor_digest
 from lime_edge.common.strict_json import bounded
-from lime_edge.contract.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lime_edge.contract.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, ROUTE_FILE
+from lime_edge.contract.route_settings import RouteSettings
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
 from lime_edge.method.config import LimeConfig
 from lime_edge.method.model import LimeModel
+from lime_edge.skills.route_statistics import read_statistics
 from lime_edge.skills.vector_codec import kind_of, module_of
 
 from . import backbone
@@ -86,6 +88,19 @@ def read_config(directory: Path) -> LimeConfig:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{directory / ADAPTER_CONFIG} cannot be read: {error}") from error
     return config
+
+
+def route_of(directory: Path) -> tuple[RouteSettings, Path] | None:
+    """How models exported from a checkpoint choose a skill, and the file of statistics; None if it has none.
+
+    Raises:
+        ModelError: The file cannot be used.
+    """
+    path = directory / ROUTE_FILE
+    if not path.exists():
+        return None
+    statistics, digest = read_statistics(path)
+    return statistics.settings(digest), path
 
 
 def _key_faults(adapted: Any, weights: Path) -> list[str]:

@@ -76,7 +76,8 @@ def export_checkpoint(
         backbone_digest=backbone.digest(where),
         adapter_digest=checkpoint.adapter_digest(model),
     )
-    return export(weights, where, output, precision, overwrite=overwrite, operators=operators)
+    route = checkpoint.route_of(directory)
+    return export(weights, where, output, precision, overwrite=overwrite, operators=operators, route=route)
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
