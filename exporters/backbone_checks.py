@@ -20,14 +20,18 @@ from .genai_builder import builds
 Shapes = dict[str, tuple[int, ...]]
 
 
-def backbone_faults(directory: Path, modules: Sequence[AdaptedModule]) -> Iterator[str]:
-    """Every reason why a backbone cannot be exported with these adapted modules."""
+def backbone_faults(directory: Path, modules: Sequence[AdaptedModule], whole: bool = True) -> Iterator[str]:
+    """Every reason why a backbone cannot be exported with these adapted modules.
+
+    With `whole`, the model builder must know its architecture; otherwise only a part of it is built.
+    """
     if not directory.is_dir():
         yield f"{directory} is not a directory; expected a backbone in the Hugging Face layout"
         return
     if not (directory / TOKENIZER_FILE).is_file():
         yield f"{directory / 'tokenizer.json'} is missing; save the tokenizer beside the model"
-    yield from _architecture_faults(directory / "config.json")
+    if whole:
+        yield from _architecture_faults(directory / "config.json")
     shapes, faults = _read_shapes(directory)
     yield from faults
     if shapes:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -17,7 +18,9 @@ from lime_edge.contract.model import ModelContract
 from lime_edge.contract.model_files import file_digest
 from lime_edge.contract.names import GRAPH_FILE, MODEL_JSON, WEIGHTS_FILE
 from lime_edge.errors import ExportError
+from lime_edge.exporters.passes.insert_features import InsertFeatures
 from lime_edge.exporters.passes.quantise_embedding import QuantiseEmbedding
+from lime_edge.exporters.towers.kinds import VISION_PRECISIONS, VisionPrecision, sees
 from lime_edge.exporters.weights.adapter_weights import AdapterWeights
 from lime_edge.exporters.weights.parts import weight_parts
 
@@ -25,6 +28,9 @@ from .adapt_graph import adapt_graph
 from .backbone_checks import backbone_faults
 from .genai_builder import PRECISIONS, Precision, build_backbone
 from .genai_config import place_operators
+
+if TYPE_CHECKING:
+    from lime_edge.exporters.towers.vision_model import VisionModel
 
 _HASHED = (GRAPH_FILE, WEIGHTS_FILE)
 _FROM_BACKBONE = ("generation_config.json", "config.json", "chat_template.jinja")
@@ -38,6 +44,8 @@ def export(
     *,
     overwrite: bool = False,
     operators: Path | None = None,
+    vision: VisionPrecision = "int8",
+    tiles: int = 1,
 ) -> ModelContract:
     """Export a backbone with a shared adapter baked in, ready for skills.
 
@@ -50,6 +58,9 @@ def export(
         precision: ``int4``, ``fp16`` or ``fp32``, for the CPU provider.
         overwrite: Replace the directory of an earlier export.
         operators: Library of native operators to copy into the directory, for ONNX Runtime GenAI.
+        vision: Precision of the tower, if the backbone takes pictures: ``int8`` or ``fp32``. Its features and the
+            decoder's logits are compared with transformers.
+        tiles: Most tiles of a picture (`lime_edge.exporters.towers.contracts.vision_contract`).
 
     Returns:
         The content of ``lime.json``.
@@ -58,24 +69,43 @@ def export(
         ExportError: The export is impossible; the error lists every reason. Nothing has been written.
         MissingExtraError: onnxruntime-genai is not installed.
     """
-    faults = [*adapter.faults(), *backbone_faults(backbone, adapter.modules), *output_faults(output, overwrite)]
+    pictures = sees(backbone)
+    own = () if pictures else adapter.modules  # those of a model that sees are checked when it is loaded
+    faults = [*adapter.faults(), *backbone_faults(backbone, own, not pictures), *output_faults(output, overwrite)]
+    if vision not in VISION_PRECISIONS:
+        faults.append(f"vision is {vision!r}; expected one of {', '.join(VISION_PRECISIONS)}")
     if precision not in PRECISIONS:
         faults.append(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}")
     if faults:
         raise ExportError(f"{backbone} cannot be exported to {output}", faults)
+    model = _open_vision(backbone, adapter, tiles) if pictures else None
     output = output.absolute()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(output) as scratch:
             plain, made = scratch / "plain", scratch / "made"
-            build_backbone(backbone, plain, precision)
-            contract = _write(adapter, plain, backbone, made, precision)
+            decoder = backbone if model is None else model.save_decoder(scratch / "decoder")
+            build_backbone(decoder, plain, precision)
+            made.mkdir()
+            seen = () if model is None else model.write(made, vision)
+            contract = _write(adapter, plain, backbone, made, precision, seen)
             if operators is not None:
                 place_operators(made, operators)
+            if model is not None:
+                model.check_decoder(made, precision)
             put_in_place(made, output, scratch)
     except OSError as error:
         raise ExportError(f"{output} cannot be written: {error.strerror or error}") from error
     return contract
+
+
+def _open_vision(backbone: Path, adapter: AdapterWeights, tiles: int) -> VisionModel:
+    from lime_edge.exporters.towers.vision_model import VisionModel  # loads torch
+
+    model = VisionModel.open(backbone, tiles)
+    if faults := list(model.module_faults(adapter.modules)):
+        raise ExportError(f"the adapter cannot be exported with {backbone}", faults)
+    return model
 
 
 def output_faults(output: Path, overwrite: bool) -> Iterator[str]:
@@ -95,12 +125,23 @@ def output_faults(output: Path, overwrite: bool) -> Iterator[str]:
             yield f"{output} holds no exported model and cannot be overwritten; choose another directory"
 
 
-def _write(adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, precision: Precision) -> ModelContract:
-    """Fill `made` with the adapted graph and the other files from `plain`, the model builder's output."""
-    made.mkdir()
+def _write(
+    adapter: AdapterWeights,
+    plain: Path,
+    backbone: Path,
+    made: Path,
+    precision: Precision,
+    seen: tuple[str, ...],
+) -> ModelContract:
+    """Fill `made` with the adapted graph and the other files from `plain`, the model builder's output.
+
+    `seen` names the files that the tower has already written there, if the model takes pictures.
+    """
     model = ir.load(plain / GRAPH_FILE)
     if precision == "int4":
         QuantiseEmbedding()(model)
+    if seen:
+        InsertFeatures()(model)
     table = adapt_graph(model, adapter, half=precision == "int4")
     ir.save(model, made / GRAPH_FILE, external_data=WEIGHTS_FILE)
     contract = ModelContract(
@@ -111,8 +152,8 @@ def _write(adapter: AdapterWeights, plain: Path, backbone: Path, made: Path, pre
         precision=precision,
         routing=adapter.routing,
         table=table,
-        files=tuple((name, file_digest(made / name)) for name in _HASHED),
-        sizes=tuple((name, (made / name).stat().st_size) for name in _HASHED),
+        files=tuple((name, file_digest(made / name)) for name in (*_HASHED, *seen)),
+        sizes=tuple((name, (made / name).stat().st_size) for name in (*_HASHED, *seen)),
         parts=weight_parts(model.graph),
     )
     for path in sorted(plain.iterdir()):

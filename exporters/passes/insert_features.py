@@ -26,17 +26,14 @@ class InsertFeatures(ir.passes.InPlacePass):
     inserted before, hides it.
     """
 
-    def __init__(self, dtype: ir.DataType) -> None:
-        self._dtype = dtype  # of the activations
-
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
         if any(node.name == _OUT for node in graph):
             return ir.passes.PassResult(model, modified=False)
         known = scaled_embedding(find_embedding(graph)[0].outputs[0])
         width = known.shape[-1] if known.shape is not None else None
-        if not isinstance(width, int):
-            raise ExportError("the width of the embeddings is not in the graph; expected [B, S, H]")
+        if not isinstance(width, int) or known.dtype is None:
+            raise ExportError("type and width of the embeddings are not in the graph; expected [B, S, H]")
         features = _input(graph, FEATURES, np.zeros((1, width), np.float32), ["lime_features", width])
         ids = _input(graph, FEATURE_IDS, np.full((1, 1), -1, np.int64), ["lime_feature_rows", "lime_feature_tokens"])
         nodes, replaced = self._nodes(graph, features, ids, known)
@@ -64,8 +61,8 @@ class InsertFeatures(ir.passes.InPlacePass):
         zero, last = (add_initializer(graph, f"{FEATURES}/{n}", np.array([n], np.int64)) for n in (0, -1))
         is_feature = add("Unsqueeze", add("GreaterOrEqual", ids, zero), last)  # [B, S, 1]
         read = add("Gather", features, add("Max", ids, zero))  # [B, S, H]
-        if self._dtype != ir.DataType.FLOAT:
-            read = add("Cast", read, to=int(self._dtype))
+        if known.dtype != ir.DataType.FLOAT:
+            read = add("Cast", read, to=int(known.dtype))
         replaced = add("Where", is_feature, read, known)
         replaced.type, replaced.shape = known.type, known.shape
         return nodes, replaced

@@ -9,11 +9,12 @@ from typing import Any
 from transformers import AutoConfig
 
 from lime_edge.backbones.lime_vision import register
-from lime_edge.common.strict_json import load_json, show
+from lime_edge.common.strict_json import show
 from lime_edge.contract.vision import FRAME_LIMIT, TILE_LIMIT, VisionContract
 from lime_edge.errors import ExportError
 
 from . import lime_tower, llava_tower, onevision_tower, qwen_tower, smolvlm_tower
+from .kinds import OWN_FAMILY, config_json
 from .settings import read_settings
 from .tower_family import TowerFamily
 
@@ -25,17 +26,11 @@ FAMILIES: dict[str, TowerFamily] = {
     "idefics3": smolvlm_tower.FAMILY,
     "qwen2_vl": qwen_tower.QWEN2,
     "qwen2_5_vl": qwen_tower.QWEN2_5,
-    "lime_vision": lime_tower.FAMILY,
+    OWN_FAMILY: lime_tower.FAMILY,
 }
 
 _DEEPSTACK = "it adds features of pictures to several layers (DeepStack), which the model builder cannot express"
 _REASONS = {"qwen3_vl": _DEEPSTACK, "qwen3_vl_moe": _DEEPSTACK}
-
-
-def sees(directory: Path) -> bool:
-    """Whether a checkpoint takes pictures, by its config.json alone."""
-    config = _config_json(directory)
-    return "vision_config" in config or config.get("model_type") in FAMILIES
 
 
 def vision_contract(directory: Path, tiles: int = 1, frames: int = 8) -> VisionContract:
@@ -72,7 +67,7 @@ def family_name(directory: Path) -> str:
     Raises:
         ExportError: Any other; the message says why.
     """
-    name = _config_json(directory).get("model_type")
+    name = config_json(directory).get("model_type")
     if name not in FAMILIES:
         reason = _REASONS.get(str(name), "only families whose export was compared with transformers are")
         raise ExportError(f"vision-language models of the type {show(name)} are not exported: {reason}", [_known()])
@@ -91,13 +86,3 @@ def _config(directory: Path) -> Any:
             return AutoConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # validators of transformers and huggingface_hub raise many classes
         raise ExportError(f"{directory / 'config.json'} cannot be used: {error}") from error
-
-
-def _config_json(directory: Path) -> dict[str, Any]:
-    try:
-        found = load_json((directory / "config.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{directory / 'config.json'} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ExportError(f"{directory / 'config.json'} holds {type(found).__name__}; expected an object")
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -15,9 +15,6 @@ from lime_edge.contract.names import VISION_FILE, VISION_WEIGHTS_FILE
 from lime_edge.exporters.captured.torch_graph import torch_graph
 
 from .tower_family import Probe, TowerFamily
-
-VisionPrecision = Literal["int8", "fp32"]
-VISION_PRECISIONS: tuple[VisionPrecision, ...] = get_args(VisionPrecision)
 
 _MOST_TILES = 4096
 

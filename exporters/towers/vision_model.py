@@ -18,8 +18,9 @@ from lime_edge.exporters.weights.adapter_weights import AdaptedModule
 from .compare import feature_faults, logit_faults, prompt_of, torch_features
 from .contracts import FAMILIES, family_name, vision_contract
 from .decoder import quiet, save_decoder
+from .kinds import VisionPrecision
 from .tower_family import TowerFamily
-from .vision_graph import VisionPrecision, export_tower, quantise_tower
+from .vision_graph import export_tower, quantise_tower
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,10 @@ class VisionModel:
                 adapted, own = [module.out_features, module.in_features], list(linear.weight.shape)
                 yield f"{module.name}: the adapter is made for a weight of {adapted}; the model's is {own}"
 
-    def save_decoder(self, output: Path) -> None:
-        """Save the decoder as a language model for the model builder."""
+    def save_decoder(self, output: Path) -> Path:
+        """Save the decoder as a language model for the model builder, in a new directory, and return it."""
         save_decoder(self.model, self.directory, output, self.contract.rotary_3d)
+        return output
 
     def write(self, output: Path, precision: VisionPrecision) -> tuple[str, ...]:
         """Write vision.onnx and vision.json, and compare the features with transformers.

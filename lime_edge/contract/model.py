@@ -45,6 +45,11 @@ class ModelContract:
     def graph_digest(self) -> str:
         return json_digest(sorted(self.files))
 
+    @property
+    def sees(self) -> bool:
+        """Whether the model takes pictures: it has a vision.json."""
+        return VISION_JSON in dict(self.files)
+
     def to_json(self) -> str:
         table = self.table
         graph: dict[str, Any] = {"digest": self.graph_digest, "opset": OPSET, "files": dict(self.files)}

@@ -21,7 +21,7 @@ def file_faults(directory: Path, contract: ModelContract, weights: bool = True) 
     Args:
         directory: The model directory.
         contract: Its lime.json. Models exported by an early version list no sizes; then only digests are compared.
-        weights: Hash the weights as well as the graph, which takes about a second for each gigabyte.
+        weights: Hash the weights as well as graphs and settings, which takes about a second for each gigabyte.
     """
     found = (_fault(directory / name, name, digest, contract, weights) for name, digest in contract.files)
     return [fault for fault in found if fault]
@@ -38,7 +38,7 @@ def _fault(file: Path, name: str, digest: str, contract: ModelContract, weights:
         if expected is not None and size != expected:
             what = "is truncated" if size < expected else "was changed"
             return f"{name} has {size:,} bytes; expected {expected:,}: the file {what}: copy the directory again"
-        found = file_digest(file) if weights or file.suffix == ".onnx" else digest
+        found = file_digest(file) if weights or file.suffix in (".onnx", ".json") else digest
     except OSError as error:
         return f"{name} cannot be read: {error.strerror or error}"
     if found != digest:

@@ -63,7 +63,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "exporters.weights": ("contract",),
     "exporters.passes": ("exporters.operators", "exporters.weights", "contract"),
     "exporters.captured": (),
-    "exporters.towers": ("exporters.captured", "backbones", "contract", "common"),
+    "exporters.towers": ("exporters.captured", "exporters.weights", "backbones", "contract", "common"),
     "exporters": ("exporters.towers", "exporters.passes", "exporters.weights", "contract", "common"),
     "evaluation": ("runtime", "runtime.text", "contract", "common"),  # of the runtime, the type that `measure` is given
     "backbones": (),

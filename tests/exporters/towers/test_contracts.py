@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lime_edge.errors import ExportError
-from lime_edge.exporters.towers.contracts import FAMILIES, family_name, sees, vision_contract
+from lime_edge.exporters.towers.contracts import FAMILIES, family_name, vision_contract
+from lime_edge.exporters.towers.kinds import sees
 from tests.exporters.towers.tower_case import checkpoint, contract_of
 from tests.support.tiny import tiny_model
 from tests.support.tiny_vision import FAMILIES as TINY
@@ -60,7 +61,8 @@ def test_limits_are_checked_at_once() -> None:
 
 
 def test_a_directory_without_configuration(tmp_path: Path) -> None:
+    assert not sees(tmp_path)
     with pytest.raises(ExportError, match=r"config\.json cannot be read: .*No such file"):
-        sees(tmp_path)
+        vision_contract(tmp_path)
     with pytest.raises(ExportError, match=r"config\.json cannot be used"):
         vision_contract(_config(tmp_path, {"model_type": "llava", "vision_config": 5}))
