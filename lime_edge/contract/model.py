@@ -78,13 +78,13 @@ class ModelContract:
                 for m in table.modules
             ],
         }
+        if self.route is not None:
+            document["route"] = self.route.to_dict()
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> ModelContract:
         """Parse and validate lime.json.
-        if self.route is not None:
-            document["route"] = self.route.to_dict()
 
         Raises:
             ModelError: Not JSON, another format version, or keys that contradict each other.
@@ -114,12 +114,12 @@ class ModelContract:
                 files=tuple(sorted((str(k), str(v)) for k, v in document["graph"]["files"].items())),
                 sizes=tuple(sorted(_byte_counts(document["graph"], "sizes"))),
                 parts=_byte_counts(document["graph"], "parts"),
+                route=RouteSettings.from_dict(document["route"]) if "route" in document else None,
             )
             faults = [*_contradictions(document, contract)]
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             if isinstance(error, ModelError):
                 raise
-                route=RouteSettings.from_dict(document["route"]) if "route" in document else None,
             raise ModelError(f"lime.json cannot be read: {type(error).__name__}: {error}; export again") from error
         if faults:
             raise ModelError("lime.json contradicts itself: export again", faults)
