@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from lime_edge.contract.names import LOGITS_FROM
 
+from .graph_edits import add_initializer
+
 _HEADS = ("MatMul", "MatMulNBits")  # their first input is x [B, S, D]
 _BETWEEN = ("Add", "Cast", "Div", "Mul", "Tanh")  # elementwise: biases, scales, soft caps
 _END = np.iinfo(np.int64).max
@@ -31,13 +33,12 @@ class ChooseLogits(ir.passes.InPlacePass):
         if head is None or head.inputs[0] is None or LOGITS_FROM in graph.initializers:
             return ir.passes.PassResult(model, modified=False)
         x = head.inputs[0]
-        start = _int64_constant(LOGITS_FROM, 0)
+        start = add_initializer(graph, LOGITS_FROM, np.array([0], np.int64))
         graph.inputs.append(start)
-        rest = [_int64_constant(f"{LOGITS_FROM}/{name}", value) for name, value in (("end", _END), ("axis", 1))]
-        for value in (start, *rest):
-            graph.register_initializer(value)
+        end = add_initializer(graph, f"{LOGITS_FROM}/end", np.array([_END], np.int64))
+        axis = add_initializer(graph, f"{LOGITS_FROM}/axis", np.array([1], np.int64))
         wanted = ir.Value(name=f"{LOGITS_FROM}/output_0", type=x.type)
-        node = ir.Node("", "Slice", [x, start, *rest], outputs=[wanted], name=f"/{LOGITS_FROM}/Slice")
+        node = ir.Node("", "Slice", [x, start, end, axis], outputs=[wanted], name=f"/{LOGITS_FROM}/Slice")
         head.replace_input_with(0, wanted)
         graph.insert_before(head, node)
         return ir.passes.PassResult(model, modified=True)
@@ -53,8 +54,3 @@ def _head(graph: ir.Graph) -> ir.Node | None:
             return None
         value = next((given for given in node.inputs if given is not None and given.producer() is not None), None)
     return None
-
-
-def _int64_constant(name: str, value: int) -> ir.Value:
-    tensor = ir.tensor(np.array([value], np.int64), name=name)
-    return ir.Value(name=name, shape=ir.Shape([1]), type=ir.TensorType(tensor.dtype), const_value=tensor)

@@ -7,14 +7,13 @@ the graph only looks up n embeddings. The caller decides where in a prompt the v
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from lime_edge.contract.module_table import ALIGNMENT, Module
 from lime_edge.contract.names import BANK, SKILL_IDS
 from lime_edge.errors import ExportError
 
-from .graph_edits import find_embedding, scaled_embedding
+from .graph_edits import add_initializer, find_embedding, scaled_embedding
 
 _BEYOND = 2**31  # no bank has that many rows
 
@@ -104,11 +103,7 @@ class _Writer:
         """An int64 constant [n]."""
         name = f"lime.prefix.{'_'.join(map(str, values[:2]))}.{len(values)}"
         if name not in self._graph.initializers:
-            array: npt.NDArray[np.int64] = np.array(values, np.int64)
-            tensor = ir.tensor(array, name=name)
-            value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
-            value.const_value = tensor
-            self._graph.register_initializer(value)
+            add_initializer(self._graph, name, np.array(values, np.int64))
         return self._graph.initializers[name]
 
 
