@@ -22,7 +22,10 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         streams.prepare()
-        return super().main(*args, **extra)  # ends quietly if nobody reads standard output any more
+        try:
+            return super().main(*args, **extra)  # ends quietly if nobody reads standard output any more
+        except OSError as error:  # of --help and --version, which print before there is a command
+            streams.abandon_output(error)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import NoReturn
 
 from lime_edge.errors import DataError
 
@@ -21,6 +22,13 @@ def prepare() -> None:
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
+
+
+def abandon_output(error: OSError) -> NoReturn:
+    """End the program because standard output cannot be written; what is left of it is dropped."""
+    sys.stderr.write(f"Error: standard output cannot be written: {error.strerror or error}\n")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is left when it ends
+    raise SystemExit(1)
 
 
 def checked(text: str, where: str) -> str:

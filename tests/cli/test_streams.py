@@ -96,9 +96,10 @@ def test_a_closed_or_full_standard_output(model: Path) -> None:
     closed = _command("list", model, shell=">&-")
     assert (closed.returncode, closed.stderr) == (0, b"")
     if Path("/dev/full").exists():
-        full = _command("list", model, "--json", shell="> /dev/full")
-        assert full.returncode == 1
-        assert full.stderr.strip() == b"Error: standard output cannot be written: No space left on device"
+        for args in (["list", model, "--json"], ["list", model], ["--help"], ["run", "--help"], ["--version"]):
+            full = _command(*args, shell="> /dev/full")
+            assert full.returncode == 1, args
+            assert full.stderr.strip() == b"Error: standard output cannot be written: No space left on device", args
 
 
 def test_a_poor_encoding_of_the_output(model: Path) -> None:
