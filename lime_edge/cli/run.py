@@ -156,7 +156,7 @@ def evaluate(
     """
     from lime_edge.evaluation import evaluate as evaluating
     from lime_edge.evaluation.instruction import Instruction
-    from lime_edge.evaluation.token_lengths import TokenCounter, too_long
+    from lime_edge.evaluation.token_lengths import TokenCounter, as_asked, too_long
     from lime_edge.reports.evaluation import Kept, summary
     from lime_edge.skills.package import read_skill
 
@@ -165,9 +165,14 @@ def evaluate(
     runtime = open_runtime(directory, device, threads, trust)
     names = [load_named(runtime, directory, skill) for skill in dict.fromkeys(skills)]
     manifests = {info.name: read_skill(info.path).manifest for info in runtime.skills()}
-    systems = [None, *(manifest.interface.system for manifest in manifests.values())]
-    room = runtime.context_length - (runtime.contract.table.virtual_tokens if names else 0)
-    faults = too_long(TokenCounter(directory), examples, systems, room, max_new_tokens)
+    room, counter = (
+        runtime.context_length - (runtime.contract.table.virtual_tokens if names else 0),
+        TokenCounter(directory),
+    )
+    faults = too_long(counter, examples, [None], room, max_new_tokens)
+    for manifest in manifests.values():
+        asked = as_asked(examples, _not_given(manifest, shared), manifest.interface.request)
+        faults |= too_long(counter, asked, [manifest.interface.system], room, max_new_tokens)
     examples = evaluating.answerable(examples, faults, skip_long)
     kept = Kept(None if target in (None, STDOUT) else Path(str(target)), runtime, data, examples, len(faults))
     results = []

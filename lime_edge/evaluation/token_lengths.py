@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lime_edge.errors import LimeError
 from lime_edge.runtime.text.prompts import Text
-from lime_edge.skills.interface import Interface
 
 from .examples import Row
 from .instruction import Instruction, is_request
@@ -44,16 +43,16 @@ class TokenCounter:
         return self.prompt(row, system) + self.answer(row.answer)
 
 
-def as_asked(rows: Sequence[Row], interface: Interface, cut: Instruction) -> list[Row]:
-    """Rows as a skill is asked them: without `cut`, and through its interface."""
-    return [_as_asked(row, interface, cut) for row in rows]
+def as_asked(rows: Sequence[Row], cut: Instruction, request: Callable[[str], str]) -> list[Row]:
+    """Rows as a skill is asked them: without `cut`, and inside what its interface puts around a request."""
+    return [_as_asked(row, cut, request) for row in rows]
 
 
-def _as_asked(row: Row, interface: Interface, cut: Instruction) -> Row:
+def _as_asked(row: Row, cut: Instruction, request: Callable[[str], str]) -> Row:
     content = cut.bare(row.messages[0]["content"]) if is_request(row) else None
     if not isinstance(content, str):  # a conversation, or with pictures
         return row
-    return replace(row, messages=({**row.messages[0], "content": interface.request(content)},))
+    return replace(row, messages=({**row.messages[0], "content": request(content)},))
 
 
 def one_line(error: LimeError) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lime_edge.evaluation.examples import Place, Row
-from lime_edge.evaluation.token_lengths import TokenCounter, too_long
+from lime_edge.evaluation.instruction import Instruction
+from lime_edge.evaluation.token_lengths import TokenCounter, as_asked, too_long
 from lime_edge.training.dataset import encode
 from tests.support.tiny_training import backbone_dir, tokenizer
 
@@ -41,6 +42,18 @@ def test_rows_that_do_not_fit_are_named_by_line(counter: TokenCounter) -> None:
     assert "9 for the longest choice" in found[2]
     with_system = too_long(counter, rows, [None, "s"], room, 8)
     assert list(with_system) == [0, 1, 2]
+
+
+def test_what_an_interface_puts_around_a_bare_row_counts(counter: TokenCounter) -> None:
+    kept, request = Instruction("Answer: ", "\nNow:"), "Answer: {}\nNow:".format
+    rows = [row("a" * 9, line=1), row("Answer: " + "a" * 9 + "\nNow:", line=2)]
+    asked = as_asked(rows, kept, request)
+    assert [one.messages[0]["content"] for one in asked] == [rows[1].messages[0]["content"]] * 2
+    talk = Row(({"role": "system", "content": "s"}, {"role": "user", "content": "q"}), "a", (), Place(PLACE, 3))
+    assert as_asked([talk], kept, request) == [talk]
+    room = counter.prompt(rows[0]) + 8
+    assert too_long(counter, rows[:1], [None], room, 8) == {}
+    assert list(too_long(counter, asked[:1], [None], room, 8)) == [0]
 
 
 def test_rows_that_the_template_rejects_are_named_too(counter: TokenCounter) -> None:
