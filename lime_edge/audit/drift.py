@@ -19,6 +19,7 @@ from lime_edge.common.paths import SHIPPED
 from lime_edge.errors import DataError
 from lime_edge.evaluation.evaluate import measure
 from lime_edge.evaluation.examples import Row, read_rows
+from lime_edge.evaluation.file_formats import is_data_file
 from lime_edge.evaluation.metrics import f1
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.probe import Probe
@@ -41,18 +42,20 @@ def built_in() -> Mapping[str, list[Any]]:
 
 
 def guard_tasks(folder: Path | None, count: int) -> dict[str, list[Row]]:
-    """The built-in guard task, and one for every JSONL file below `folder` with at most `count` evenly spaced rows.
+    """The built-in guard task, and one for every data file below `folder` with at most `count` evenly spaced rows.
 
     Raises:
-        DataError: The folder does not exist or holds no JSONL file, or rows are invalid.
+        DataError: The folder does not exist or holds no data file, or rows are invalid.
     """
     own = [Row(({"role": "user", "content": r["prompt"]},), r["answer"], tuple(r["choices"])) for r in guard_rows()]
     tasks = {"built-in": own}
     if folder is None:
         return tasks
-    files = sorted(folder.rglob("*.jsonl")) if folder.is_dir() else [folder] if folder.is_file() else []
+    files = sorted(filter(is_data_file, folder.rglob("*"))) if folder.is_dir() else [folder] if folder.is_file() else []
     if not files:
-        raise DataError(f"{folder} holds no guard tasks; expected a folder with .jsonl files, or one of them")
+        raise DataError(
+            f"{folder} holds no guard tasks; expected a folder with data files (.jsonl, ...), or one of them"
+        )
     for path in files:
         rows = read_rows(path)
         name = str(path.relative_to(folder)) if folder.is_dir() else path.name

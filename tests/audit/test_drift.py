@@ -39,6 +39,9 @@ def test_guard_tasks(tmp_path: Path) -> None:
     write_rows(tmp_path / "deep" / "a.jsonl", [{"prompt": f"{i}", "answer": "x"} for i in range(9)])
     tasks = drift.guard_tasks(tmp_path, 4)
     assert [row.messages[0]["content"] for row in tasks["deep/a.jsonl"]] == ["0", "3", "6"]
+    (tmp_path / "b.CSV").write_text("prompt,answer\nq,a\n", "utf-8")
+    (tmp_path / "notes.md").write_text("no data", "utf-8")
+    assert list(drift.guard_tasks(tmp_path, 4)) == ["built-in", "b.CSV", "deep/a.jsonl"]
     with pytest.raises(DataError, match="holds no guard tasks"):
         drift.guard_tasks(tmp_path / "none", 4)
 
