@@ -34,6 +34,7 @@ class LimeConfig(PeftConfig):
     """
 
     target_modules: list[str] | str = field(default_factory=lambda: list(TARGETS))  # names or a regex
+    towers: list[str] = field(default_factory=list)  # parts outside the language model whose modules are adapted, too
     base: str = "lora"  # the wrapped PEFT method, a key of registry.VARIANTS
     r: int = 8  # rank of the shared adapter; SliceFine: trained rows; prompt tuning: virtual tokens
     alpha: float = 16.0  # LoRA scaling is alpha / r
@@ -84,7 +85,10 @@ class LimeConfig(PeftConfig):
         named = isinstance(targets, (str, list)) and all(isinstance(name, str) and name for name in targets)
         ordered = isinstance(kinds, tuple) and kinds == tuple(kind for kind in KINDS if kind in kinds)
         pair = isinstance(balance, (tuple, list)) and len(balance) == 2 and all(_number(value, 0) for value in balance)
+        towers: Any = self.towers
+        parts = isinstance(towers, list) and all(isinstance(name, str) and name for name in towers)
         checks = [
+            ("towers", towers, "a list of names of modules, like model.vision_tower", parts),
             ("target_modules", targets, "names of modules, or a regex", named and len(targets) > 0),
             ("base", self.base, f"one of {', '.join(VARIANTS)}", self.base in list(VARIANTS)),
             ("r", self.r, "a whole number from 1", _whole(self.r)),

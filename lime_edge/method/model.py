@@ -16,6 +16,8 @@ from lime_edge.contract.vector_kinds import PREFIX
 from lime_edge.errors import ConfigError
 
 from .config import LimeConfig
+from .decoder import allowed, decoder_name, in_tower
+from .features import with_features
 from .forward_state import ForwardState
 from .layer import LimeLayer
 from .prompt_tuning import LimePrompt, with_virtual
@@ -64,10 +66,14 @@ class LimeModel(BaseTuner):
         return cast("LimeConfig", self.peft_config[self.active_adapters[0]])
 
     def layers(self) -> dict[str, LimeLayer]:
-        """The layers of the active adapter by their names in the backbone, in the order of an exported graph."""
+        """The layers of the active adapter by their names in the backbone, in the order of an exported graph.
+
+        Those of towers follow all of the language model.
+        """
         layers = {name: module for name, module in self.model.named_modules() if isinstance(module, LimeLayer)}
         mine = {name: layer for name, layer in layers.items() if layer.adapter in layer.lime_config}
-        return {name: mine[name] for name in sorted(mine, key=_place)}
+        decoder = decoder_name(self.model)
+        return {name: mine[name] for name in sorted(mine, key=lambda name: (in_tower(name, decoder), _place(name)))}
 
     def table(self) -> ModuleTable:
         """The adapted modules in the order of an exported graph."""
@@ -75,6 +81,11 @@ class LimeModel(BaseTuner):
         if self.lime_config.base == "prompt":
             return ModuleTable(modules, 1, PREFIX)
         return ModuleTable(modules, self.lime_config.routing.experts, self.lime_config.kinds)
+
+    def _check_target_module_exists(self, peft_config: Any, key: str) -> Any:
+        """Restrict PEFT's selection to the language model and the towers that the configuration names."""
+        decoder = decoder_name(self.model)
+        return allowed(key, decoder, peft_config.towers) and super()._check_target_module_exists(peft_config, key)
 
     def _create_and_replace(
         self,
@@ -110,13 +121,17 @@ class LimeModel(BaseTuner):
     def _before(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        active = kwargs.pop("skill_active", None)  # [B, S]; an argument of LiME, not of the backbone
+        # arguments of LiME, not of the backbone: [B, S], [F, H] and [B, S]
+        active, features, places = (kwargs.pop(name, None) for name in ("skill_active", "features", "feature_ids"))
         given = dict(zip(self._parameters_of_forward, args, strict=False)) | kwargs
         self.context.balancing = model.training and self.steps % self.lime_config.balance_every == 0
         self.steps += model.training
         self._extra_logits = 0
         if self.lime_config.base == "prompt":
             args, kwargs = (), self._with_virtual(given, active)
+            given = kwargs
+        if features is not None:
+            args, kwargs = (), with_features(model, given, features, places)
             given = kwargs
         self.context.begin(given.get("attention_mask"), _cache_of(given), active)
         # the Trainer passes it; the loss is then the share of this process in a sum over all processes
