@@ -43,6 +43,20 @@ from .options import json_option, name_list, path_type
     is_flag=True,
     help="Copy this machine's native operators beside the model, for ONNX Runtime GenAI; lime-edge has its own.",
 )
+@click.option(
+    "--vision",
+    type=click.Choice(["int8", "fp32"]),
+    default="int8",
+    show_default=True,
+    help="Precision of the tower of a model that takes pictures.",
+)
+@click.option(
+    "--tiles",
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Most tiles of a picture: more show more detail and take longer.",
+)
 @json_option
 def export(
     checkpoint: Path,
@@ -53,6 +67,8 @@ def export(
     expert: bool,
     overwrite: bool,
     genai_operators: bool,
+    vision: Any,
+    tiles: int,
     target: str | None,
 ) -> None:
     """Export a checkpoint to a directory that runs without torch."""
@@ -61,7 +77,17 @@ def export(
     from lime_edge.reports.describe import describe_model
 
     with silence_libraries():
-        names = name_list(gain_only)
-        export_checkpoint(checkpoint, output, precision, rank_gate, overwrite, genai_operators, names, expert)
+        export_checkpoint(
+            checkpoint,
+            output,
+            precision,
+            rank_gate,
+            overwrite,
+            genai_operators,
+            name_list(gain_only),
+            expert,
+            vision,
+            tiles,
+        )
     document, tables = describe_model(output)
     report(document, tables, target)

@@ -18,6 +18,7 @@ from . import backbone, checkpoint
 with require_extra("export"):
     from lime_edge.exporters import AdaptedModule, AdapterWeights, Precision, export
     from lime_edge.exporters.export import output_faults
+    from lime_edge.exporters.towers.kinds import VisionPrecision
 
 
 def export_checkpoint(
@@ -29,6 +30,8 @@ def export_checkpoint(
     genai_operators: bool = False,
     gain_only: Sequence[str] = (),
     expert: bool = True,
+    vision: VisionPrecision = "int8",
+    tiles: int = 1,
 ) -> ModelContract:
     """Export a checkpoint as a model directory.
 
@@ -43,6 +46,8 @@ def export_checkpoint(
             less time, but skills with other vectors there, possibly the checkpoint's own, cannot be loaded.
         expert: Whether the graph takes expert vectors; skills of one expert are learned without them. False saves
             memory and time, and excludes skills, as `gain_only` does.
+        vision: Precision of the tower of a backbone that takes pictures, "int8" or "fp32".
+        tiles: Most tiles of a picture.
 
     Raises:
         ConfigError, ExportError: The checkpoint cannot be exported; every reason is named.
@@ -77,7 +82,18 @@ def export_checkpoint(
         adapter_digest=checkpoint.adapter_digest(model),
     )
     route = checkpoint.route_of(directory)
-    return export(weights, where, output, precision, overwrite=overwrite, operators=operators, route=route)
+    del model, adapters  # the exporter loads the backbone itself
+    return export(
+        weights,
+        where,
+        output,
+        precision,
+        overwrite=overwrite,
+        operators=operators,
+        vision=vision,
+        tiles=tiles,
+        route=route,
+    )
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
