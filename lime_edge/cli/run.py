@@ -165,10 +165,8 @@ def evaluate(
     runtime = open_runtime(directory, device, threads, trust)
     names = [load_named(runtime, directory, skill) for skill in dict.fromkeys(skills)]
     manifests = {info.name: read_skill(info.path).manifest for info in runtime.skills()}
-    room, counter = (
-        runtime.context_length - (runtime.contract.table.virtual_tokens if names else 0),
-        TokenCounter(directory),
-    )
+    room = runtime.context_length - (runtime.contract.table.virtual_tokens if names else 0)
+    counter = TokenCounter(directory)
     faults = too_long(counter, examples, [None], room, max_new_tokens)
     for manifest in manifests.values():
         asked = as_asked(examples, _not_given(manifest, shared), manifest.interface.request)
