@@ -16,7 +16,8 @@ import onnx_ir as ir
 from lime_edge.common.scratch_folder import put_in_place, scratch_folder
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.model_files import file_digest
-from lime_edge.contract.names import GRAPH_FILE, MODEL_JSON, WEIGHTS_FILE
+from lime_edge.contract.names import GRAPH_FILE, MODEL_JSON, ROUTE_FILE, WEIGHTS_FILE
+from lime_edge.contract.route_settings import RouteSettings
 from lime_edge.errors import ExportError
 from lime_edge.exporters.passes.insert_features import InsertFeatures
 from lime_edge.exporters.passes.quantise_embedding import QuantiseEmbedding
@@ -46,6 +47,7 @@ def export(
     operators: Path | None = None,
     vision: VisionPrecision = "int8",
     tiles: int = 1,
+    route: tuple[RouteSettings, Path] | None = None,
 ) -> ModelContract:
     """Export a backbone with a shared adapter baked in, ready for skills.
 
@@ -61,6 +63,7 @@ def export(
         vision: Precision of the tower, if the backbone takes pictures: ``int8`` or ``fp32``. Its features and the
             decoder's logits are compared with transformers.
         tiles: Most tiles of a picture (`lime_edge.exporters.towers.contracts.vision_contract`).
+        route: How a skill is chosen by the request, and the file of statistics; None: it cannot be.
 
     Returns:
         The content of ``lime.json``.
@@ -88,7 +91,9 @@ def export(
             build_backbone(decoder, plain, precision)
             made.mkdir()
             seen = () if model is None else model.write(made, vision)
-            contract = _write(adapter, plain, backbone, made, precision, seen)
+            contract = _write(adapter, plain, backbone, made, precision, seen, None if route is None else route[0])
+            if route is not None:
+                shutil.copyfile(route[1], made / ROUTE_FILE)
             if operators is not None:
                 place_operators(made, operators)
             if model is not None:
@@ -132,6 +137,7 @@ def _write(
     made: Path,
     precision: Precision,
     seen: tuple[str, ...],
+    route: RouteSettings | None = None,
 ) -> ModelContract:
     """Fill `made` with the adapted graph and the other files from `plain`, the model builder's output.
 
@@ -142,7 +148,7 @@ def _write(
         QuantiseEmbedding()(model)
     if seen:
         InsertFeatures()(model)
-    table = adapt_graph(model, adapter, half=precision == "int4")
+    table = adapt_graph(model, adapter, precision == "int4", None if route is None else route.layer)
     ir.save(model, made / GRAPH_FILE, external_data=WEIGHTS_FILE)
     contract = ModelContract(
         backbone_name=adapter.backbone_name,
@@ -155,6 +161,7 @@ def _write(
         files=tuple((name, file_digest(made / name)) for name in (*_HASHED, *seen)),
         sizes=tuple((name, (made / name).stat().st_size) for name in (*_HASHED, *seen)),
         parts=weight_parts(model.graph),
+        route=route,
     )
     for path in sorted(plain.iterdir()):
         if path.name not in _HASHED:
