@@ -25,7 +25,7 @@ def decoder_name(model: nn.Module) -> str:
         return ""
     whole: Any = model
     decoder = whole.get_decoder()
-    return next(name for name, module in model.named_modules() if module is decoder)
+    return str(next(name for name, module in model.named_modules() if module is decoder))
 
 
 def allowed(name: str, decoder: str, towers: Sequence[str]) -> bool:

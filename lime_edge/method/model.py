@@ -82,7 +82,7 @@ class LimeModel(BaseTuner):
             return ModuleTable(modules, 1, PREFIX)
         return ModuleTable(modules, self.lime_config.routing.experts, self.lime_config.kinds)
 
-    def _check_target_module_exists(self, peft_config: Any, key: str) -> Any:
+    def _check_target_module_exists(self, peft_config: Any, key: str) -> Any:  # type: ignore[override]
         """Restrict PEFT's selection to the language model and the towers that the configuration names."""
         decoder = decoder_name(self.model)
         return allowed(key, decoder, peft_config.towers) and super()._check_target_module_exists(peft_config, key)

@@ -15,9 +15,7 @@ from lime_edge.training import checkpoint
 from tests.support.tiny_training import EXPERTS, backbone
 from tests.support.tiny_vision import FAMILIES, tiny_vision_model
 
-DECODERS = {
-    family: "model.text_model" if family in ("smolvlm", "idefics3") else "model.language_model" for family in FAMILIES
-}
+TEXT_MODELS = ("smolvlm", "idefics3")  # the others have a language_model
 
 
 def loaded(family: str, tmp_path: Path) -> Any:
