@@ -121,7 +121,8 @@ class LoadedSkills:
         """Make a skill the default for calls without ``skill=``; takes microseconds.
 
         Args:
-            skill: A name, a blend as weights by name, or None for the base.
+            skill: A name, a blend as weights by name, None for the base, or ``"auto"``: every request gets the skill
+                that `Runtime.route` chooses for it.
 
         Raises:
             UnknownSkillError: The skill is not loaded; the message names the loaded ones.

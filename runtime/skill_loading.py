@@ -18,7 +18,7 @@ from lime_edge.skills.compatibility import check_skill
 from lime_edge.skills.package import Skill
 from lime_edge.trust.policy import Signer, TrustPolicy, read_trusted_skill
 
-from .types import SkillInfo
+from .types import AUTO_SKILL, SkillInfo
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class SkillLoader:
         trusted = read_trusted_skill(path, self.trust)
         skill = trusted.skill
         name = skill.manifest.name if name is None else name
-        if not isinstance(name, str) or not name or not name.isprintable():
-            raise ConfigError(f"the name {show(name)} cannot be used; expected printable text")
+        if not isinstance(name, str) or not name or not name.isprintable() or name == AUTO_SKILL:
+            raise ConfigError(f"the name {show(name)} cannot be used; expected printable text, not {AUTO_SKILL!r}")
         self.registry.admit(name, skill.manifest.version, conditions)  # fail early; `add` checks again
         table = self.graph.directory.contract.table
         check_skill(skill, self.graph.directory.contract, self.limits)
@@ -66,4 +66,5 @@ def _applied(skill: Skill, name: str, row: int, experts: int, proved: bool, sign
     info = SkillInfo.of(skill, name, proved, signer)
     defaults = {**manifest.prompt["generation"], "stop": tuple(manifest.prompt["stop"])}
     parts = ((info, 1.0),)
-    return AppliedSkill(row, experts, manifest.activation, manifest.interface, defaults, parts, skill.draft)
+    form = manifest.activation, manifest.interface
+    return AppliedSkill(row, experts, *form, defaults, parts, skill.draft, skill.route)

@@ -20,6 +20,8 @@ class Active(Enum):
 
 ACTIVE = Active.ACTIVE
 
+AUTO_SKILL = "auto"  # names no skill: one is chosen by the request
+
 #: How a caller names a skill: None for the base, a name, or weights by name for a blend.
 SkillSpec = str | Mapping[str, float] | None
 SkillSpecs = list[SkillSpec] | list[str] | list[str | None]  # one for each row
@@ -111,6 +113,28 @@ class Generation:
     timings: Timings
     receipt: Mapping[str, Any] = field(repr=False)
     logprobs: tuple[TokenLogprob, ...] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Route:
+    """The skill that was chosen for a request, and why.
+
+    Attributes:
+        skill: A name, a blend of skills that are about as likely, or None: nothing fits, so the base answers.
+        probabilities: Of every loaded skill that can be chosen, likeliest first.
+        none: The probability that the request is for none of them; all sum to 1.
+        why: One sentence.
+        read_seconds: Time to read the request as the base. The base, and skills that apply to answers alone, go on from
+            there; any other skill reads the request again.
+        choose_seconds: Time for the choice itself.
+    """
+
+    skill: SkillSpec
+    probabilities: Mapping[str, float]
+    none: float
+    why: str
+    read_seconds: float
+    choose_seconds: float
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,8 @@ class RouteSettings:
     Attributes:
         layer: The layer whose output is compared; 0 means the embeddings.
         pooling: Over the tokens of a request: their mean, or the last one.
-        temperature: Distances are divided by it before they become probabilities.
-        threshold: How much nearer than to any skill, in the same unit, a request must be to what is no request to a
-            skill before it goes to the base.
+        temperature: T of the mixtures: a point at the squared distance d counts exp(-d / 2T).
+        threshold: Added to the log-likelihood of "none"; the higher, the more requests go to the base.
         statistics: SHA-256 of the file of the same directory that holds the statistics of states.
     """
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from lime_edge.contract.names import EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS
+from lime_edge.contract.names import EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS, STATE
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.io_binding import Binding
 from lime_edge.runtime.model.kv_buffers import State
@@ -64,7 +64,13 @@ class Cache:
         width = graph.evidence_width if graph.window > 1 else 0
         self._evidence: Array = np.zeros((rows, self.capacity, width), np.float32)  # [B, cap, R]
         self._positions: Ids = np.arange(self.capacity)
-        self._bound: tuple[int, int, Binding] | None = None
+        self._bound: OrderedDict[tuple[int, int], Binding] = OrderedDict()  # by rows; used least recently first
+        self.states: Array | None = None  # [b, D] of the last token of each row that ran last, if they are asked for
+        self.asks_for_states = False
+
+    def use_bank(self, bank: Array) -> None:
+        """Run with this bank from now on; what rows have made stays as it is."""
+        self._bank_array, self._bank = bank, self._graph.place(bank)
 
     def prefill(self, row: int, ids: Ids, skills: Ids) -> tuple[Array, int]:
         """Make a row hold exactly this prompt; reuses what it can.
@@ -231,3 +237,7 @@ class Cache:
         if self._bound is None or self._bound[:2] != (start, stop):
             self._bound = start, stop, Binding(self._graph, self._bank, self._state, start, stop)
         return self._bound[2]
+        states = None
+        if self.asks_for_states:
+            states = binding.output(STATE, (rows, count, graph.state_width), graph.dtype(STATE))
+        self.states = None if states is None else states[:, -1].astype(np.float32)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from lime_edge.common.strict_json import show
-from lime_edge.contract.names import BANK, EVIDENCE, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS
+from lime_edge.contract.names import BANK, EVIDENCE, FEATURES, LOGITS_FROM, PAST_EVIDENCE, SKILL_IDS, STATE
 from lime_edge.errors import ConfigError, DeviceError, ModelError
 from lime_edge.runtime.memory.pool import Pool
 from lime_edge.runtime.native.operators import AUTO, Operators, choose
@@ -100,6 +100,7 @@ class Graph:
         self.vocabulary: int = _logits_shape(self.session, names.logits)[-1]
 
     def dtype(self, name: str) -> npt.DTypeLike:
+        self.state_width = _width(self.session, STATE)  # D; 0 if the graph does not return states
         return _DTYPES[self._types[name]]
 
     def refuse_fork(self) -> None:
@@ -213,6 +214,17 @@ def _faults(directory: ModelDirectory, types: dict[str, str], window: int) -> li
     whole = [names.input_ids, names.attention_mask, SKILL_IDS]
     if window > 1:
         floats += [PAST_EVIDENCE, EVIDENCE]
+def _width(session: Any, name: str) -> int:
+    """The last size of an output; 0 if there is none of that name, or its size is not fixed."""
+    found = next((value.shape[-1] for value in session.get_outputs() if value.name == name), 0)
+    return found if isinstance(found, int) else 0
+
+
+def _rank(session: Any, name: str) -> int:
+    """Number of dimensions of an input; 0 if there is none of that name."""
+    return next((len(value.shape) for value in session.get_inputs() if value.name == name), 0)
+
+
     faults = [f"no input or output {name!r}" for name in [*floats, *whole] if name not in types]
     faults += [
         f"{name!r} is {types[name]}; expected float or float16"

@@ -20,9 +20,10 @@ from lime_edge.common.strict_json import show
 from lime_edge.contract.module_table import ModuleTable
 from lime_edge.contract.vector_kinds import STORED, Kind
 from lime_edge.errors import ConfigError, SkillConflictError, SkillVersionError, UnknownSkillError
-from lime_edge.runtime.types import ACTIVE, Active, SkillInfo, SkillSpec
+from lime_edge.runtime.types import ACTIVE, AUTO_SKILL, Active, SkillInfo, SkillSpec
 from lime_edge.skills.draft_table import DraftTable
 from lime_edge.skills.interface import Interface
+from lime_edge.skills.route import Route as Centroids
 
 from .bank import Array, Bank, Hold
 from .skill_specs import Spec, as_number, frozen, parts_of, thawed
@@ -42,6 +43,7 @@ class AppliedSkill:
     defaults: Mapping[str, Any] = field(default_factory=dict)  # generation settings and stop strings
     parts: tuple[tuple[SkillInfo, float], ...] = ()  # skills and weights; empty for the base
     draft: DraftTable | None = None  # drafts of its answers
+    route: Centroids | None = None  # what its requests look like; None for the base and blends
     blended: bool = False  # a blend, even if of one skill alone: its vectors are computed
 
     @property
@@ -220,6 +222,11 @@ class Registry:
         finally:
             _DISABLED.reset(token)
 
+    @property
+    def loaded(self) -> Mapping[str, AppliedSkill]:
+        """The loaded skills by name; another object after every change, and never written to."""
+        return self._skills
+
     def infos(self) -> list[SkillInfo]:
         """The loaded skills, in loading order."""
         with self._lock:
@@ -249,7 +256,9 @@ class Registry:
             raise
 
     def _resolve(self, spec: Spec, skills: Mapping[str, AppliedSkill], hold: Hold) -> AppliedSkill:
-        """The skill or blend that a spec currently means; `hold` keeps its row."""
+        """The skill or blend that a spec means now; `hold` keeps its row. "auto" is the base where none is chosen."""
+        if spec == AUTO_SKILL:
+            spec = None
         parts = tuple((_find(name, skills), weight) for name, weight in parts_of(spec))
         if isinstance(spec, tuple):
             return self._blend(parts, hold)

@@ -85,7 +85,7 @@ def test_malformed_files_are_refused(tmp_path: Path, data: Callable[[], bytes], 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be read: No such file.*expected the statistics of states"):
+    with pytest.raises(ModelError, match=r"cannot be read: No such file.*expected the statistics of states"):
         read_statistics(tmp_path / "none")
 
 

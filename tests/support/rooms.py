@@ -36,6 +36,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "runtime.text": ("runtime.types", "contract", "common"),
     "runtime.constraints": ("runtime.text", "skills", "common"),
     "runtime.skills": ("runtime.types", "runtime.memory", "skills", "contract", "common"),
+    "runtime.routing": ("runtime.types", "skills"),
     "runtime.decoding": (
         *(
             "runtime.skills",
@@ -50,6 +51,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "runtime": (
         *(
             "runtime.decoding",
+            "runtime.routing",
+            "runtime.scheduling",
             "runtime.constraints",
             "runtime.skills",
             "runtime.text",
