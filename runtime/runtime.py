@@ -28,6 +28,9 @@ from lime_edge.runtime.decoding.results import to_choice, to_generation
 from lime_edge.runtime.decoding.scoring import encode_choices, score_prompts
 from lime_edge.runtime.decoding.stream import Stream
 from lime_edge.runtime.model.directory import read_directory
+from lime_edge.runtime.model.picture_reader import open_reader
+from lime_edge.runtime.model.pictures import DEFAULT_BYTES as PICTURE_BYTES
+from lime_edge.runtime.model.pictures import checked_picture_cache
 from lime_edge.runtime.model.session import Graph, SessionSettings
 from lime_edge.runtime.native.operators import AUTO, Operators
 from lime_edge.runtime.skills.registry import Lease, check_limits
@@ -71,6 +74,7 @@ class Runtime(PromptTokens):
         mapped: str | os.PathLike[str] | None = None,
         trust: TrustPolicy | str | os.PathLike[str] | None = None,
         prefix_cache: int = DEFAULT_BYTES,
+        picture_cache: int = PICTURE_BYTES,
     ) -> Runtime:
         """Open a model directory written by `lime-edge export`.
 
@@ -97,6 +101,8 @@ class Runtime(PromptTokens):
                 signers, skills and versions. None: every valid package that fits is accepted.
             prefix_cache: Bytes for what requests have read, which those that begin alike do not read again, on the CPU.
                 What was not used for longest is freed first. 0 keeps nothing. See docs/decisions/prefix-cache.md.
+            picture_cache: Bytes for the features of pictures that requests have shown, so that the same picture is not
+                encoded again (docs/vision.md).
 
         Raises:
             ModelError: Names every missing or changed file, or what the graph lacks.
@@ -108,13 +114,16 @@ class Runtime(PromptTokens):
         copy = None if mapped is None else Path(mapped).absolute()
         settings = SessionSettings(device, threads, spin, _library(operators), copy, verify)
         check_limits(max_value or {})
-        limit = checked_limit(prefix_cache)
+        limit, pictures = checked_limit(prefix_cache), checked_picture_cache(picture_cache)
         policy = as_policy(trust)
         found = read_directory(Path(directory), verify)
         with ThreadPoolExecutor(1) as pool:
             # Half as long as the session: load both at once.
-            text = pool.submit(Text, found.path, found.eos_ids, found.context_length)
-            return cls(Graph(found, settings), text.result(), max_value or {}, policy, limit)
+            opening = pool.submit(Text, found.path, found.eos_ids, found.context_length)
+            graph = Graph(found, settings)
+            text = opening.result()
+        text.reader = open_reader(graph, settings, pictures)
+        return cls(graph, text, max_value or {}, policy, limit)
 
     @property
     def device(self) -> str:

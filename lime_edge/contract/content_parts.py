@@ -91,6 +91,23 @@ def without_media(content: Sequence[Any]) -> list[dict[str, str]]:
     ]
 
 
+def is_parts(prompt: Any) -> bool:
+    """Whether a prompt is the content of one message: a list of parts, which have types and no roles."""
+    first = prompt[0] if isinstance(prompt, list | tuple) and prompt else None
+    return isinstance(first, Mapping) and "type" in first and "role" not in first
+
+
+def with_affixes(content: Sequence[Any], prefix: str, suffix: str) -> list[Any]:
+    """The parts of a content with a text before its first text and one after its last; pictures keep their places."""
+    parts = [dict(part) if isinstance(part, Mapping) else part for part in content]
+    texts = [part for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    if not texts:
+        return [*parts, {"type": "text", "text": prefix + suffix}] if prefix + suffix else parts
+    texts[0]["text"] = prefix + texts[0]["text"]
+    texts[-1]["text"] += suffix
+    return parts
+
+
 def names_files(messages: Any) -> bool:
     """Whether valid messages name files of this machine, which a server must not open for a client."""
     inside = [one for part in media_parts(messages) for one in (part.value if part.form == "frames" else [part])]

@@ -101,6 +101,10 @@ class Chat:
             raise ConfigError(f"the text {show(text)} {faults[0]}")
         return self._special.plain(text)
 
+    def special(self, text: str) -> list[int]:
+        """Token ids of a text in which special tokens are special: never of a user's text."""
+        return self._special.encode(text)
+
     def checked(self, messages: Any) -> list[dict[str, Any]]:
         """A copy of the messages of a conversation, made of plain JSON values.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from lime_edge.common.strict_json import show
+from lime_edge.contract.content_parts import is_parts
 from lime_edge.errors import ConfigError
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Array
@@ -29,12 +30,13 @@ class Opening:
 
     @classmethod
     def of(cls, given: Any, system: str | None) -> Opening:
-        """Messages as they are; a text is a user's message.
+        """Messages as they are; a text, or a list of parts, is a user's message.
 
         Raises:
             ConfigError: It is neither text nor a list of messages, or empty. (The chat template checks the rest.)
         """
-        messages = [{"role": "user", "content": given}] if isinstance(given, str) and given else given
+        is_content = bool(given) if isinstance(given, str) else is_parts(given)
+        messages = [{"role": "user", "content": given}] if is_content else given
         if not isinstance(messages, list | tuple) or not messages or not all(isinstance(m, Mapping) for m in messages):
             raise ConfigError(f"the context is {show(given)}; expected text or a list of messages, not empty")
         return cls(tuple(dict(message) for message in messages), system)
@@ -49,10 +51,22 @@ class Opening:
         if not isinstance(asked, list | tuple) or not asked or not isinstance(asked[0], Mapping):
             return question  # refused by name when it is encoded
         last, first = self.messages[-1], asked[0]
-        texts = [last.get("content"), first.get("content")]
-        if not (last.get("role") == first.get("role") == "user") or not all(isinstance(text, str) for text in texts):
+        contents = [last.get("content"), first.get("content")]
+        if not (last.get("role") == first.get("role") == "user") or not all(map(_is_content, contents)):
             return [*self.messages, *asked]
-        return [*self.messages[:-1], {**first, "content": "{}\n\n{}".format(*texts)}, *asked[1:]]
+        return [*self.messages[:-1], {**first, "content": _joined(*contents)}, *asked[1:]]
+
+
+def _is_content(content: Any) -> bool:
+    return isinstance(content, str | list | tuple)
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """Two contents as one, with an empty line between them."""
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    parts = [[{"type": "text", "text": one}] if isinstance(one, str) else one for one in (first, second)]
+    return [*parts[0], {"type": "text", "text": "\n\n"}, *parts[1]]
 
 
 def common_length(first: Ids, second: Ids) -> int:

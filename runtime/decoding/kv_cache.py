@@ -19,6 +19,7 @@ from lime_edge.runtime.model.io_binding import Binding
 from lime_edge.runtime.model.kv_buffers import State
 from lime_edge.runtime.model.session import Graph
 
+from .picture_inputs import feed_tokens, positions_in_space
 from .prefix_cache import Pin, Positions, View
 
 Ids = npt.NDArray[np.int64]
@@ -189,7 +190,7 @@ class Cache:
         if max(past) + count > self.capacity:
             raise ConfigError(f"the KV cache of {self.capacity} positions is full: ask for fewer tokens")
         binding = self._binding(start, stop)
-        self._feed(binding, past, ids, skills)
+        self._feed(binding, start, ids, skills)
         returned = count  # positions with logits
         if graph.chooses_logits:
             binding.feed(LOGITS_FROM, wanted)
@@ -210,10 +211,11 @@ class Cache:
             self.lengths[row] += count
         return logits
 
-    def _feed(self, binding: Binding, past: list[int], ids: Ids, skills: Ids) -> None:
+    def _feed(self, binding: Binding, start: int, ids: Ids, skills: Ids) -> None:
         """Set the inputs of a run: tokens [b, S], their skills, the attention mask and positions."""
         names, (rows, count) = self._graph.directory.names, ids.shape
-        binding.feed(names.input_ids, ids)
+        past = self.lengths[start : start + rows]
+        feed_tokens(self._graph, binding, ids)
         binding.feed(SKILL_IDS, skills)
         before = np.array(past)[:, None]  # [b, 1]
         longest = max(past) + count
@@ -222,7 +224,11 @@ class Cache:
         mask = binding.input(names.attention_mask, (rows, longest), np.int64)
         np.less(self._positions[:longest], before + count, out=mask)
         if self._graph.has_positions:
-            binding.feed(names.position_ids, before + self._positions[:count])  # [b, S]
+            positions = before + self._positions[:count]  # [b, S]
+            if self._graph.rotary_3d:
+                known = [self._ids[start + row, :length] for row, length in enumerate(past)]
+                positions = positions_in_space(self._graph, known, ids, positions)
+            binding.feed(names.position_ids, positions)
 
     def _past_evidence(self, start: int, past: list[int]) -> Array:
         """Routing evidence of each row's last n - 1 tokens, [b, n - 1, R + 1]; 0 before the first token."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def with_prefix(tokens: Tokens, applied: AppliedSkill, graph: Graph) -> Tokens:
     if not count:
         return tokens
     virtual = graph.vocabulary + np.arange(count)
-    return Tokens(np.concatenate([virtual, tokens.ids]), tokens.boundary + count)
+    return replace(tokens, ids=np.concatenate([virtual, tokens.ids]), boundary=tokens.boundary + count)
 
 
 def prefix_of(applied: AppliedSkill, graph: Graph) -> int:
@@ -95,7 +95,7 @@ class Answer:
 
     def __post_init__(self) -> None:
         options, prompt = self.request.options, self.request.tokens.ids[self.prefix :]
-        self._sampler = Sampler(options, prompt)
+        self._sampler = Sampler(options, prompt[prompt >= 0])  # pictures have no tokens of their own
         self._stream = TextStream(self.text.tokenizer, options.stop)
         self._ends = self.text.eos_ids | self.text.stop_ids(options.stop)
         self._constraint = self.request.constraint

@@ -32,7 +32,7 @@ Array = npt.NDArray[np.floating]
 DEFAULT_BYTES = 2**28
 _MOST_BYTES = 2**44
 _BLOCK = 32  # positions in a full block
-_TOKEN = 8  # bytes of a token and its skill in a key
+_TOKEN = 16  # bytes of a token and its skill in a key
 _NUMBERS = 1024  # skills and blends that are told apart at a time; an older one is new when it comes back
 
 
@@ -70,7 +70,7 @@ class _Block:
     @property
     def numbers(self) -> set[int]:
         """The skills that made its positions."""
-        return set(np.frombuffer(self.key, np.int32)[1::2].tolist())
+        return set(np.frombuffer(self.key, np.int64)[1::2].tolist())
 
     def beside(self, key: bytes) -> list[_Block]:
         """The children before and after the place of a key: among them that with the longest common beginning."""
@@ -309,8 +309,8 @@ def checked_limit(value: Any) -> int:
 
 
 def _keys(ids: Ids, numbers: Ids) -> bytes:
-    """8 bytes for each token: itself and the number of its skill."""
-    return np.stack([ids, numbers], -1).astype(np.int32).tobytes()
+    """16 bytes for each token: itself, or the number of a picture's feature, and the number of its skill."""
+    return np.stack([ids, numbers], -1).astype(np.int64).tobytes()
 
 
 def _cut(keys: bytes, start: int) -> bytes:
@@ -321,8 +321,8 @@ def _cut(keys: bytes, start: int) -> bytes:
 def _common(key: bytes, other: bytes) -> int:
     """Number of tokens that two keys have in common at the beginning."""
     count = min(len(key), len(other)) // _TOKEN
-    same = np.frombuffer(key, np.int64, count) == np.frombuffer(other, np.int64, count)
-    return count if same.all() else int(same.argmin())
+    same = np.frombuffer(key, np.int64, 2 * count) == np.frombuffer(other, np.int64, 2 * count)
+    return count if same.all() else int(same.argmin()) // 2
 
 
 def _exact_length(parts: list[Positions]) -> int:

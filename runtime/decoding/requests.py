@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from lime_edge.common.strict_json import bounded
+from lime_edge.contract.content_parts import is_parts, with_affixes
 from lime_edge.errors import ConfigError, SkillFormatError
 from lime_edge.runtime.constraints.answer_constraints import AnswerConstraints
 from lime_edge.runtime.constraints.answer_spec import AnswerSpec
@@ -87,11 +88,16 @@ def read_opening(graph: Graph, text: Text, opening: Opening, applied: AppliedSki
     questions: list[Prompt] = [[{"role": "user", "content": content}] for content in ("0", "x")]
     first, second = (encode_prompts(graph, text, [one], [applied], False, opening)[0] for one in questions)
     ids = first.ids[: common_length(first.ids, second.ids)]
-    return Tokens(ids, len(ids))
+    return Tokens(ids, len(ids), first.pictures)
 
 
 def _through(prompt: Prompt, applied: AppliedSkill, raw: bool) -> Prompt:
-    return applied.interface.request(prompt) if isinstance(prompt, str) and not raw else prompt
+    if raw:
+        return prompt
+    if is_parts(prompt):
+        content = with_affixes(prompt, applied.interface.prefix, applied.interface.suffix)
+        return [{"role": "user", "content": content}]
+    return applied.interface.request(prompt) if isinstance(prompt, str) else prompt
 
 
 def open_requests(
@@ -123,7 +129,7 @@ def open_requests(
     options = [Options.settle(checked, applied.defaults) for applied in skills]
     encoded = encode_prompts(graph, text, prompts, skills, raw, opening, call.tools)
     forms = [
-        _constraint(constraints, option, applied, plain=isinstance(prompt, str) and not raw)
+        _constraint(constraints, option, applied, plain=(isinstance(prompt, str) or is_parts(prompt)) and not raw)
         for option, applied, prompt in zip(options, skills, prompts, strict=True)
     ]
     return open_answers(graph, text, list(map(Request, encoded, skills, options, forms)))

@@ -100,7 +100,7 @@ class Drafter:
         while len(chain) < most:
             at = len(chain)
             draft = _Draft(forced[at], 1.0, 1.0, None) if at < len(forced) else self._most_certain(context)
-            if draft is None or draft.token in self._ends:
+            if draft is None or draft.token < 0 or draft.token in self._ends:  # below zero are features of pictures
                 break
             chain.append(draft)
             context.append(draft.token)

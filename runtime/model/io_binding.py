@@ -53,6 +53,10 @@ class Binding:
             self._bind(name, array)
         return array
 
+    def feeds(self, name: str) -> bool:
+        """Whether the next run reads an array for this input."""
+        return name in self._inputs
+
     def feed(self, name: str, values: Array) -> None:
         """Copy values into an input of the next run."""
         self.input(name, values.shape, values.dtype)[...] = values

@@ -25,6 +25,7 @@ from .directory import ModelDirectory
 from .lifetime import refuse_fork, spare
 from .load_errors import plain_reason
 from .mapped_weights import open_mapped
+from .pictures import Pictures
 
 _DTYPES: dict[str, npt.DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _FOLDED = 2**20  # maximum bytes of a constant that is folded when a session is created
@@ -93,15 +94,22 @@ class Graph:
         self.pool = Pool()
         self._placed: tuple[npt.NDArray[Any], Any] | None = None
         self.has_positions = names.position_ids in self._types
+        self.rotary_3d = _rank(self.session, names.position_ids) == 3  # positions in time, rows and columns
+        self.pictures = Pictures() if FEATURES in self._types else None  # what requests show to it
         self.chooses_logits = LOGITS_FROM in self._types  # can skip the logits of the first positions
         self.bank_dtype = self.dtype(BANK)
         self.cache_dtype = self.dtype(names.past_key % 0)
         self.logits_dtype = self.dtype(names.logits)
+        self.state_width = _width(self.session, STATE)  # D; 0 if the graph does not return states
         self.vocabulary: int = _logits_shape(self.session, names.logits)[-1]
 
     def dtype(self, name: str) -> npt.DTypeLike:
-        self.state_width = _width(self.session, STATE)  # D; 0 if the graph does not return states
         return _DTYPES[self._types[name]]
+
+    def type_of(self, name: str) -> str:
+        """ONNX Runtime's name of the type of an input or output; empty if there is none of that name."""
+        found: str = self._types.get(name, "")
+        return found
 
     def refuse_fork(self) -> None:
         """Raises DeviceError: this process is a forked child of that which loaded the graph."""
@@ -206,14 +214,6 @@ def _logits_shape(session: Any, name: str) -> list[Any]:
     return shape
 
 
-def _faults(directory: ModelDirectory, types: dict[str, str], window: int) -> list[str]:
-    """Faults: missing inputs and outputs, and those of an unsupported type."""
-    names = directory.names
-    state = [names.past_key, names.past_value, names.present_key, names.present_value]
-    floats = [names.logits, BANK, *(name % layer for name in state for layer in range(directory.layers))]
-    whole = [names.input_ids, names.attention_mask, SKILL_IDS]
-    if window > 1:
-        floats += [PAST_EVIDENCE, EVIDENCE]
 def _width(session: Any, name: str) -> int:
     """The last size of an output; 0 if there is none of that name, or its size is not fixed."""
     found = next((value.shape[-1] for value in session.get_outputs() if value.name == name), 0)
@@ -225,6 +225,14 @@ def _rank(session: Any, name: str) -> int:
     return next((len(value.shape) for value in session.get_inputs() if value.name == name), 0)
 
 
+def _faults(directory: ModelDirectory, types: dict[str, str], window: int) -> list[str]:
+    """Faults: missing inputs and outputs, and those of an unsupported type."""
+    names = directory.names
+    state = [names.past_key, names.past_value, names.present_key, names.present_value]
+    floats = [names.logits, BANK, *(name % layer for name in state for layer in range(directory.layers))]
+    whole = [names.input_ids, names.attention_mask, SKILL_IDS]
+    if window > 1:
+        floats += [PAST_EVIDENCE, EVIDENCE]
     faults = [f"no input or output {name!r}" for name in [*floats, *whole] if name not in types]
     faults += [
         f"{name!r} is {types[name]}; expected float or float16"

@@ -19,11 +19,14 @@ from tokenizers import Tokenizer
 
 from lime_edge.common.strict_json import show
 from lime_edge.contract.conversation import Chat, Messages, text_faults
-from lime_edge.contract.names import TOKENIZER_FILE
+from lime_edge.contract.names import TOKENIZER_FILE, VISION_JSON
+from lime_edge.contract.vision import read_vision
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime.types import Prompt
+from lime_edge.runtime.vision.placement import placeholders
 
 from .chat_template import read_template
+from .pictured import Picture, Reader, place_pictures
 from .token_bytes import TokenBytes
 
 Ids = npt.NDArray[np.int64]
@@ -36,13 +39,14 @@ class Tokens:
     """An encoded prompt.
 
     Attributes:
-        ids: [S], S >= 1.
+        ids: [S], S >= 1. Below zero are features of pictures, each with a number of its own.
         boundary: The first position of the answer's turn, from which a skill with activation "response" applies. At
             most S - 1, so that the skill always affects the prediction after the last token.
     """
 
     ids: Ids
     boundary: int
+    pictures: tuple[Picture, ...] = ()  # those whose features are in `ids`: they are kept as long as these tokens
 
 
 class Text:
@@ -63,7 +67,10 @@ class Text:
         config = _json(path / "tokenizer_config.json")
         self._named = {name: _special(path, config, name) for name in _NAMED}
         self._template = read_template(path, config)
-        self._chat = Chat(self.tokenizer, self.render, "" if self._template is None else self._template.source)
+        vision = read_vision(path) if (path / VISION_JSON).is_file() else None
+        source = "" if self._template is None else self._template.source
+        self._chat = Chat(self.tokenizer, self.render, source, {} if vision is None else placeholders(vision))
+        self.reader: Reader | None = None  # reads pictures; set when the vision graph is open
         self._context_length = context_length
         named: int | None = self.tokenizer.token_to_id(self._named["eos_token"])
         self.end_id = eos_ids[0] if named is None else named  # the token that training puts after an answer
@@ -98,7 +105,9 @@ class Text:
             if not self.takes_tools:
                 raise ConfigError("the chat template of this model knows no tools: call without them")
             chat = chat.with_tools(tools, partial(self.render, tools=tools))
-        return _tokens(*chat.prompt(messages, system, continues=True))
+        if self.reader is None or not self.reader.has_pictures(messages):
+            return _tokens(*chat.prompt(messages, system, continues=True))
+        return Tokens(*place_pictures(chat, messages, system, self.reader, self._context_length))
 
     def known(self, ids: Sequence[int]) -> Tokens:
         """A prompt given as token ids; the boundary is before the template's answer header."""
@@ -197,7 +206,14 @@ def _characters(prompt: Any) -> int:
     if isinstance(prompt, str):
         return len(prompt)
     contents = [message.get("content") for message in prompt if isinstance(message, Mapping)] if _listed(prompt) else []
-    return sum(1 + len(content) for content in contents if isinstance(content, str))
+    texts = [[content] if isinstance(content, str) else _texts(content) for content in contents]
+    return sum(1 + len(text) for found in texts for text in found)
+
+
+def _texts(content: Any) -> list[str]:
+    """The texts in a list of parts."""
+    found = [part.get("text") for part in content if isinstance(part, Mapping)] if _listed(content) else []
+    return [text for text in found if isinstance(text, str)]
 
 
 def _listed(prompt: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,27 @@ from lime_edge.contract.content_parts import MediaKind
 from lime_edge.contract.vision import VisionContract
 from lime_edge.errors import ConfigError
 
-from .prepared import Prepared
-
 Ids = npt.NDArray[np.int64]
+
+
+class Placeable(Protocol):
+    """What stands in a prompt for one picture: see `Prepared`."""
+
+    @property
+    def pieces(self) -> tuple[str | int, ...]: ...
+    @property
+    def kind(self) -> MediaKind: ...
+    @property
+    def count(self) -> int: ...
+
+
+class Gridded(Placeable, Protocol):
+    """A picture whose features have coordinates: see `Prepared`."""
+
+    @property
+    def grid(self) -> tuple[int, int, int] | None: ...
+    @property
+    def interval(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,7 @@ def placeholders(contract: VisionContract) -> dict[str, int]:
 def place(
     ids: Sequence[int],
     boundary: int,
-    pictures: Sequence[Prepared],
+    pictures: Sequence[Placeable],
     contract: VisionContract,
     encode: Callable[[str], Sequence[int]],
 ) -> Placement:
@@ -99,7 +118,7 @@ def place(
     return Placement(np.array(made), moved, np.array(owners), np.array(rows))
 
 
-def positions(placement: Placement, pictures: Sequence[Prepared]) -> tuple[Ids, int]:
+def positions(placement: Placement, pictures: Sequence[Gridded]) -> tuple[Ids, int]:
     """Positions of a prompt in time, rows and columns (M-RoPE of Qwen2-VL).
 
     Text counts up in all three. The features of a picture have its grid's coordinates, from the position after the text
