@@ -144,6 +144,8 @@ def _write(
     `seen` names the files that the tower has already written there, if the model takes pictures.
     """
     model = ir.load(plain / GRAPH_FILE)
+    # The builder appends the commit of the Git repository that it is called in: bytes would depend on the folder.
+    model.producer_version = (model.producer_version or "").partition("+")[0]
     if precision == "int4":
         QuantiseEmbedding()(model)
     if seen:
@@ -158,8 +160,8 @@ def _write(
         precision=precision,
         routing=adapter.routing,
         table=table,
-        files=tuple((name, file_digest(made / name)) for name in (*_HASHED, *seen)),
-        sizes=tuple((name, (made / name).stat().st_size) for name in (*_HASHED, *seen)),
+        files=tuple((name, file_digest(made / name)) for name in sorted((*_HASHED, *seen))),
+        sizes=tuple((name, (made / name).stat().st_size) for name in sorted((*_HASHED, *seen))),
         parts=weight_parts(model.graph),
         route=route,
     )

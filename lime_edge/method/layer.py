@@ -175,7 +175,12 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         return {}
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """[B, S, D] -> [B, S, H]; the skill applies only to tokens that the context marks as active."""
+        """[B, S, D] -> [B, S, H]; the skill applies only to tokens that the context marks as active.
+
+        Of an input [B, ..., D], the dimensions between the first and the last are tokens; a row without any has one.
+        """
+        if not isinstance(self.get_base_layer(), nn.Embedding) and x.dim() not in (1, 3):
+            return self.forward(x.reshape(len(x), -1, x.shape[-1]), *args, **kwargs).reshape(*x.shape[:-1], -1)
         y: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.adapter not in self.lime_config:
             return y

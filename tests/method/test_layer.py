@@ -144,3 +144,14 @@ def test_selection_of_one_expert_is_free() -> None:
     layer(torch.randn(1, 2, layer.in_features))
     assert context.balance_loss((1, 1)) is None
     assert select(torch.zeros(1, 1), Routing(experts=1))[0].item() == 1
+
+
+@pytest.mark.parametrize("experts", [1, 3])
+@pytest.mark.parametrize("shape", [(4,), (2, 5), (2, 3, 2)])
+def test_other_ranks_are_rows_of_tokens(shape: tuple[int, ...], experts: int) -> None:
+    """[B, D] and [B, height, width, D], as in encoders of images, against [B, S, D]."""
+    layer, _ = make(Routing(experts=experts), 0, True, True, False)
+    x = torch.randn(*shape, layer.in_features)
+    rows = x.reshape(shape[0], -1, layer.in_features)
+    assert torch.equal(layer(x), layer(rows).reshape(*shape, -1))
+    assert layer(x).shape == (*shape, layer.out_features)

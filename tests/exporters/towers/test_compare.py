@@ -29,15 +29,20 @@ def test_features_of_another_picture_are_a_fault() -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "llava_onevision"])
-@pytest.mark.parametrize("precision", ["fp32", "int4"])
-def test_logits_of_other_pictures_and_positions_are_a_fault(name: str, precision: str) -> None:
-    given, directory = prompt(name), exported(name, precision).path  # type: ignore[arg-type]
-    assert logit_faults(given, directory, precision) == []
-    wrong = [given._replace(features=given.features[::-1])]
-    if precision == "fp32" and given.position_ids is not None:
-        wrong.append(
-            given._replace(position_ids=np.broadcast_to(np.arange(given.input_ids.size), (3, 1, given.input_ids.size)))
-        )
+def test_logits_of_other_pictures_and_positions_are_a_fault(name: str) -> None:
+    given, directory = prompt(name), exported(name).path
+    assert logit_faults(given, directory, "fp32") == []
+    wrong = [given._replace(features=given.features[::-1]), given._replace(feature_ids=given.feature_ids * 0 - 1)]
+    if given.position_ids is not None:
+        flat = np.broadcast_to(np.arange(given.input_ids.size), given.position_ids.shape)
+        wrong.append(given._replace(position_ids=flat))
     for other in wrong:
-        (fault,) = logit_faults(other, directory, precision)
+        (fault,) = logit_faults(other, directory, "fp32")
         assert "logits differ by" in fault
+
+
+def test_weights_of_four_bits_are_within_their_limit_and_noise_is_not() -> None:
+    given, directory = prompt("llava_onevision"), exported("llava_onevision", "int4").path
+    assert logit_faults(given, directory, "int4") == []
+    noise = np.random.default_rng(0).permutation(given.logits, axis=-1)
+    assert logit_faults(given._replace(logits=noise), directory, "int4") != []
