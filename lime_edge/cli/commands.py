@@ -9,7 +9,7 @@ import click
 from lime_edge import __version__
 from lime_edge.errors import LimeError
 
-from . import audit, data, export, inspect, learn, run, store, streams, train, trust
+from . import audit, data, export, inspect, learn, route, run, serve, store, streams, train, trust
 
 _STOPPED = 130  # the shells' exit code for a program ended by Ctrl-C
 
@@ -59,6 +59,7 @@ for _command in (
     data.data,
     train.train,
     learn.learn,
+    route.route,
     export.export,
     inspect.inspect,
     run.run,

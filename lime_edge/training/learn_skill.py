@@ -7,7 +7,6 @@ skill learns; if that makes it no better than the base with the instruction, it 
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -41,10 +40,11 @@ from .dataset import Collator, Examples
 from .golden_prompts import golden_prompts, made_for, today
 from .plan import TrainingPlan
 from .predictor import Predictor, pad_id
+from .route_states import route_of_rows
 from .skill_interface import draft_table, interface_of
 from .skill_scores import SkillScores, measure
 from .trainer import fit, resumable, unwritable
-from .training_rows import TrainingRows, check_prompts, note, rows_of_skill
+from .training_rows import TrainingRows, check_prompts, note, pick, rows_of_skill
 
 #: The default plan for a skill; docs/log.md lists the alternatives that were tried.
 SKILL_PLAN = TrainingPlan(
@@ -178,7 +178,7 @@ class _Lesson:
         model, tokenizer, where = prepare(self.checkpoint_dir, recipe, backbone.training_dtype())
         train_set = Examples(tokenizer, rows.train, recipe.max_length, recipe.system)
         check_prompts(tokenizer, rows.valid, recipe.system)
-        check_prompts(tokenizer, self.measured, recipe.system, getattr(model.config, "max_position_embeddings", None))
+        check_prompts(tokenizer, self.measured, recipe.system, backbone.room_of(model))
         self._note(kept)
         rows.report(train_set)
         response_only = recipe.activation == "response"
@@ -227,7 +227,8 @@ class _Lesson:
         metrics = learned.scores.metrics() if learned.scores else []
         manifest = replace(package.manifest, golden=golden, metrics=metrics)
         table = draft_table(tokenizer, self.rows.train) if recipe.draft else None
-        return write_skill(output, manifest, package.tensors, recipe.dtype, table)
+        route = route_of_rows(self.checkpoint_dir, self._rows(kept=False).train, self.plan.seed)
+        return write_skill(output, manifest, package.tensors, recipe.dtype, table, route)
 
     def draft_figures(self, skill: Skill) -> dict[str, float]:
         """Entries and bytes of the draft table."""
@@ -315,11 +316,6 @@ def reshape(start: Vectors, fresh: Vectors) -> Vectors:
         return start[name] if same else np.broadcast_to(start[name].mean(0), fresh[name].shape)
 
     return {name: fit_one(name) for name in fresh}
-
-
-def pick(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
-    """At most `count` rows, drawn at random."""
-    return random.Random(seed).sample(list(rows), min(count, len(rows)))
 
 
 def _check(recipe: Recipe, config: LimeConfig, output: Path) -> None:

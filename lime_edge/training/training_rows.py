@@ -5,6 +5,7 @@ No prompt is on both sides. What is left out is counted and reported on standard
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,6 +91,11 @@ def keep_apart(train: Sequence[Row], valid: Sequence[Row]) -> TrainingRows:
             at_most([f"{row.place} = {other.place}" for row, other in pairs], _SHOWN),
         )
     return TrainingRows(kept, list(valid), pairs, duplicates(by_prompt(train)))
+
+
+def pick(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+    """At most `count` rows, drawn at random."""
+    return random.Random(seed).sample(list(rows), min(count, len(rows)))
 
 
 def rows_of_skill(data: Path, valid: Path | None, seed: int, measured: bool = True) -> TrainingRows:

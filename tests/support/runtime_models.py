@@ -46,6 +46,12 @@ def exported(window: int = 1, precision: Any = "fp32", architecture: str = "llam
         return target
     if not source.exists():
         tiny_model(architecture, source)
+    export(weights(window), source, target, precision)
+    return target
+
+
+def weights(window: int = 1) -> AdapterWeights:
+    """A random shared adapter for the tiny models."""
     rng = np.random.default_rng(1)
     modules = [
         AdaptedModule(f"model.layers.{layer}.{name}", _normal(rng, RANK, d), _normal(rng, h, RANK), 0.1)
@@ -58,9 +64,7 @@ def exported(window: int = 1, precision: Any = "fp32", architecture: str = "llam
     ]
     gain_only = ("up_proj",)  # as in the shipped model
     routing = Routing(experts=3, window=window)
-    weights = AdapterWeights(tuple(modules), routing, KINDS, "token", "tiny", "main", "b" * 64, "a" * 64, gain_only)
-    export(weights, source, target, precision)
-    return target
+    return AdapterWeights(tuple(modules), routing, KINDS, "token", "tiny", "main", "b" * 64, "a" * 64, gain_only)
 
 
 def runtime(directory: Path, *names: str, **manifest: Any) -> Runtime:
