@@ -9,7 +9,8 @@ by row. Sides:
 
 - base: the untouched model with the full prompt, its instruction included;
 - before: the earlier package with the full prompt, one token a step, nothing kept between requests;
-- plain: the new package with the bare request, one token a step;
+- plain: the new package with the bare request, one token a step, nothing kept;
+- cache: the same with the prefix cache;
 - skill: the new package with the bare request, as the runtime does it by default: drafts, answer form, prefix cache;
 - rivals: the full prompt to a LoRA (r = 8) trained on the same rows, without and with the engine's own speculation.
   Each keeps what a prompt has in common with the last one. Their times leave out tokenizer and text.
@@ -49,7 +50,7 @@ from lime_edge.training import backbone
 
 from .data import Request, parses, requests_of
 from .rival_adapters import RivalAdapters
-from .sides import SKILL, Answered, Ask, Ours, Rivals, rivals
+from .sides import CACHE, PLAIN, SKILL, Answered, Ask, Ours, Rivals, rivals
 
 STREAMS = ("mixed", "mixed, own caches", "alone")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -72,7 +73,12 @@ def figures(
     """One line for every side, over the requests of one task or of all."""
     mine = {side: [one for one in rows if task in (None, one.request.task)] for side, rows in done.items()}
     whole = np.array([one.seconds for one in mine[SKILL]])
-    return [_line(side, rows, np.array([one.seconds for one in rows]) / whole, choices) for side, rows in mine.items()]
+    lines = [_line(side, rows, np.array([one.seconds for one in rows]) / whole, choices) for side, rows in mine.items()]
+    for side, line in zip(mine, lines, strict=True):
+        if side in (CACHE, SKILL) and PLAIN in mine:
+            texts = zip(mine[side], mine[PLAIN], strict=True)
+            line["differ_from_plain"] = sum(one.text != other.text for one, other in texts)
+    return lines
 
 
 def _line(side: str, rows: Sequence[Answered], ratio: Any, choices: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What answers the requests of the benchmark: the runtime in four ways, and other engines in processes of their own."""
+"""What answers the requests of the benchmark: the runtime in several ways, and other engines in their own processes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lime_edge.runtime.types import Generation
 from .data import Request
 from .rival_adapters import RivalAdapters
 
-BASE, BEFORE, PLAIN, SKILL = "base", "before", "plain", "skill"
-OURS = (BASE, BEFORE, PLAIN, SKILL)
+BASE, BEFORE, PLAIN, CACHE, SKILL = "base", "before", "plain", "cache", "skill"
+OURS = (BASE, BEFORE, PLAIN, CACHE, SKILL)
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,16 @@ class Ours:
     def __init__(self, model: Path, skills: Mapping[str, tuple[Path, Path]], threads: int, base_tokens: int) -> None:
         self._new = Runtime.load(model, threads=threads)
         self._plain = Runtime.load(model, threads=threads, prefix_cache=0)
+        self._cache = Runtime.load(model, threads=threads)  # with a cache that only its own requests have filled
         self._base_tokens = base_tokens
         for task, (new, old) in skills.items():
             self._new.load_skill(new, task)
             self._plain.load_skill(new, task)
+            self._cache.load_skill(new, task)
             self._plain.load_skill(old, f"{task} before")
 
     def sides(self) -> dict[str, Ask]:
-        """The four sides by name."""
+        """Our sides by name."""
         return {side: self._side(side) for side in OURS}
 
     def prompt(self, request: Request) -> list[int]:
@@ -95,8 +97,9 @@ class Ours:
     def _generate(self, side: str, request: Request) -> Generation:
         if side == SKILL:
             return self._new.generate(request.bare, request.task)
-        if side == PLAIN:
-            return self._plain.generate(request.bare, request.task, speculate=False)
+        if side in (PLAIN, CACHE):
+            runtime = self._plain if side == PLAIN else self._cache
+            return runtime.generate(request.bare, request.task, speculate=False)
         skill, most = (None, self._base_tokens) if side == BASE else (f"{request.task} before", None)
         message = [{"role": "user", "content": request.full}]
         return self._plain.generate(message, skill, speculate=False, max_new_tokens=most)

@@ -79,6 +79,7 @@ class Sides:
     runtime: Runtime
     tokens: int
     counts: dict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
+    sizes: dict[Request, tuple[int, int]] = field(default_factory=dict)  # tokens of a prompt, steps of its answer
 
     def measure(self, title: str, requests: Sequence[Request], skill: str | None, form: bool) -> Group:
         """Answer requests by every side.
@@ -107,7 +108,10 @@ class Sides:
         following = iter(requests)
 
         def turn() -> float:
-            found = self._ask(next(following), skill, settings)
+            request = next(following)
+            found = self._ask(request, skill, settings)
+            if name == DRAFTS:
+                self._remember(request, found)
             steps, seconds = found.timings.new_tokens - 1, found.timings.decode_seconds
             self.counts[name].add(steps, seconds, found)
             self.counts[name].without_steps += found.timings.drafted_tokens == 0 and seconds < 1e-3
@@ -120,15 +124,19 @@ class Sides:
 
         def turn() -> float:
             request = next(following)
-            found = self._ask(request, skill, {"answers": _ANY})
-            ids = [1] * found.timings.prompt_tokens  # the time of a step does not depend on the tokens before it
-            steps = max(1, found.timings.new_tokens - 1)
+            if request not in self.sizes:
+                self._remember(request, self._ask(request, skill, {"answers": _ANY}))
+            prompt, steps = self.sizes[request]
+            ids = [1] * prompt  # the time of a step does not depend on the tokens before it
             runs = graphs.decode(self.plain, ids, 1, {}, steps)
             seconds = sum(run() for run in runs)
             self.counts[UNTOUCHED].add(steps, seconds)
             return seconds / steps
 
         return turn
+
+    def _remember(self, request: Request, found: Generation) -> None:
+        self.sizes[request] = found.timings.prompt_tokens, max(1, found.timings.new_tokens - 1)
 
     def _ask(self, request: Request, skill: str | None, settings: dict[str, Any]) -> Generation:
         if skill is not None:
@@ -196,6 +204,7 @@ def main(
         report = Report("drafts", {"threads": threads, "rows": rows, "tokens": tokens})
         for group in groups(sides, tasks, texts, rows, counted(threads)):
             report.add(group)
+            report.write(json_path)  # what was measured stays if the next group is interrupted
             for name, one in group.what["sides"].items():
                 if one["times_untouched"] is not None:
                     click.echo(
@@ -203,7 +212,6 @@ def main(
                         f"untouched; {one['accepted']} of {one['drafted']} drafted accepted; "
                         f"{one['answers_without_steps']} answers without a step"
                     )
-        report.write(json_path)
 
 
 if __name__ == "__main__":
