@@ -15,9 +15,12 @@ from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import read_skill
 from lime_edge.store.lookup import find_skill, skill_files
 
+from .pictures import with_pictures
 from .streams import checked
 
-HELP = "/skill NAME or FILE, /skill none, /skill list, /clear (forget the conversation), /quit"
+HELP = (
+    "/skill NAME or FILE, /skill none, /skill list, /image FILE, /video FILE, /clear (forget the conversation), /quit"
+)
 _NONE, _LIST = "none", "list"
 
 
@@ -32,7 +35,8 @@ class Chat:
 
     def __init__(self, runtime: Runtime, directory: Path, settings: Mapping[str, Any]) -> None:
         self.runtime, self.directory, self.settings = runtime, directory, dict(settings)
-        self.messages: list[dict[str, str]] = []
+        self.messages: list[dict[str, Any]] = []
+        self._shown: dict[str, list[Path]] = {"image": [], "video": []}  # with the next line
         self._loaded: dict[Path, str] = {}  # package -> name under which it is loaded
         self._alone: set[Any] = set()  # names of the skills that are shown the newest line only
 
@@ -58,8 +62,11 @@ class Chat:
         command, _, rest = line.partition(" ")
         if command == "/skill":
             self.use(rest.strip())
+        elif command in ("/image", "/video"):
+            self._show(command[1:], rest.strip())
         elif command == "/clear":
             self.messages.clear()
+            self._take_shown()
         elif line.startswith("/"):
             say(f"{printable(command)} is not a command; expected {HELP}\n")
         elif line:
@@ -86,11 +93,25 @@ class Chat:
                     self._alone.add(self._loaded[path])
             self.runtime.use_skill(self._loaded[path])
 
+    def _show(self, kind: str, name: str) -> None:
+        """Show a picture or a video with the next line."""
+        path = Path(name).expanduser()
+        if not name or not path.is_file():
+            say(f"{printable(name) or 'nothing'} is not a file; expected /{kind} FILE\n")
+        else:
+            self._shown[kind].append(path)
+            say(f"the next line is asked about {printable(path.name)}\n")
+
+    def _take_shown(self) -> tuple[list[Path], list[Path]]:
+        shown, self._shown = self._shown, {"image": [], "video": []}
+        return shown["image"], shown["video"]
+
     def _answer(self, text: str) -> None:
         """Stream one answer; Ctrl-C ends it early and keeps its text in the conversation."""
-        asked = [*self.messages, {"role": "user", "content": text}]
+        content = with_pictures(text, *self._take_shown())
+        asked = [*self.messages, {"role": "user", "content": content}]
         alone = self.runtime.active_skill in self._alone
-        pieces = self.runtime.stream(text if alone else asked, **self.settings)
+        pieces = self.runtime.stream(content if alone else asked, **self.settings)
         said: list[str] = []
         try:
             for piece in pieces:

@@ -11,6 +11,7 @@ from lime_edge.reports.tables import STDOUT, report, say
 
 from .answers import read_answers
 from .options import generation_options, json_option, model_argument, path_type, runtime_options, trust_option
+from .pictures import picture_options, with_pictures
 from .streams import checked, read_input
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> s
     help="JSON schema, or JSON list of choices, that the answer must follow.  [default: what the skill says]",
 )
 @click.option("--raw", is_flag=True, help="Take PROMPT as it is, without chat template and interface of the skill.")
+@picture_options
 @trust_option
 @runtime_options
 def run(
@@ -67,6 +69,8 @@ def run(
     stop: tuple[str, ...],
     answers: Path | None,
     raw: bool,
+    images: tuple[Path, ...],
+    videos: tuple[Path, ...],
     **settings: Any,
 ) -> None:
     """Answer one prompt; with PROMPT -, read it from standard input.
@@ -77,7 +81,8 @@ def run(
     settings["answers"] = None if answers is None else read_answers(answers)
     runtime = open_runtime(directory, device, threads, trust)
     name = load_named(runtime, directory, skill)
-    pieces = runtime.stream(text, name, raw=raw, stop=stop or None, **settings)
+    asked = with_pictures(text, images, videos)
+    pieces = runtime.stream(asked, name, raw=raw, stop=stop or None, **settings)
     if stream:
         for piece in pieces:
             say(piece)
@@ -109,7 +114,7 @@ def chat(
     stop: tuple[str, ...],
     **settings: Any,
 ) -> None:
-    """Chat with the model; /skill NAME, /skill none and /skill list choose the skill.
+    """Chat with the model; /skill NAME, /skill none and /skill list choose the skill, /image FILE shows a picture.
 
     A skill that was learned from single requests is shown the newest line only. The base and other skills are shown the
     whole conversation, with the turns that such a skill answered.
