@@ -89,6 +89,11 @@ class RouteStatistics:
         return pack({_KEY: canonical_json(meta).decode()}, tensors)
 
 
+def radius(whitening: npt.NDArray[np.floating[Any]]) -> float:
+    """Of the sphere that whitened states [r] are put on: the length that they have on average."""
+    return float(np.sqrt(len(whitening)))
+
+
 def write_statistics(path: Path, statistics: RouteStatistics) -> RouteStatistics:
     """Write the file atomically; returns what a reader gets.
 

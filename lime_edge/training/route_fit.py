@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lime_edge.errors import DataError
 from lime_edge.skills.route import CENTROID_LIMIT, Route
-from lime_edge.skills.route_statistics import RouteStatistics
+from lime_edge.skills.route_statistics import RouteStatistics, radius
 
 Float64 = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.intp]
@@ -22,9 +22,9 @@ Whole = npt.NDArray[np.intp]
 SHRINKAGE = 0.05  # share of the diagonal in the covariance
 NONE = 32  # centroids of "none"
 LOST = 0.025  # share of a skill's own requests that the calibration lets go to the base
-TEMPERATURES = (20.0, 40.0, 60.0, 90.0)
+TEMPERATURES = (10.0, 20.0, 30.0, 45.0, 60.0)
 _PER_CENTROID = 8  # rows that a centroid needs at least
-_ROUNDS = 12  # of k-means
+_STARTS, _ROUNDS = 4, 10  # of k-means
 _FOLDS = 4
 _LEAST = 8  # rows of a kind that can play a skill in the calibration
 
@@ -36,6 +36,7 @@ def fit_route(states: npt.NDArray[np.floating], statistics: RouteStatistics) -> 
         states: [n, D], n >= 1, of requests that the skill was learned from.
         statistics: Of its checkpoint.
     """
+    states = _on_sphere(states, statistics)
     points = (states - statistics.mean) @ statistics.whitening.T
     count = max(1, min(CENTROID_LIMIT, len(states) // _PER_CENTROID))
     labels = cluster(points, count)
@@ -75,17 +76,18 @@ def fit_statistics(states: npt.NDArray[np.floating], kinds: Sequence[str], layer
 
 
 def cluster(points: npt.NDArray[np.floating], count: int) -> Whole:
-    """k-means: the cluster of each point [n]. Starts from points far from each other, so it needs no random numbers."""
-    centres = [points.mean(0)]
-    for _ in range(count):
-        nearest = _distances(points, np.stack(centres)).min(1)
-        centres.append(points[nearest.argmax()])
-    found = np.stack(centres[1:])
-    for _ in range(_ROUNDS):
-        labels = _distances(points, found).argmin(1)
-        found = np.stack([points[labels == at].mean(0) if (labels == at).any() else found[at] for at in range(count)])
-    nearest_centre: Whole = _distances(points, found).argmin(1)
-    return nearest_centre
+    """k-means: the cluster of each point [n], count <= n. The same points give the same clusters."""
+    random, best, found = np.random.default_rng(0), np.inf, np.zeros(len(points), np.intp)
+    for _ in range(_STARTS):
+        centres = points[random.choice(len(points), count, replace=False)]
+        for _ in range(_ROUNDS):
+            labels = _distances(points, centres).argmin(1)
+            means = [points[labels == at].mean(0) if (labels == at).any() else centres[at] for at in range(count)]
+            centres = np.stack(means)
+        distances = _distances(points, centres)
+        if (total := float(distances.min(1).sum())) < best:
+            best, found = total, distances.argmin(1)
+    return found
 
 
 def _fit(states: Float64, labels: Whole, layer: int) -> RouteStatistics:
@@ -98,10 +100,21 @@ def _fit(states: Float64, labels: Whole, layer: int) -> RouteStatistics:
     covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(diagonal)
     values, vectors = np.linalg.eigh(covariance)
     whitening = (vectors / np.sqrt(np.maximum(values, 1e-9 * values.max()))).T
-    groups = cluster((states - mean) @ whitening.T, min(NONE, len(states)))
-    none = np.stack([states[groups == group].mean(0) for group in np.unique(groups)])
-    small = (array.astype(np.float32) for array in (mean, whitening, none))
-    return RouteStatistics(layer, "last", 1.0, 0.0, *small)
+    plain = RouteStatistics(
+        layer, "last", 1.0, 0.0, *(array.astype(np.float32) for array in (mean, whitening, mean[None]))
+    )
+    short = _on_sphere(states, plain)
+    groups = cluster((short - mean) @ whitening.T, min(NONE, len(states)))
+    none = np.stack([short[groups == group].mean(0) for group in np.unique(groups)])
+    return replace(plain, none=none.astype(np.float32))
+
+
+def _on_sphere(states: npt.NDArray[np.floating], statistics: RouteStatistics) -> Float64:
+    """States [n, D], moved along the line to the mean so that their points lie on the sphere."""
+    moved = np.asarray(states, np.float64) - statistics.mean
+    lengths = np.sqrt(np.square(moved @ statistics.whitening.T.astype(np.float64)).sum(1, keepdims=True)) + 1e-12
+    found: Float64 = statistics.mean + moved * (radius(statistics.whitening) / lengths)
+    return found
 
 
 Fold = tuple[Float64, list[Float64], Whole]  # squared distances to "none" and to each skill; whose requests they are
@@ -119,7 +132,7 @@ def _margins(states: Float64, labels: Whole, counts: Whole, fold: int, layer: in
     skills, foreign = held[::2], held[1::2]
     rest = ~np.isin(labels, held)
     fitted = _fit(states[rest], labels[rest], layer)
-    points = (states - fitted.mean) @ fitted.whitening.T.astype(np.float64)
+    points = (_on_sphere(states, fitted) - fitted.mean) @ fitted.whitening.T.astype(np.float64)
     asked, owners, sets = [], [], []
     for number, kind in enumerate(skills):
         rows = np.flatnonzero(labels == kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ from .training_rows import pick
 
 Float32 = npt.NDArray[np.float32]
 
+GENERAL_TEXT = Path(__file__).parents[1] / "shipped" / "general_text.json"
 DEPTH = 0.4  # share of the layers after which states are compared; docs/routing.md has others
 ROWS = 120  # requests that the centroids of a skill come from
-_TASK_ROWS = 30  # texts of a task that the statistics come from, with its instruction and without
+_TASK_ROWS = 12  # texts of a task that the statistics come from, with its instruction and without
 _TOKENS = 2048  # of one run
+_NOISE = 10  # texts of each of four kinds
 _LONGEST = 512  # tokens of a text; longer ones are left out
 
 
@@ -126,7 +129,8 @@ def add_statistics(checkpoint_dir: Path, data: Sequence[str], seed: int = 0) -> 
 
     Args:
         checkpoint_dir: The checkpoint.
-        data: What it was trained on and other general text: data files, one task each, or folders of them.
+        data: What it was trained on, and other tasks: data files, one task each, or folders of them. General text of
+            other kinds is added: conversation, other languages, characters at random.
         seed: Which rows are read.
 
     Raises:
@@ -136,6 +140,9 @@ def add_statistics(checkpoint_dir: Path, data: Sequence[str], seed: int = 0) -> 
     model, tokenizer = _backbone(checkpoint_dir)
     layer = max(1, min(round(DEPTH * model.config.num_hidden_layers), model.config.num_hidden_layers - 1))
     states, kinds = [], []
+    for kind, texts in general_text().items():
+        states.append(states_of(model, tokenizer, list(map(_request, texts)), layer))
+        kinds += [kind] * len(states[-1])
     for number, path in enumerate(find_files(data, "train")):
         rows = read_rows(path)
         chosen, cut = pick(rows, _TASK_ROWS, seed), Instruction.of(rows)
@@ -148,6 +155,28 @@ def add_statistics(checkpoint_dir: Path, data: Sequence[str], seed: int = 0) -> 
         return write_statistics(checkpoint_dir / ROUTE_FILE, fit_statistics(np.concatenate(states), kinds, layer))
     except OSError as error:
         raise ConfigError(f"{checkpoint_dir / ROUTE_FILE} cannot be written: {reason(error)}") from error
+
+
+def general_text() -> dict[str, list[str]]:
+    """Texts that are no task, by kind: those that come with this package, and noise."""
+    found: dict[str, list[str]] = json.loads(GENERAL_TEXT.read_text("utf-8"))
+    random, words = (
+        np.random.default_rng(0),
+        [word for texts in found.values() for text in texts for word in text.split()],
+    )
+    noise = []
+    for _ in range(_NOISE):
+        size = int(random.integers(4, 100))
+        ascii_only, any_script = (random.integers(0x21, 0x7F, size), random.integers(0xA1, 0x3000, size))
+        noise.append("".join(map(chr, ascii_only)))
+        noise.append("".join(chr(code) for code in any_script if chr(code).isprintable()))
+        noise.append(" ".join(random.choice(words, 1 + size // 5)))
+        noise.append(" ".join(map(str, random.integers(0, 10 ** random.integers(1, 7), 1 + size // 5))))
+    return {**found, "noise": noise}
+
+
+def _request(text: str) -> Row:
+    return Row(({"role": "user", "content": text},), "", ())
 
 
 def _run(model: Any, prompts: Sequence[Sequence[int]], layer: int, pad: int) -> Float32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lime_edge.skills.route_statistics import RouteStatistics
+from lime_edge.skills.route_statistics import RouteStatistics, radius
 
 Float32 = npt.NDArray[np.float32]
 
@@ -13,7 +13,8 @@ Float32 = npt.NDArray[np.float32]
 class StateSpace:
     """Projects states [D] into the space [r] of a checkpoint's statistics, and compares them with mixtures.
 
-    A state is divided by its root mean square first, as the layers of the backbone do.
+    A state is divided by its root mean square first, as the layers of the backbone do, and its point is put on a
+    sphere: what is unlike anything else is not near to anything by its length.
     """
 
     def __init__(self, statistics: RouteStatistics) -> None:
@@ -23,10 +24,12 @@ class StateSpace:
     def project(self, states: Float32) -> Float32:
         """States [n, D] as points [n, r]."""
         scale = np.sqrt(np.mean(np.square(states, dtype=np.float64), axis=-1, keepdims=True)) + 1e-12
-        return self.place((states / scale).astype(np.float32))
+        points = self.place((states / scale).astype(np.float32))
+        lengths = np.sqrt(np.square(points).sum(-1, keepdims=True)) + 1e-12
+        return (points * (radius(self._whitening) / lengths)).astype(np.float32)
 
     def place(self, centroids: Float32) -> Float32:
-        """Centroids [k, D], which are means of scaled states, as points [k, r]."""
+        """Centroids [k, D] as points [k, r]: means of points, which lie inside the sphere."""
         return ((centroids - self._mean) @ self._whitening.T).astype(np.float32)
 
     def log_likelihoods(self, point: Float32, mixtures: Mixtures) -> npt.NDArray[np.float64]:

@@ -15,9 +15,11 @@ SPACE = StateSpace(RouteStatistics(1, "last", 3.0, 0.0, MEAN, WHITENING, MEAN[No
 def test_points_do_not_depend_on_the_length_of_a_state() -> None:
     states = RNG.standard_normal((4, 10)).astype(np.float32)
     scaled = states / np.sqrt(np.square(states).mean(1, keepdims=True))
-    np.testing.assert_allclose(SPACE.project(states), (scaled - MEAN) @ WHITENING.T, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(SPACE.project(1000 * states), SPACE.project(states), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(SPACE.place(scaled), SPACE.project(states), rtol=1e-4, atol=1e-5)
+    plain = (scaled - MEAN) @ WHITENING.T
+    expected = plain * np.sqrt(7) / np.linalg.norm(plain, axis=1, keepdims=True)
+    np.testing.assert_allclose(SPACE.project(states), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(SPACE.project(1000 * states), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(SPACE.place(scaled), plain, rtol=1e-4, atol=1e-5)
     assert np.isfinite(SPACE.project(np.zeros((1, 10), np.float32))).all()
 
 
