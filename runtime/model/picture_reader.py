@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lime_edge.contract.content_parts import MediaPart, is_text, media_parts
+from lime_edge.contract.content_parts import MediaPart, content_faults, media_parts
 from lime_edge.contract.vision import VisionContract
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime.vision.image_file import image_source
@@ -60,17 +60,17 @@ class PictureReader:
         parts = [part for content in contents if isinstance(content, list | tuple) for part in content]
         return any(isinstance(part, Mapping) and part.get("type") != "text" for part in parts)
 
-    def with_frames(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Valid messages in which the model's template can place every picture.
+    def with_frames(self, messages: Sequence[Any]) -> list[Any]:
+        """Messages in which the model's template can place every picture; what is invalid stays as it is.
 
         Where frames stand in a prompt like pictures, a video becomes its frames and the texts around them.
 
         Raises:
             ConfigError: A video cannot be read.
         """
-        if self.contract.video_token:
-            return [dict(message) for message in messages]
-        return [{**message, "content": self._content(message["content"])} for message in messages]
+        if self.contract.video_token or self.contract.video is None:
+            return list(messages)
+        return [self._message(message) for message in messages]
 
     def read(self, part: MediaPart) -> Picture:
         """The picture of a part of a message.
@@ -100,17 +100,15 @@ class PictureReader:
         token = contract.video_token_id if prepared.kind == "video" else contract.image_token_id
         return Picture(features, prepared.pieces, prepared.kind, token, prepared.grid, prepared.interval)
 
-    def _content(self, content: Any) -> Any:
-        if not isinstance(content, list | tuple):
-            return content
+    def _message(self, message: Any) -> Any:
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if not isinstance(content, list | tuple) or any(True for _ in content_faults(content)):
+            return message
         made: list[Any] = []
         for part in content:
-            if is_text(part):
-                made.append(part)
-                continue
-            (found,) = media_parts([{"content": [part]}])
-            if found.kind == "image":
-                made.append(part)
+            found = media_parts([{"content": [part]}])
+            if found and found[0].kind == "video":
+                made += video_as_parts(video_source(found[0]).clip(self.contract), self.contract)
             else:
-                made += video_as_parts(video_source(found).clip(self.contract), self.contract)
-        return made
+                made.append(part)
+        return {**message, "content": made}

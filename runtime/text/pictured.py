@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +38,7 @@ class Reader(Protocol):
     @property
     def contract(self) -> VisionContract: ...
     def has_pictures(self, messages: Any) -> bool: ...
-    def with_frames(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]: ...
+    def with_frames(self, messages: Sequence[Any]) -> list[Any]: ...
     def read(self, part: MediaPart) -> Picture: ...
 
 
@@ -50,7 +50,6 @@ def place_pictures(
     Raises:
         ConfigError: Names every invalid message, or every picture that cannot be used; or they do not fit together.
     """
-    chat.checked(messages)
     messages = reader.with_frames(messages)
     ids, boundary = chat.prompt(messages, system, continues=True)
     pictures, faults = [], []

@@ -140,9 +140,9 @@ def _chosen(container: Any, contract: VisionContract, name: str) -> Clip:
     if not math.isfinite(rate) or not 0 < rate <= 1000:
         rate = _UNKNOWN_FPS
     assert contract.video is not None  # checked by the caller
+    if count > DECODED_LIMIT:
+        raise ConfigError(f"{name} has more than {DECODED_LIMIT:,} frames: cut it, or give frames")
     wanted = chosen_frames(count, rate, contract)
-    if wanted[-1] >= DECODED_LIMIT:
-        raise ConfigError(f"{name} has {count:,} frames; expected at most {DECODED_LIMIT:,}: cut it, or give frames")
     frames, shown = _decode_until(container, stream, wanted, name)
     if not frames:
         raise ConfigError(f"{name} has no frame that can be decoded")
