@@ -166,6 +166,28 @@ def open_inputs(folder: Path) -> dict[str, Array]:
     return matrices
 
 
+def builder_matrices(adapter: Path) -> dict[str, Array]:
+    """The matrices of a PEFT LoRA as the builder names and stores them: A transposed, B transposed and scaled."""
+    from safetensors.numpy import load_file
+
+    matrices = {}
+    for name, array in load_file(adapter / "adapter_model.safetensors").items():
+        layer, projection, side = _parts(name)
+        scaled = array.T * (ALPHA / RANK if side == "B" else 1)
+        key = f"model.layers.{layer}.attn.{projection}.lora_{side}.MatMul.weight"
+        matrices[key] = np.ascontiguousarray(scaled, np.float32)
+    return matrices
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Layer, projection and side of a LoRA matrix, from its name in a PEFT file."""
+    found = _LORA.search(name)
+    if found is None:
+        raise ValueError(f"{name} is not a LoRA matrix of an attention projection")
+    layer, projection, side = found.groups()
+    return layer, projection, side
+
+
 def write_onnx_adapter(matrices: Mapping[str, Array], target: Path) -> None:
     """Write the values of a graph's optional inputs as an .onnx_adapter file."""
     import onnxruntime as ort
@@ -188,10 +210,7 @@ def write_gguf(adapter: Path, model: Path, target: Path) -> None:
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(ALPHA))
     for name, array in load_file(adapter / "adapter_model.safetensors").items():
-        found = _LORA.search(name)
-        if found is None:
-            raise ValueError(f"{name} is not a LoRA matrix of an attention projection")
-        layer, projection, side = found.groups()
+        layer, projection, side = _parts(name)
         if side == "B" and projection in _ROTATED:
             array = _interleaved(array, heads[_ROTATED[projection]])
         writer.add_tensor(f"blk.{layer}.{_GGUF[projection]}.weight.lora_{side.lower()}", np.ascontiguousarray(array))

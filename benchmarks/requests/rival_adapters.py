@@ -5,13 +5,19 @@ benchmarks/requests/train_rivals.py trains the LoRAs.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engines.rival_files import build_with_lora, open_inputs, whole, write_gguf, write_onnx_adapter
+from benchmarks.engines.rival_files import (
+    build_with_lora,
+    builder_matrices,
+    open_inputs,
+    whole,
+    write_gguf,
+    write_onnx_adapter,
+)
 from lime_edge.exporters.genai_builder import Precision
 
 # The best of what was tried on validation rows, see docs/requests.md.
@@ -41,27 +47,23 @@ class RivalAdapters:
         """Make a rival's files and return the settings with which its worker loads them."""
         if rival == "genai":
             adapters = {task: str(self._onnx_adapter(task)) for task in self.loras}
-            return {"graph": str(self._graph), "adapters": adapters, "ngram": NGRAM}
+            return {"graph": str(self._graph()), "adapters": adapters, "ngram": NGRAM}
         adapters = {task: str(self._gguf_adapter(task)) for task in self.loras}
         return {"model": str(self.gguf), "adapters": adapters, "drafted": LOOKUP}
 
-    @property
     def _graph(self) -> Path:
-        return self.work / f"requests-{self.precision}"
+        """The graph with LoRA matrices as inputs."""
+        target = self.work / f"requests-{self.precision}"
+        if not target.is_dir():
+            with whole(target) as made:
+                build_with_lora(next(iter(self.loras.values())), self.model, made, self.precision)
+                open_inputs(made)
+        return target
 
     def _onnx_adapter(self, task: str) -> Path:
-        """The matrices of a LoRA as the builder makes them; the first one leaves the graph that takes them all."""
-        target = self.work / f"{task}-{self.precision}.onnx_adapter"
-        if target.is_file() and self._graph.is_dir():
-            return target
-        with whole(self.work / f"requests-{task}") as made:
-            build_with_lora(self.loras[task], self.model, made, self.precision)
-            write_onnx_adapter(open_inputs(made), target)
-        folder = self.work / f"requests-{task}"
-        if self._graph.is_dir():
-            shutil.rmtree(folder)
-        else:
-            folder.rename(self._graph)
+        target = self.work / f"{task}.onnx_adapter"
+        if not target.is_file():
+            write_onnx_adapter(builder_matrices(self.loras[task]), target)
         return target
 
     def _gguf_adapter(self, task: str) -> Path:
