@@ -12,7 +12,7 @@ from lime_edge.contract.vision import Tiles, VisionContract
 
 from .image_file import Pixels
 from .llava import one_tile
-from .pixels import normalised, resized
+from .pixels import check_area, normalised, resized
 from .prepared import Array, Outputs, Prepared
 
 _SCALED = 1.1  # enlarged pictures with more features than allowed by this factor (of a side) are scaled down
@@ -46,6 +46,7 @@ def prepare_video(frames: Sequence[Pixels], contract: VisionContract) -> Prepare
     """Frames [H, W, 3], each resized to a tile; their features are halved in both directions, with one newline."""
     tiles, settings = contract.tiles, contract.pixels
     assert tiles is not None  # checked by the contract
+    check_area(tiles.height, tiles.width, len(frames))
     pictures = np.stack([resized(frame, tiles.height, tiles.width, settings) for frame in frames])
     side, half = tiles.grid_side, math.ceil(tiles.grid_side / 2)
 

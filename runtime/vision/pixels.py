@@ -30,16 +30,17 @@ def resized(pixels: Pixels, height: int, width: int, settings: Settings) -> Pixe
     return np.array(Image.fromarray(pixels).resize((width, height), resample=resample))
 
 
-def check_area(height: int, width: int) -> None:
-    """Refuse a picture of too many pixels before it is made.
+def check_area(height: int, width: int, count: int = 1) -> None:
+    """Refuse pictures of too many pixels before they are made.
 
     Raises:
-        ConfigError: It has more than a file may have.
+        ConfigError: `count` of them together have more than a file may have.
     """
-    if height * width > PIXEL_LIMIT:
+    if height * width * count > PIXEL_LIMIT:
+        several = f"{count} times " if count > 1 else ""
         raise ConfigError(
-            f"the picture would be enlarged to {width:,} x {height:,} pixels; expected at most {PIXEL_LIMIT:,}: "
-            "it is too long and narrow"
+            f"{several}{width:,} x {height:,} pixels would be made of the picture; expected at most {PIXEL_LIMIT:,} in "
+            "all: it is too long and narrow, or has too many frames"
         )
 
 

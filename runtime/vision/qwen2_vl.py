@@ -46,6 +46,7 @@ def prepare_video(frames: Sequence[Pixels], seconds: float, contract: VisionCont
     assert patches is not None  # checked by the contract
     assert video is not None
     size = patch_size(frames[0].shape[0], frames[0].shape[1], patches, video.least_pixels, video.most_pixels)
+    check_area(*size, len(frames) + patches.temporal)
     pixels = [resized(frame, *size, contract.pixels) for frame in frames]
     pixels += [pixels[-1]] * (-len(pixels) % patches.temporal)
     step = video.tokens_per_second * seconds * patches.temporal if video.tokens_per_second else 1.0
@@ -64,7 +65,7 @@ def patch_size(height: int, width: int, patches: Patches, least: int, most: int)
     elif high * wide < least:
         scale = math.sqrt(least / (height * width))
         high, wide = (math.ceil(side * scale / unit) * unit for side in (height, width))
-    check_area(high, wide)
+    check_area(high, wide, patches.temporal)
     return high, wide
 
 

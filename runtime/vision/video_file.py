@@ -21,6 +21,7 @@ from .frame_choice import chosen_frames
 from .image_file import PIXEL_LIMIT, SIDES_LIMIT, ImageSource, Pixels, checked_pixels, image_source, read_file
 
 FILE_LIMIT = 2**28  # bytes
+FRAME_PIXELS = 2**28  # of all chosen frames together
 DECODED_LIMIT = 2**15  # frames that are decoded to find those that were chosen
 _UNKNOWN_FPS = 24.0  # of frames that are given one by one, as in transformers
 
@@ -104,6 +105,8 @@ def _of_frames(frames: Sequence[Pixels | ImageSource], contract: VisionContract)
     if len(frames) > contract.video.frames:
         most = contract.video.frames
         raise ConfigError(f"the video has {len(frames)} frames; expected at most {most}: leave some out")
+    first = frames[0].pixels() if isinstance(frames[0], ImageSource) else frames[0]
+    _check_total(first.shape[0] * first.shape[1], len(frames), "the video")
     decoded = tuple(one.pixels() if isinstance(one, ImageSource) else one for one in frames)
     sizes = {frame.shape for frame in decoded}
     if len(sizes) > 1:
@@ -167,6 +170,7 @@ def _decode_until(container: Any, stream: Any, wanted: Sequence[int], name: str)
     for number, frame in enumerate(container.decode(stream)):
         _check_size(frame.width, frame.height, name)
         if number == waiting[-1]:
+            _check_total(frame.width * frame.height, len(wanted), name)
             frames.append(np.ascontiguousarray(frame.to_ndarray(format="rgb24")))
             shown.append(waiting.pop())
         if not waiting:
@@ -180,6 +184,14 @@ def _check_size(width: int, height: int, name: str) -> None:
     if not (0 < width * height <= PIXEL_LIMIT and max(width, height) <= SIDES_LIMIT * min(width, height)):
         found = f"{name} has pictures of {width:,} x {height:,} pixels"
         raise ConfigError(f"{found}; expected at most {PIXEL_LIMIT:,} in all, and no long and narrow ones")
+
+
+def _check_total(pixels: int, frames: int, name: str) -> None:
+    if pixels * frames > FRAME_PIXELS:
+        raise ConfigError(
+            f"{name} has {frames} frames of {pixels:,} pixels; expected at most {FRAME_PIXELS:,} pixels in all: "
+            "scale it down, or show fewer frames"
+        )
 
 
 def _digest(mark: bytes, data: bytes) -> str:

@@ -47,11 +47,13 @@ def test_square_and_centre_by_hand() -> None:
 
 def test_a_picture_is_not_enlarged_without_bounds() -> None:
     thin = np.zeros((1, 200, 3), np.uint8)
-    with pytest.raises(ConfigError, match="would be enlarged to 819,200 x 4,096 pixels"):
+    with pytest.raises(ConfigError, match="819,200 x 4,096 pixels would be made"):
         resized(thin, *shortest_edge(thin, 4096), HALF)
     with pytest.raises(ConfigError, match="too long and narrow"):
         padded_square(np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (100, 9000, 3)), HALF)
     check_area(8192, 8192)
+    with pytest.raises(ConfigError, match="2 times 8,192 x 8,192 pixels would be made"):
+        check_area(8192, 8192, 2)
 
 
 def test_rounding() -> None:
