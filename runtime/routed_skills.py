@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from lime_edge.common.digests import canonical_json
-from lime_edge.contract.names import ROUTE_FILE
+from lime_edge.contract.names import AUTO_SKILL, ROUTE_FILE
 from lime_edge.errors import ConfigError, ModelError, UnknownSkillError
 from lime_edge.runtime.decoding.contexts import Context, Opening, opening_of
 from lime_edge.runtime.decoding.control import Control
@@ -23,7 +23,7 @@ from lime_edge.skills.route_statistics import read_statistics
 
 from .call_rows import Rows
 from .prompt_tokens import PromptTokens
-from .types import ACTIVE, AUTO_SKILL, Active, Choice, Generation, Prompt, Route, SkillSpec
+from .types import ACTIVE, Active, Choice, Generation, Prompt, Route, SkillSpec
 
 Result = TypeVar("Result", Generation, Choice)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lime_edge.common.strict_json import show
+from lime_edge.contract.names import AUTO_SKILL
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError, SkillMismatchError
 from lime_edge.runtime.decoding.golden_proof import prove as prove_skill
@@ -18,7 +19,7 @@ from lime_edge.skills.compatibility import check_skill
 from lime_edge.skills.package import Skill
 from lime_edge.trust.policy import Signer, TrustPolicy, read_trusted_skill
 
-from .types import AUTO_SKILL, SkillInfo
+from .types import SkillInfo
 
 
 @dataclass(frozen=True)

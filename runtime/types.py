@@ -20,8 +20,6 @@ class Active(Enum):
 
 ACTIVE = Active.ACTIVE
 
-AUTO_SKILL = "auto"  # names no skill: one is chosen by the request
-
 #: How a caller names a skill: None for the base, a name, or weights by name for a blend.
 SkillSpec = str | Mapping[str, float] | None
 SkillSpecs = list[SkillSpec] | list[str] | list[str | None]  # one for each row

@@ -22,6 +22,7 @@ GENERAL_SKILL = "general.lime"
 
 # -- a skill ----------------------------------------------------------------------------------------
 SKILL_SUFFIX = ".lime"
+AUTO_SKILL = "auto"  # names no skill: one is chosen by the request
 SIGNATURE_SUFFIX = ".sig"  # appended to the full name of the signed file
 
 # -- the graph --------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def measure(
         there = sorted(answers)
         texts = [answers[i] for i in there]
         scored = score(texts, [rows[i].answer for i in there])
-        return Result(skill, skill and digests[skill], scored, time.perf_counter() - began, texts, shortened)
+        return Result(skill, skill and digests.get(skill), scored, time.perf_counter() - began, texts, shortened)
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(skill or "base", total=len(rows))

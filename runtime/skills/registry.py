@@ -18,9 +18,10 @@ import numpy as np
 from lime_edge.common.semver import precedence
 from lime_edge.common.strict_json import show
 from lime_edge.contract.module_table import ModuleTable
+from lime_edge.contract.names import AUTO_SKILL
 from lime_edge.contract.vector_kinds import STORED, Kind
 from lime_edge.errors import ConfigError, SkillConflictError, SkillVersionError, UnknownSkillError
-from lime_edge.runtime.types import ACTIVE, AUTO_SKILL, Active, SkillInfo, SkillSpec
+from lime_edge.runtime.types import ACTIVE, Active, SkillInfo, SkillSpec
 from lime_edge.skills.draft_table import DraftTable
 from lime_edge.skills.interface import Interface
 from lime_edge.skills.route import Route as Centroids

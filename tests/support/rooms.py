@@ -151,7 +151,10 @@ def sources() -> dict[str, Path]:
     for package, home in HOMES.items():
         for path in home.rglob("*.py"):
             inside = path.relative_to(home)
+    "receipt": "its form, the report on it and its command",
             if package == "lime_edge" and inside.parts[0] in ("exporters", "runtime"):
+    "route": "the centroids of a skill, and the command that makes them",
+    "session": "of ONNX Runtime, and a conversation",
                 continue
             parts = [package, *inside.with_suffix("").parts]
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
