@@ -15,6 +15,8 @@ class PromptTokens(LoadedSkills):
     def tokenize(self, prompt: Prompt, skill: SkillSpec | Active = ACTIVE, *, raw: bool = False) -> tuple[int, ...]:
         """The tokens that `generate` would read for one prompt; ids from the vocabulary's size on are virtual tokens.
 
+        A feature of a picture has the model's token for pictures.
+
         Raises:
             UnknownSkillError: The skill is not loaded.
             ConfigError: The prompt is invalid.
@@ -22,7 +24,7 @@ class PromptTokens(LoadedSkills):
         rows = split_rows([prompt], skill)
         with self._registry.lease(rows.skills) as lease:
             (tokens,) = encode_prompts(self._graph, self._text, rows.prompts, lease.applied, raw)
-        return tuple(tokens.ids.tolist())
+        return tuple(tokens.plain.tolist())
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token stands for, which may be a part of a character; of special tokens, their name."""

@@ -49,7 +49,8 @@ class Picture:
         grid: tuple[int, int, int] | None = None,
         interval: float = 1.0,
     ) -> None:
-        self.features, self.pieces, self.kind, self.token = features, pieces, kind, token
+        self.features = features
+        self.pieces, self.kind, self.token = pieces, kind, token
         self.grid, self.interval = grid, interval
         self.count = len(features)
         self.first = 0  # set by the store

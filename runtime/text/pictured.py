@@ -28,6 +28,10 @@ class Picture(Protocol):
     @property
     def count(self) -> int: ...
     @property
+    def token(self) -> int:
+        """The token that stands for its features in a prompt."""
+
+    @property
     def ids(self) -> Ids:
         """The ids of its features, below zero."""
 

@@ -48,6 +48,14 @@ class Tokens:
     boundary: int
     pictures: tuple[Picture, ...] = ()  # those whose features are in `ids`: they are kept as long as these tokens
 
+    @property
+    def plain(self) -> Ids:
+        """[S] token ids; a feature has the token of its picture."""
+        ids = self.ids.copy()
+        for picture in self.pictures:
+            ids[(self.ids <= picture.ids[0]) & (self.ids >= picture.ids[-1])] = picture.token
+        return ids
+
 
 class Text:
     """Tokenizer and chat template of one model directory.

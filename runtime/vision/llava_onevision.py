@@ -46,7 +46,7 @@ def prepare_video(frames: Sequence[Pixels], contract: VisionContract) -> Prepare
     """Frames [H, W, 3], each resized to a tile; their features are halved in both directions, with one newline."""
     tiles, settings = contract.tiles, contract.pixels
     assert tiles is not None  # checked by the contract
-    check_area(tiles.height, tiles.width, len(frames))
+    check_area(tiles.height, tiles.width, count=len(frames))
     pictures = np.stack([resized(frame, tiles.height, tiles.width, settings) for frame in frames])
     side, half = tiles.grid_side, math.ceil(tiles.grid_side / 2)
 

@@ -46,7 +46,7 @@ def prepare_video(frames: Sequence[Pixels], seconds: float, contract: VisionCont
     assert patches is not None  # checked by the contract
     assert video is not None
     size = patch_size(frames[0].shape[0], frames[0].shape[1], patches, video.least_pixels, video.most_pixels)
-    check_area(*size, len(frames) + patches.temporal)
+    check_area(size[0], size[1], count=len(frames) + patches.temporal)
     pixels = [resized(frame, *size, contract.pixels) for frame in frames]
     pixels += [pixels[-1]] * (-len(pixels) % patches.temporal)
     step = video.tokens_per_second * seconds * patches.temporal if video.tokens_per_second else 1.0

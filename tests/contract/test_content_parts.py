@@ -15,8 +15,10 @@ from lime_edge.contract.content_parts import (
     FRAMES_LIMIT,
     MediaPart,
     content_faults,
+    is_parts,
     media_parts,
     names_files,
+    with_affixes,
     without_media,
 )
 
@@ -133,3 +135,21 @@ def test_data_is_bounded_before_it_is_decoded() -> None:
 def test_a_content_has_parts() -> None:
     assert "has 0 parts" in next(content_faults([]))
     assert "has 1025 parts" in next(content_faults([TEXT] * 1025))
+
+
+def test_a_bare_request_is_a_list_of_parts() -> None:
+    assert is_parts([TEXT])
+    assert is_parts(({"type": "image", "path": "a"},))
+    for other in ("x", [], [{"role": "user", "content": "x"}], [{"type": "text", "role": "user"}], ["x"], None):
+        assert not is_parts(other)
+
+
+def test_texts_stand_around_the_texts_of_a_request() -> None:
+    image, more = {"type": "image", "path": "a"}, {"type": "text", "text": "b"}
+    assert with_affixes([image, TEXT, image], "<", ">") == [image, {"type": "text", "text": "<what is this>"}, image]
+    assert with_affixes([TEXT, image, more], "<", ">")[0]["text"] == "<what is this"
+    assert with_affixes([TEXT, image, more], "<", ">")[2]["text"] == "b>"
+    assert with_affixes([image], "<", ">") == [image, {"type": "text", "text": "<>"}]
+    assert with_affixes([image], "", "") == [image]
+    assert TEXT["text"] == "what is this"  # the caller's parts stay as they are
+    assert with_affixes(["x", 5], "<", "") == ["x", 5, {"type": "text", "text": "<"}]  # refused when they are encoded

@@ -65,7 +65,7 @@ def test_every_form_of_a_picture_is_the_same_picture(tmp_path: Path) -> None:
     ]
     for part in forms:
         assert ids_of(runtime, [{"role": "user", "content": [part, {"type": "text", "text": "a"}]}]) == expected
-    assert runtime._graph.pictures.encoded == 2  # type: ignore[union-attr]  # as an object, and as a file
+    assert runtime._graph.pictures.encoded == 2  # as an object, and as a file
 
 
 def test_a_conversation_goes_on_about_its_pictures() -> None:
