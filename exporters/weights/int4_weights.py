@@ -30,14 +30,17 @@ def rounded_weights(directory: Path) -> dict[Place, npt.NDArray[np.float32]]:
     for node in ir.load(directory / GRAPH_FILE).graph:
         place = node_place(node)
         if place and (node.domain, node.op_type) == ("com.microsoft", "MatMulNBits"):
-            weights[place] = _weight(node)
+            weights[place] = dequantised(node)
     if not weights:
         raise ExportError(f"{directory} has no rounded weights; expected an export with --precision int4")
     return weights
 
 
-def _weight(node: ir.Node) -> npt.NDArray[np.float32]:
-    """(q - zero point) * scale. If the number of blocks is odd, each row of 4-bit zero points is padded."""
+def dequantised(node: ir.Node) -> npt.NDArray[np.float32]:
+    """The weight [H, D] of a MatMulNBits: (q - zero point) * scale.
+
+    If the number of blocks is odd, each row of 4-bit zero points is padded.
+    """
     depth, width, block = (node.attributes[key].as_int() for key in ("K", "N", "block_size"))
     bits = node.attributes["bits"].as_int() if "bits" in node.attributes else 4
     blocks = -(-depth // block)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lime_edge.common.extras import require_extra
+from lime_edge.common.scratch_folder import scratch_folder
+from lime_edge.contract.names import MODEL_JSON
 from lime_edge.reports.tables import report
 from lime_edge.training.quiet import silence_libraries
 
@@ -57,6 +60,14 @@ from .options import json_option, name_list, path_type
     metavar="N",
     help="Most tiles of a picture: more show more detail and take longer.",
 )
+@click.option(
+    "--target",
+    "platform",
+    type=click.Choice(["native", "web"]),
+    default="native",
+    show_default=True,
+    help="Where the model runs; web is for lime-edge-web in browsers and Node, and also takes a model directory.",
+)
 @json_option
 def export(
     checkpoint: Path,
@@ -69,17 +80,22 @@ def export(
     genai_operators: bool,
     vision: Any,
     tiles: int,
+    platform: str,
     target: str | None,
 ) -> None:
     """Export a checkpoint to a directory that runs without torch."""
+    if platform == "web" and (checkpoint / MODEL_JSON).is_file():
+        _export_web(checkpoint, output, overwrite, target)
+        return
     with require_extra("export"):
         from lime_edge.training.export_checkpoint import export_checkpoint
     from lime_edge.reports.describe import describe_model
 
-    with silence_libraries():
+    with ExitStack() as scratch, silence_libraries():
+        folder = scratch.enter_context(scratch_folder(output.absolute())) / "model" if platform == "web" else output
         export_checkpoint(
             checkpoint,
-            output,
+            folder,
             precision,
             rank_gate,
             overwrite,
@@ -89,5 +105,18 @@ def export(
             vision,
             tiles,
         )
+        if platform == "web":
+            _export_web(folder, output, overwrite, target)
+            return
     document, tables = describe_model(output)
     report(document, tables, target)
+
+
+def _export_web(source: Path, output: Path, overwrite: bool, target: str | None) -> None:
+    """Convert an exported model and report on the result."""
+    with require_extra("export"):
+        from lime_edge.exporters.web.web_export import export_web
+    from lime_edge.reports.describe import describe_model
+
+    export_web(source, output, overwrite=overwrite)
+    report(*describe_model(output), target)

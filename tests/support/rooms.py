@@ -48,11 +48,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
         ),
         *("contract", "common"),
     ),
+    "runtime.scheduling": ("runtime.decoding", "runtime.skills", "runtime.model", "runtime.types", "common"),
     "runtime": (
         *(
-            "runtime.decoding",
             "runtime.routing",
             "runtime.scheduling",
+            "runtime.decoding",
             "runtime.constraints",
             "runtime.skills",
             "runtime.text",
@@ -65,21 +66,30 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "exporters.operators": ("contract",),
     "exporters.weights": ("contract",),
     "exporters.passes": ("exporters.operators", "exporters.weights", "contract"),
+    "exporters.web": ("exporters.passes", "exporters.weights", "runtime.text", "skills", "contract", "common"),
     "exporters.captured": (),
     "exporters.towers": ("exporters.captured", "exporters.weights", "backbones", "contract", "common"),
     "exporters": ("exporters.towers", "exporters.passes", "exporters.weights", "contract", "common"),
-    "evaluation": ("runtime", "runtime.text", "contract", "common"),  # of the runtime, the type that `measure` is given
+    # of the runtime, the type that `measure` is given
+    "evaluation": ("runtime", "runtime.text", "runtime.vision", "contract", "common"),
     "backbones": (),
     "method": ("contract", "common"),
     "training": (
-        *("backbones", "method", "evaluation", "exporters", "exporters.towers", "runtime.native", "skills"),
+        *("backbones", "method", "evaluation", "exporters", "exporters.towers", "runtime.native", "runtime.vision"),
+        "skills",
         *("contract", "common"),
     ),
     "reports": ("store", "trust", "skills", "evaluation", "runtime", "runtime.native", "contract", "common"),
     "audit": ("reports", "runtime", "runtime.text", "evaluation", "trust", "skills", "contract", "common"),
+    "server.formats": ("runtime", "runtime.types", "common"),
+    "server.operations": ("server.formats", "runtime", "store", "trust", "contract", "common"),
+    "server": (
+        *("server.formats", "server.operations", "runtime", "runtime.types", "store", "trust", "skills"),
+        *("contract", "common"),
+    ),
     "cli": (
-        *("audit", "reports", "training", "method", "store", "trust", "skills", "evaluation"),
-        *("runtime", "runtime.model", "contract", "common"),
+        *("audit", "reports", "exporters.web", "training", "method", "store", "trust", "skills", "evaluation"),
+        *("runtime", "runtime.model", "server", "server.operations", "contract", "common"),
     ),
 }
 
@@ -91,14 +101,17 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "accelerate": ("method", "training"),
     "gguf": ("training",),
     "onnx": ("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
-    "onnx_ir": (
+    "onnx_ir": ("exporters.web",
         *("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
         *("exporters.captured", "exporters.towers"),
     ),
     "onnxscript": ("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
     "optimum": ("exporters",),
     "onnxruntime_genai": ("exporters",),
-    "onnxruntime": ("runtime", "runtime.decoding", "runtime.model", "runtime.native", "reports", "exporters.towers"),
+    "onnxruntime": (
+        *("runtime", "runtime.decoding", "runtime.model", "runtime.native", "reports"),
+        *("exporters.towers", "training"),
+    ),
     "tokenizers": ("runtime.text", "runtime"),
     "llguidance": ("runtime.constraints",),
     "cryptography": ("trust",),
@@ -108,6 +121,14 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "requests": ("store.remote",),
     "urllib3": ("store.remote",),
     "click": ("cli",),
+    "fastapi": ("server", "server.formats"),
+    "starlette": ("server", "server.operations"),
+    "uvicorn": ("server", "server.operations"),
+    "pydantic": ("server", "server.formats"),
+    "h11": ("server.operations",),
+    "sse_starlette": ("server",),
+    "prometheus_client": ("server.operations",),
+    "ray": ("server",),
     "PIL": ("runtime.vision",),
     "av": ("runtime.vision",),
 }
@@ -130,18 +151,24 @@ TWICE = {
     "model": "the contract of an exported model, the PEFT model, and the room of the opened model",
     "operators": "the functions in the graph, and the native library",
     "prompts": "those of a request, and those of an audit",
+    "receipt": "its form, the report on it and its command",
     "registry": "of variants, and of loaded skills",
+    "route": "the centroids of a skill, and the command that makes them",
+    "session": "of ONNX Runtime, and a conversation",
     "routing": "one part of the method: its constants, its torch code and its ONNX function",
     "runtime": "the room and its class",
     "skills": "packages, and loaded skills",
     "store": "the room, its class, its commands and the report on it",
     "trust": "the room and its commands",
+    "vision": "the contract of vision.json, and the room that prepares pictures",
+    "vision_graph": "as it is exported, and as it is opened",
 }
 
 #: Product modules without a test file of their name, and where they are tested instead.
 TESTED_ELSEWHERE = {
     "lime_edge.contract.names": "tests/contract/test_model.py",  # names alone
     "lime_edge.contract.vector_kinds": "tests/contract/test_module_table.py",  # constants alone
+    "lime_edge.server.serving": "tests/server/test_app.py",  # fields alone
 }
 
 
@@ -151,10 +178,7 @@ def sources() -> dict[str, Path]:
     for package, home in HOMES.items():
         for path in home.rglob("*.py"):
             inside = path.relative_to(home)
-    "receipt": "its form, the report on it and its command",
             if package == "lime_edge" and inside.parts[0] in ("exporters", "runtime"):
-    "route": "the centroids of a skill, and the command that makes them",
-    "session": "of ONNX Runtime, and a conversation",
                 continue
             parts = [package, *inside.with_suffix("").parts]
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path

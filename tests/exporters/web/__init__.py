@@ -1,0 +1,1 @@
+"""Tests of the export for browsers and Node."""
