@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lime_edge.common.formatting import printable
+from lime_edge.contract.names import AUTO_SKILL
 from lime_edge.errors import LimeError
 from lime_edge.reports.tables import say
 from lime_edge.runtime import Runtime
@@ -15,11 +16,12 @@ from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import read_skill
 from lime_edge.store.lookup import find_skill, skill_files
 
-from .pictures import with_pictures
+from .picture_options import with_pictures
 from .streams import checked
 
 HELP = (
-    "/skill NAME or FILE, /skill none, /skill list, /image FILE, /video FILE, /clear (forget the conversation), /quit"
+    "/skill NAME or FILE, /skill auto, /skill none, /skill list, /image FILE, /video FILE, "
+    "/clear (forget the conversation), /quit"
 )
 _NONE, _LIST = "none", "list"
 
@@ -38,7 +40,7 @@ class Chat:
         self.messages: list[dict[str, Any]] = []
         self._shown: dict[str, list[Path]] = {"image": [], "video": []}  # with the next line
         self._loaded: dict[Path, str] = {}  # package -> name under which it is loaded
-        self._alone: set[Any] = set()  # names of the skills that are shown the newest line only
+        self._alone: set[Any] = {AUTO_SKILL}  # names of the skills that are shown the newest line only
 
     def loop(self) -> None:
         """Read and answer lines until /quit, the end of the input, or Ctrl-C at the prompt."""
@@ -82,9 +84,15 @@ class Chat:
             names = [path.stem for path in skill_files(self.directory)]
             names += [called for called in self._loaded.values() if called not in names]
             active = self.runtime.active_skill
+            names.append(AUTO_SKILL)
             say("".join(f"{'*' if one == active else ' '} {printable(one)}\n" for one in names) or "no skills found\n")
         elif name == _NONE:
             self.runtime.use_skill(None)
+        elif name == AUTO_SKILL:
+            for path in skill_files(self.directory):
+                if path not in self._loaded:
+                    self._loaded[path] = self.runtime.load_skill(path, path.stem).name
+            self.runtime.use_skill(AUTO_SKILL)
         else:
             path = find_skill(self.directory, name)
             if path not in self._loaded:

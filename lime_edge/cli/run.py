@@ -11,7 +11,7 @@ from lime_edge.reports.tables import STDOUT, report, say
 
 from .answers import read_answers
 from .options import generation_options, json_option, model_argument, path_type, runtime_options, trust_option
-from .pictures import picture_options, with_pictures
+from .picture_options import picture_options, with_pictures
 from .streams import checked, read_input
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lime_edge.cli.pictures import with_pictures
+from lime_edge.cli.picture_options import with_pictures
 from lime_edge.runtime import Runtime
 from tests.runtime.vision.vision_case import picture, seeing
 from tests.support.cli_models import fails, lime

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from lime_edge.errors import ConfigError
-from tests.tools import fuzz_pictures
-from tests.tools.fuzz_pictures import FindingError, Run, fuzz, mutated, seeds
+from tests.runtime.vision import fuzz_pictures
+from tests.runtime.vision.fuzz_pictures import FindingError, Run, fuzz, mutated, seeds
 
 
 @pytest.mark.filterwarnings("ignore")

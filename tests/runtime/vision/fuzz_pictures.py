@@ -1,6 +1,6 @@
 """Fuzzes what opens pictures and vision.json with mutated files.
 
-    python -m tests.tools.fuzz_pictures [--pictures 20000] [--contracts 20000] [--videos 200] [--seed N] [--json FILE]
+    python -m tests.runtime.vision.fuzz_pictures [--pictures N] [--contracts N] [--videos N] [--seed N] [--json FILE]
 
 Checked for every input: no exception but LimeError; a time limit (else the process ends with a traceback); what is
 accepted has the promised type, shape and size, and can be prepared for a model of every family. The memory of the whole
