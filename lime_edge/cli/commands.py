@@ -9,7 +9,7 @@ import click
 from lime_edge import __version__
 from lime_edge.errors import LimeError
 
-from . import audit, data, export, inspect, learn, route, run, serve, store, streams, train, trust
+from . import audit, data, export, inspect, learn, receipt, route, run, serve, store, streams, train, trust
 
 _STOPPED = 130  # the shells' exit code for a program ended by Ctrl-C
 
@@ -65,6 +65,8 @@ for _command in (
     run.run,
     run.chat,
     run.evaluate,
+    receipt.receipt,
+    serve.serve,
     inspect.list_skills,
     *store.COMMANDS,
     trust.sign,

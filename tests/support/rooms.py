@@ -162,8 +162,6 @@ TWICE = {
     "trust": "the room and its commands",
     "vision": "the contract of vision.json, and the room that prepares pictures",
     "vision_graph": "as it is exported, and as it is opened",
-    "vision": "the contract of vision.json, and the room that prepares pictures",
-    "vision_graph": "as it is exported, and as it is opened",
 }
 
 #: Product modules without a test file of their name, and where they are tested instead.

@@ -1,0 +1,1 @@
+"""What an operator sets and sees: settings, keys, limits, watched skills, metrics and logs."""
