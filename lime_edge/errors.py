@@ -13,6 +13,7 @@ The tree::
     ├── StoreError          (RuntimeError)  the store of installed skills cannot be used
     ├── FetchError          (RuntimeError)  the target of a reference cannot be fetched or pushed
     ├── StoppedError        (RuntimeError)  a request without a partial result was cancelled or timed out
+    ├── OverloadedError     (RuntimeError)  too many requests wait for the model: try again later
     └── SkillError
         ├── SkillFormatError    (ValueError)  the file is not a valid skill package
         ├── SkillMismatchError  (ValueError)  the package is valid, but made for another model
@@ -91,6 +92,19 @@ class StoppedError(LimeError, RuntimeError):
 
     def __init__(self, message: str, reason: str) -> None:
         self.reason = reason
+        super().__init__(message)
+
+
+class OverloadedError(LimeError, RuntimeError):
+    """Too many requests are waiting for the model, or this one has waited too long.
+
+    Args:
+        message: What is full, and when to try again.
+        retry_after: Seconds after which trying again makes sense.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        self.retry_after = retry_after
         super().__init__(message)
 
 

@@ -45,6 +45,18 @@ def split_rows(prompt: Any, skill: Any) -> Rows:
     return Rows(prompts, skills, not many and not each)
 
 
+def one_row(prompt: Any, skill: Any, method: str) -> Rows:
+    """One prompt and one skill, for a method that takes no lists.
+
+    Raises:
+        ConfigError: There is a list.
+    """
+    rows = split_rows(prompt, skill)
+    if not rows.single:
+        raise ConfigError(f"{method} takes one prompt and one skill; generate takes lists")
+    return rows
+
+
 def whole_batch_size(size: Any) -> int:
     """The number of rows that run together, as an int.
 

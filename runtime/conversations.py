@@ -24,7 +24,7 @@ from lime_edge.runtime.text.prompts import Text
 from lime_edge.trust.policy import TrustPolicy
 
 from .call_rows import Rows
-from .routed_skills import Routed, RoutedSkills, finisher
+from .routed_skills import Routed, RoutedSkills, finisher, with_route
 from .session import Opened, Session, check_messages
 from .types import Active, Generation, Message, SkillSpec
 
@@ -48,6 +48,17 @@ class Conversations(RoutedSkills):
     def session(self) -> Session:
         """Begin a conversation whose turns can have different skills; nothing that stays exact is read twice."""
         return Session(self._open_turn, self._scheduler, self._prefixes, self._stream)
+
+    def _answer(
+        self, rows: Rows, raw: bool, settings: Settings, context: Context | None, batch_size: int
+    ) -> list[Generation]:
+        """Answer the rows of a call."""
+        control = Control.of(settings)
+        answers, lease, routed = self._open(rows, raw, settings, context, control)
+        jobs = [self._scheduler.job(answer, control, lease) for answer in answers]
+        del lease  # the jobs keep it, as long as one of them runs
+        self._scheduler.answer(jobs, batch_size)
+        return [with_route(self._generation(answer), found) for answer, found in zip(answers, routed, strict=True)]
 
     def _open(
         self, rows: Rows, raw: bool, settings: Settings, context: Context | None, control: Control

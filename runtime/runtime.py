@@ -8,7 +8,7 @@ transformers, peft and onnx.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Unpack, overload
@@ -17,49 +17,40 @@ from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vector_kinds import Kind
 from lime_edge.errors import ConfigError
-from lime_edge.runtime.constraints.answer_constraints import AnswerConstraints
 from lime_edge.runtime.decoding.contexts import Context, Opening, opening_of
 from lime_edge.runtime.decoding.control import Control
 from lime_edge.runtime.decoding.generation_options import Event, Settings
-from lime_edge.runtime.decoding.loop import Answer, run, until_stopped
-from lime_edge.runtime.decoding.prefix_cache import DEFAULT_BYTES, PrefixCache, checked_limit
-from lime_edge.runtime.decoding.requests import encode_prompts, open_requests, read_opening
-from lime_edge.runtime.decoding.results import to_choice, to_generation
+from lime_edge.runtime.decoding.prefix_cache import DEFAULT_BYTES, checked_limit
+from lime_edge.runtime.decoding.requests import encode_prompts, read_opening
+from lime_edge.runtime.decoding.results import to_choice
 from lime_edge.runtime.decoding.scoring import encode_choices, score_prompts
-from lime_edge.runtime.decoding.stream import Stream
 from lime_edge.runtime.model.directory import read_directory
 from lime_edge.runtime.model.picture_reader import open_reader
 from lime_edge.runtime.model.pictures import DEFAULT_BYTES as PICTURE_BYTES
 from lime_edge.runtime.model.pictures import checked_picture_cache
 from lime_edge.runtime.model.session import Graph, SessionSettings
 from lime_edge.runtime.native.operators import AUTO, Operators
-from lime_edge.runtime.skills.registry import Lease, check_limits
+from lime_edge.runtime.scheduling.scheduler import Scheduler
+from lime_edge.runtime.scheduling.settings import SchedulerSettings
+from lime_edge.runtime.scheduling.stream import Stream
+from lime_edge.runtime.scheduling.ticket import Ticket
+from lime_edge.runtime.skills.registry import check_limits
 from lime_edge.runtime.text.prompts import Text
 from lime_edge.trust.policy import TrustPolicy, as_policy
 
-from .call_rows import split_rows, whole_batch_size
-from .prompt_tokens import PromptTokens
+from .call_rows import one_row, split_rows, whole_batch_size
+from .comparisons import Comparisons, Shadow
+from .routed_skills import finisher, with_route
 from .types import ACTIVE, Active, Choice, Generation, Prompt, SkillSpec, SkillSpecs
 
 BATCH_SIZE = 8  # default number of rows that run together
 
 
-class Runtime(PromptTokens):
+class Runtime(Comparisons):
     """An exported model and the skills loaded into it. Safe to use from several threads.
 
     Create it with `Runtime.load`.
     """
-
-    def __init__(
-        self,
-        graph: Graph,
-        text: Text,
-        limits: Mapping[Kind, float],
-        trust: TrustPolicy | None = None,
-        prefix_cache: int = DEFAULT_BYTES,
-    ) -> None:
-        super().__init__(graph, text, limits, trust, PrefixCache(graph, prefix_cache))
-        self._constraints = AnswerConstraints(text, graph.vocabulary)
 
     @classmethod
     def load(
@@ -75,6 +66,8 @@ class Runtime(PromptTokens):
         trust: TrustPolicy | str | os.PathLike[str] | None = None,
         prefix_cache: int = DEFAULT_BYTES,
         picture_cache: int = PICTURE_BYTES,
+        scheduler: SchedulerSettings | None = None,
+        shadow: float = 0.0,
     ) -> Runtime:
         """Open a model directory written by `lime-edge export`.
 
@@ -103,6 +96,10 @@ class Runtime(PromptTokens):
                 What was not used for longest is freed first. 0 keeps nothing. See docs/decisions/prefix-cache.md.
             picture_cache: Bytes for the features of pictures that requests have shown, so that the same picture is not
                 encoded again (docs/vision.md).
+            scheduler: How many requests of all threads run together and how many may wait, and the memory for them;
+                None: the defaults of `SchedulerSettings`.
+            shadow: Share of the answers of `generate` that are compared with the base afterwards, 0 to 1: see
+                `shadow_report`.
 
         Raises:
             ModelError: Names every missing or changed file, or what the graph lacks.
@@ -115,7 +112,7 @@ class Runtime(PromptTokens):
         settings = SessionSettings(device, threads, spin, _library(operators), copy, verify)
         check_limits(max_value or {})
         limit, pictures = checked_limit(prefix_cache), checked_picture_cache(picture_cache)
-        policy = as_policy(trust)
+        policy, shadowing = as_policy(trust), Shadow(shadow)
         found = read_directory(Path(directory), verify)
         with ThreadPoolExecutor(1) as pool:
             # Half as long as the session: load both at once.
@@ -123,7 +120,9 @@ class Runtime(PromptTokens):
             graph = Graph(found, settings)
             text = opening.result()
         text.reader = open_reader(graph, settings, pictures)
-        return cls(graph, text, max_value or {}, policy, limit)
+        made = cls(graph, text, max_value or {}, policy, limit, scheduler)
+        made._shadow = shadowing
+        return made
 
     @property
     def device(self) -> str:
@@ -183,8 +182,9 @@ class Runtime(PromptTokens):
             prompt: A request as text, a list of messages, or a list of either. A request goes through the skill's
                 interface: prefix and suffix around it, the form of the answers. Messages do not; if they end with one
                 of the assistant's, the answer continues that text.
-            skill: For this call only: a name, a blend, None for the base, or a list with one for each row (one
-                prompt with a list of skills is answered once with each). Default: the active skill.
+            skill: For this call only: a name, a blend, None for the base, ``"auto"`` for what `route` chooses, or a
+                list with one for each row (one prompt with a list of skills is answered once with each). Default: the
+                active skill.
             raw: Take the prompt as it is, without the chat template and the skill's interface. Special tokens that
                 it spells are special: never pass text of others with it. Without `raw`, all given text is data.
             context: What the prompts begin with, from `prefill`.
@@ -209,15 +209,7 @@ class Runtime(PromptTokens):
         """
         rows = split_rows(prompt, skill)
         batch_size = whole_batch_size(batch_size)
-        control = Control.of(settings)
-        opening = opening_of(context, self._prefixes, raw)
-        with self._registry.lease(rows.skills) as lease:
-            answers = self._open(rows.prompts, lease, raw, settings, opening)
-            for start in range(0, len(answers), batch_size):
-                batch = answers[start : start + batch_size]
-                for _ in until_stopped(run(self._graph, lease.array, batch, self._prefixes), batch, control):
-                    pass
-        generations = [self._generation(answer) for answer in answers]
+        generations = self._answer(rows, raw, settings, context, batch_size)
         return generations[0] if rows.single else generations
 
     def stream(
@@ -234,18 +226,45 @@ class Runtime(PromptTokens):
         Returns:
             An iterator over pieces of text. After the last piece, its `generation` holds the complete result.
         """
-        rows = split_rows(prompt, skill)
-        if not rows.single:
-            raise ConfigError("stream takes one prompt and one skill; generate takes lists")
+        rows = one_row(prompt, skill, "stream")
         control = Control.of(settings)
-        opening = opening_of(context, self._prefixes, raw)
-        lease = self._registry.lease(rows.skills)
-        try:
-            answers = self._open(rows.prompts, lease, raw, settings, opening)
-            return Stream(self._graph, lease, answers[0], control, self._generation, self._prefixes)
-        except BaseException:
-            lease.release()
-            raise
+        answers, lease, routed = self._open(rows, raw, settings, context, control)
+        job = self._scheduler.job(answers[0], control, lease, streamed=True)
+        return self._stream(job, finisher(self._generation, routed[0]))
+
+    def submit(
+        self,
+        prompt: Prompt,
+        skill: SkillSpec | Active = ACTIVE,
+        *,
+        raw: bool = False,
+        context: Context | None = None,
+        on_piece: Callable[[str, list[int]], object] | None = None,
+        on_end: Callable[[Ticket], object] | None = None,
+        **settings: Unpack[Settings],
+    ) -> Ticket:
+        """Answer one prompt without waiting for it; arguments and errors as in `generate`.
+
+        Some thread has to drive: one in `scheduler.run`, or one that waits for an answer, but not the main thread.
+
+        Args:
+            on_piece: Called by that thread after each step, with the new text, maybe empty, and the new token ids. It
+                should return at once: others wait. What it raises ends the request.
+            on_end: Called by that thread once, when the request has ended.
+
+        Raises:
+            OverloadedError: Too many requests are waiting.
+        """
+        rows = one_row(prompt, skill, "submit")
+        control = Control.of(settings)
+        answers, lease, routed = self._open(rows, raw, settings, context, control)
+        job = self._scheduler.job(answers[0], control, lease, on_piece=on_piece)
+        return Ticket(self._scheduler, job, finisher(self._generation, routed[0]), on_end)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Runs the requests of all threads: its `stats`, and `run` for the thread of a server."""
+        return self._scheduler
 
     @overload
     def choose(  # type: ignore[overload-overlap]
@@ -304,13 +323,14 @@ class Runtime(PromptTokens):
         control = Control.of({"cancel": cancel, "timeout": timeout})
         rows, encoded = split_rows(prompt, skill), encode_choices(choices, self._text)
         opening = opening_of(context, self._prefixes, raw)
-        with self._registry.lease(rows.skills) as lease:
+        lease, routed = self._lease(rows, raw, opening, control)
+        with lease:
             tokens = encode_prompts(self._graph, self._text, rows.prompts, lease.applied, raw, opening)
             prompts = list(zip(tokens, lease.applied, strict=True))
             scores = list(score_prompts(self._graph, lease.array, prompts, encoded, best_only, control, self._prefixes))
         chosen = [
-            to_choice(row, applied, self.contract, best_only)
-            for row, applied in zip(scores, lease.applied, strict=True)
+            with_route(to_choice(row, applied, self.contract, best_only), found)
+            for row, applied, found in zip(scores, lease.applied, routed, strict=True)
         ]
         return chosen[0] if rows.single else chosen
 
@@ -347,14 +367,6 @@ class Runtime(PromptTokens):
             made = Context(self._prefixes, opening, len(tokens.ids))
             made.read(self._graph, lease.array, tokens, applied, control)
         return made
-
-    def _open(
-        self, prompts: Sequence[Prompt], lease: Lease, raw: bool, settings: Settings, opening: Opening | None
-    ) -> list[Answer]:
-        return open_requests(self._graph, self._text, self._constraints, prompts, lease.applied, raw, settings, opening)
-
-    def _generation(self, answer: Answer) -> Generation:
-        return to_generation(answer, self.contract)
 
 
 def _library(operators: str | os.PathLike[str] | None) -> Path | Literal["auto"] | None:

@@ -28,8 +28,10 @@ _OF_CALLS: dict[str, tuple[bool, float, float]] = {
     "presence_penalty": (False, -2, 2),
     "logprobs": (True, 0, 20),
     "timeout": (False, 0, 10**9),
+    "priority": (True, -100, 100),
 }
 _MAX_STOPS = 16
+_USER = 256
 
 
 class Event(Protocol):
@@ -56,6 +58,8 @@ class Settings(TypedDict, total=False):
     speculate: bool | None
     logprobs: int | None
     tools: Sequence[Mapping[str, Any]] | None
+    user: str | None
+    priority: int | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class Options:
     presence_penalty: float = 0.0  # subtracted once if it occurs in the answer
     logprobs: int | None = None  # how many alternatives of each token are reported; None: not even its own
     tools: Sequence[Mapping[str, Any]] = ()  # functions that the chat template shows to the model
+    user: str | None = None  # whom it is for: users share the model fairly
+    priority: int = 0  # higher ones get a row first
 
     @property
     def penalises(self) -> bool:
@@ -123,6 +129,8 @@ def _faults(given: Mapping[str, Any]) -> list[str]:
         faults.append(f"cancel is {show(cancel)}; expected an object with is_set(), such as threading.Event()")
     if not isinstance(speculate := given.get("speculate", True), bool):
         faults.append(f"speculate is {show(speculate)}; expected True or False")
+    if not isinstance(user := given.get("user", ""), str) or len(user) > _USER:
+        faults.append(f"user is {show(user)}; expected a text of at most {_USER} characters")
     tools = given.get("tools", ())
     if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
         faults.append(f"tools is {show(tools)}; expected a list of objects")

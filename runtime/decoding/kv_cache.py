@@ -1,13 +1,15 @@
-"""The KV cache of one batch of requests, and how the graph runs on it.
+"""The KV cache of requests that run together, and how the graph runs on it.
 
 Each row has its own length. Prompts run row by row: GroupQueryAttention accepts several tokens after a past for one
 row only, and a row then computes exactly what it would alone. Single tokens run for all rows at once. The cache stores
 the token and the skill of every position, so a prefix is reused only if the new prompt would have produced the same:
-from another row, or from what requests before have left in the store of prefix_cache.py.
+from another row, or from what requests before have left in the store of prefix_cache.py. A row that no request uses is
+empty, so a skill's number means the same in all rows.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,6 +32,7 @@ _LOGITS = 2**24  # maximum logits in one run, [1, CHUNK, V], if the graph comput
 _LAST = np.array([-2])  # two positions: for a single one ONNX Runtime uses another kernel
 _ALL = np.array([0])
 _ROUND = 64  # capacities are multiples of this
+_BINDINGS = 16  # ranges of rows that stay bound; 2 if the graph computes all logits, which take much memory
 
 
 class Cache:
@@ -45,6 +48,10 @@ class Cache:
         capacity: Number of positions that the longest row needs.
         view: What earlier requests have made, and where these rows leave theirs; None: nowhere. On the CPU only.
 
+    Attributes:
+        lengths: Number of positions of each row.
+        views: The view of each row.
+
     Raises:
         ConfigError: The capacity exceeds the model's context length, or there is not enough memory.
     """
@@ -53,12 +60,13 @@ class Cache:
         directory = graph.directory
         if capacity > directory.context_length:
             raise ConfigError(f"{capacity} positions are needed; the context has {directory.context_length}")
-        self._graph, self._bank = graph, graph.place(bank)
+        self._graph = graph
+        self.use_bank(bank)
         self.rows = rows
         self.capacity = min(-(-capacity // _ROUND) * _ROUND, directory.context_length)
         self.lengths = [0] * rows
         self._exact = [0] * rows  # positions of each row, from the first on, that were made in runs of at least two
-        self._view = view if graph.on_host else None
+        self.views = [view] * rows
         self._state = State(graph, rows, self.capacity)
         self._ids: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap]
         self._skills: Ids = np.zeros((rows, self.capacity), np.int64)  # [B, cap] skill of every position
@@ -91,26 +99,48 @@ class Cache:
     def prefill_steps(self, row: int, ids: Ids, skills: Ids, exact: bool = False) -> Iterator[tuple[Array, int]]:
         """As `prefill`, but yields after every run of the graph; the last one yields the result.
 
-        The row is valid after each of them: it holds the tokens that have run. After the last, the store has them too.
         With `exact`, nothing is reused that was made in a run of one token: the result has the bits of a full read.
         """
-        reused = self._reuse(row, ids, skills, exact)
-        most = CHUNK if self._graph.chooses_logits else max(32, min(CHUNK, _LOGITS // self._graph.vocabulary))
-        pieces = -(-(len(ids) - reused) // most)
-        for chunk in np.array_split(np.arange(reused, len(ids)), pieces):  # sizes differ by at most one
-            logits = self._run(row, row + 1, ids[None, chunk], skills[None, chunk], _LAST)[0, -1]
-            if self.lengths[row] == len(ids):
-                self.remember(row)
-            yield logits, reused
+        reused = self.begin(row, ids, skills, exact)
+        while self.lengths[row] < len(ids):
+            yield self.read(row, ids, skills), reused
+
+    def begin(self, row: int, ids: Ids, skills: Ids, exact: bool = False) -> int:
+        """Let a row hold the beginning of a prompt that is known already; returns its length, at most S - 2."""
+        return self._reuse(row, ids, skills, exact)
+
+    def read(self, row: int, ids: Ids, skills: Ids, most: int = CHUNK) -> Array:
+        """Run the next piece of a prompt.
+
+        The row is valid after each of them: it holds the tokens that have run. After the last, the store has them too.
+
+        Args:
+            row: The row, which holds the tokens before.
+            ids, skills: [S], the whole prompt.
+            most: Maximum number of tokens, at least 4.
+
+        Returns:
+            The logits after the last token that ran, [V], valid until the next run.
+        """
+        start = self.lengths[row]
+        most = min(
+            most, CHUNK if self._graph.chooses_logits else max(32, min(CHUNK, _LOGITS // self._graph.vocabulary))
+        )
+        pieces = -(-(len(ids) - start) // most)
+        piece = slice(start, start - (start - len(ids)) // pieces)  # sizes differ by at most one
+        logits: Array = self._run(row, row + 1, ids[None, piece], skills[None, piece], _LAST)[0, -1]
+        if self.lengths[row] == len(ids):
+            self.remember(row)
+        return logits
 
     def extend(self, row: int, ids: Ids, skills: Ids) -> Array:
         """Append tokens [S] to one row; returns the logits after each, [S, V], valid until the next run."""
         logits: Array = self._run(row, row + 1, ids[None], skills[None])[0]
         return logits
 
-    def step(self, ids: Ids, skills: Ids) -> Array:
-        """Append one token [B] to every row; returns logits [B, V], valid until the next run."""
-        logits: Array = self._run(0, self.rows, ids[:, None], skills[:, None])[:, 0]
+    def step(self, ids: Ids, skills: Ids, start: int = 0) -> Array:
+        """Append one token [b] to each row from `start` on; returns logits [b, V], valid until the next run."""
+        logits: Array = self._run(start, start + len(ids), ids[:, None], skills[:, None])[:, 0]
         return logits
 
     def rewind(self, row: int, length: int) -> None:
@@ -119,7 +149,8 @@ class Cache:
 
     def remember(self, row: int, pin: Pin | None = None) -> None:
         """Leave the positions of a row to later requests, as long as the store keeps them, or the pin exists."""
-        if self._view is None:
+        view = self.views[row] if self._graph.on_host else None
+        if view is None:
             return
         length, exact = self.lengths[row], self._exact[row]
 
@@ -127,33 +158,42 @@ class Cache:
             evidence = self._evidence[row, start:stop].copy()
             return Positions(self._state.read(row, start, stop), evidence, max(0, min(exact, stop) - start))
 
-        self._view.add(self._ids[row, :length], self._skills[row, :length], exact, read, pin)
+        view.add(self._ids[row, :length], self._skills[row, :length], exact, read, pin)
 
-    def keep(self, rows: list[int]) -> bool:
-        """Drop all rows except these (in ascending order), so that finished rows cost nothing.
+    def copy_row(self, source: int, target: int) -> None:
+        """Let a row that no request uses hold what another one holds; on the CPU only."""
+        self._copy(source, target, self.lengths[source], self)
+        self.views[target] = self.views[source]
 
-        Returns:
-            False if rows cannot be moved on this device: all rows are kept.
+    def clear(self, row: int) -> None:
+        """Forget all positions of a row."""
+        self.lengths[row] = self._exact[row] = 0
+        self.views[row] = None
+
+    def grown(self, rows: int, capacity: int) -> Cache:
+        """Another cache with the same rows, as far as it has them, for instead of this one; on the CPU only.
+
+        Raises:
+            ConfigError: As when a cache is made; this one stays valid.
         """
-        if not self._graph.on_host:
-            return False
-        for target, source in enumerate(rows):
-            if target != source:
-                self._copy(source, target, self.lengths[source])
-        self.rows, self._bound = len(rows), None
-        return True
+        made = Cache(self._graph, self._bank_array, rows, capacity)
+        for row, length in enumerate(self.lengths[:rows]):
+            made._copy(row, row, length, self)
+            made.views[row] = self.views[row]
+        return made
 
     def _reuse(self, row: int, ids: Ids, skills: Ids, exact: bool) -> int:
         """Make a row begin with what another row or the store has of a prompt; returns how much that is."""
         sources = range(self.rows) if self._graph.on_host else [row]  # rows can be copied on the CPU only
         reused, _, source = max((self._common(other, ids, skills, exact), other == row, other) for other in sources)
-        if self._view is not None and reused < len(ids) - 2:
-            length, parts = self._view.find(ids[:-2], skills[:-2], exact)
+        view = self.views[row] if self._graph.on_host else None
+        if view is not None and reused < len(ids) - 2:
+            length, parts = view.find(ids[:-2], skills[:-2], exact)
             if length > reused:
                 self._restore(row, ids[:length], skills[:length], parts)
                 return length
         if source != row:
-            self._copy(source, row, reused)
+            self._copy(source, row, reused, self)
         self.rewind(row, reused)
         return reused
 
@@ -177,11 +217,13 @@ class Cache:
         same = (self._ids[row, :most] == ids[:most]) & (self._skills[row, :most] == skills[:most])
         return most if same.all() else int(same.argmin())
 
-    def _copy(self, source: int, target: int, length: int) -> None:
-        self._state.copy(source, target, length)
-        for array in (self._ids, self._skills, self._evidence):
-            array[target, :length] = array[source, :length]
-        self.lengths[target], self._exact[target] = length, min(length, self._exact[source])
+    def _copy(self, source: int, target: int, length: int, other: Cache) -> None:
+        """Let a row hold the first positions of a row of another cache, or of this one."""
+        self._state.copy(source, target, length, other._state)
+        self._ids[target, :length] = other._ids[source, :length]
+        self._skills[target, :length] = other._skills[source, :length]
+        self._evidence[target, :length] = other._evidence[source, :length]
+        self.lengths[target], self._exact[target] = length, min(length, other._exact[source])
 
     def _run(self, start: int, stop: int, ids: Ids, skills: Ids, wanted: Ids = _ALL) -> Array:
         """Append [b, S] tokens to rows start to stop; returns logits [b, S, V], or only of the last two positions."""
@@ -200,7 +242,11 @@ class Cache:
         if graph.window > 1:
             binding.feed(PAST_EVIDENCE, self._past_evidence(start, past))
             evidence = binding.output(EVIDENCE, (rows, count, graph.evidence_width), graph.dtype(EVIDENCE))
+        states = None
+        if self.asks_for_states:
+            states = binding.output(STATE, (rows, count, graph.state_width), graph.dtype(STATE))
         binding.run()
+        self.states = None if states is None else states[:, -1].astype(np.float32)
         for row, length in enumerate(past, start):
             made = slice(length, length + count)
             self._ids[row, made], self._skills[row, made] = ids[row - start], skills[row - start]
@@ -239,11 +285,12 @@ class Cache:
         return np.concatenate([known, exists], axis=-1, dtype=self._graph.dtype(PAST_EVIDENCE))
 
     def _binding(self, start: int, stop: int) -> Binding:
-        """The binding of these rows, cached while the rows stay the same."""
-        if self._bound is None or self._bound[:2] != (start, stop):
-            self._bound = start, stop, Binding(self._graph, self._bank, self._state, start, stop)
-        return self._bound[2]
-        states = None
-        if self.asks_for_states:
-            states = binding.output(STATE, (rows, count, graph.state_width), graph.dtype(STATE))
-        self.states = None if states is None else states[:, -1].astype(np.float32)
+        """The binding of these rows; those used last are kept."""
+        binding = self._bound.get((start, stop))
+        if binding is None:
+            binding = self._bound[start, stop] = Binding(self._graph, self._bank, self._state, start, stop)
+            if len(self._bound) > (_BINDINGS if self._graph.chooses_logits else 2):
+                self._bound.popitem(last=False)
+        self._bound.move_to_end((start, stop))
+        binding.use_bank(self._bank)
+        return binding

@@ -1,4 +1,4 @@
-"""The decoding loop: runs a batch of requests step by step and collects tokens and text.
+"""What one row of a batch does: its answer as it grows, and the steps that it takes alone or with others.
 
 A row's answer depends only on its own prompt, skill and settings, never on other rows.
 """
@@ -6,7 +6,7 @@ A row's answer depends only on its own prompt, skill and settings, never on othe
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,11 +25,10 @@ from lime_edge.runtime.text.text_stream import TextStream
 from lime_edge.runtime.types import Timings
 
 from .choice_scores import score_steps
-from .control import Control
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .kv_cache import Cache, Ids
 from .logprobs import Logprobs
-from .prefix_cache import PrefixCache
+from .past import Past, Switch
 from .sampling import Sampler
 
 
@@ -41,11 +40,19 @@ class Request:
     applied: AppliedSkill
     options: Options
     constraint: Constraint | None = None  # on the text of the answer; used by this request alone
+    past: Past = field(default_factory=Past)  # of a conversation whose turns have different skills
 
     @property
     def skills(self) -> Ids:
-        """The skill of each prompt token, [S]: 0, the base, before the skill begins."""
-        return skill_rows(self.tokens, self.applied)
+        """The skill of each prompt token, [S]: that of the past, then 0, the base, before the skill begins."""
+        rows = skill_rows(self.tokens, self.applied)
+        rows[: len(self.past.rows)] = self.past.rows
+        return rows
+
+    @property
+    def every_skill(self) -> tuple[AppliedSkill, ...]:
+        """The skills of its tokens."""
+        return self.applied, *self.past.applied
 
     def limit(self, context_length: int) -> int:
         """Maximum number of new tokens; the default is cut at the end of the context."""
@@ -92,8 +99,10 @@ class Answer:
     started: float = 0.0
     first: float = 0.0
     last: float = 0.0
+    switches: list[Switch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.asked = self.request.applied  # the skill that the answer began with
         options, prompt = self.request.options, self.request.tokens.ids[self.prefix :]
         self._sampler = Sampler(options, prompt[prompt >= 0])  # pictures have no tokens of their own
         self._stream = TextStream(self.text.tokenizer, options.stop)
@@ -118,12 +127,32 @@ class Answer:
         if isinstance(self._constraint, ChoiceConstraint):
             self._constraint.settle(choice)
 
-    def draft(self) -> list[int]:
-        """Tokens that may come next, for the next step to verify; maybe none."""
+    def switch(self, applied: AppliedSkill) -> None:
+        """Let another skill read the newest token and go on from it; settings and the form of the answer stay."""
+        request = self.request
+        past = replace(request.past, rows=request.skills, applied=request.every_skill)
+        self.request = replace(request, applied=applied, past=past)
+        self.switches.append(Switch(len(self.ids), time.perf_counter() - self.started, applied))
+
+    @property
+    def skills(self) -> Ids:
+        """The skill of each token of the answer, [n]: that which read it, or will."""
+        rows = np.full(len(self.ids), self.asked.skill_id)
+        for switch in self.switches:
+            rows[switch.after - 1 :] = switch.applied.skill_id
+        return rows
+
+    def draft(self, others: int = 0) -> list[int]:
+        """Tokens that may come next, for the next step to verify; maybe none.
+
+        Args:
+            others: Number of rows with which this one shares the step if nothing is drafted.
+        """
         room = self.limit - len(self.ids) - 1
         if self.drafter is None or room < 1:
             return []
-        return self.drafter.propose(room, [] if self._constraint is None else self._constraint.forced())
+        forced = [] if self._constraint is None else self._constraint.forced()
+        return self.drafter.propose(room, forced, others)
 
     def take(self, logits: Array, draft: Sequence[int] = ()) -> str:
         """Take the tokens of one step, until the answer is finished.
@@ -237,95 +266,69 @@ def open_answers(graph: Graph, text: Text, requests: Sequence[Request]) -> list[
     return answers
 
 
-def run(
-    graph: Graph, bank: Array, answers: Sequence[Answer], store: PrefixCache | None = None
-) -> Generator[tuple[int, str], None, None]:
-    """Answer a batch.
+def read_piece(cache: Cache, row: int, answer: Answer, most: int) -> Array | None:
+    """Read the next piece of a prompt into a row.
 
     Args:
-        graph: The graph to run.
-        bank: [N, P], pinned by the caller until the iterator ends.
-        answers: From `open_answers`; this function fills them.
-        store: What earlier requests have read; these leave their prompts and, if they end by themselves, their answers.
+        cache: The row was begun with `begin_prompt`.
+        row, answer: The row and whose prompt it holds.
+        most: Maximum number of tokens.
+
+    Returns:
+        The logits [V] after the prompt, valid until the next run, once all of it is read; otherwise None.
+    """
+    tokens = answer.request.tokens.ids
+    logits = cache.read(row, tokens, answer.request.skills, most)
+    return logits if cache.lengths[row] == len(tokens) else None
+
+
+def begin_prompt(cache: Cache, row: int, answer: Answer) -> None:
+    """Let a row hold what is known already of a prompt."""
+    answer.reused = cache.begin(row, answer.request.tokens.ids, answer.request.skills)
+
+
+def settle_steps(cache: Cache, row: int, answer: Answer, logits: Array) -> Iterator[None]:
+    """Settle an answer on the likeliest of its choices, if it has some, as `choose` scores them.
 
     Yields:
-        Row number and the next piece of its text (may be empty), after every token and every chunk of a prompt.
+        Before every run of the graph.
     """
-    started = time.perf_counter()
-    for answer in answers:
-        answer.started = started
-    capacity = max(len(answer.request.tokens.ids) + answer.limit for answer in answers)
-    view = None if store is None else store.view([answer.request.applied for answer in answers])
-    cache = Cache(graph, bank, len(answers), capacity, view)
-    yield from _read_prompts(cache, answers)
-    live = list(range(len(answers)))  # number of the answer in each row of the cache
-    skills = np.array([answer.request.applied.skill_id for answer in answers])
-    while True:
-        going = [at for at, number in enumerate(live) if not answers[number].reason]
-        for at in sorted(set(range(len(live))).difference(going)):
-            cache.remember(at)
-        if not going:
-            return
-        if len(going) < len(live) and cache.keep(going):
-            live, skills = [live[at] for at in going], skills[going]
-        if len(live) == 1:
-            yield live[0], _step_of_one(cache, answers[live[0]], skills[0])
-            continue
-        tokens = np.array([answers[number].ids[-1] for number in live])
-        logits = cache.step(tokens, skills)  # [b, V]
-        for at, number in enumerate(live):
-            if answers[number].reason:  # finished, but rows cannot be moved on this device
-                cache.rewind(at, cache.lengths[at] - 1)
-            else:
-                yield number, answers[number].take(logits[at : at + 1])
+    if choices := answer.scored_choices:
+        request = answer.request
+        tokens, skill = request.tokens.ids, request.applied.skill_id
+        scores = yield from score_steps(cache, row, tokens, skill, logits, choices, best_only=True)
+        answer.settle(max(scores, key=scores.__getitem__))
 
 
-def _read_prompts(cache: Cache, answers: Sequence[Answer]) -> Iterator[tuple[int, str]]:
-    for row, answer in enumerate(answers):
-        for found in cache.prefill_steps(row, answer.request.tokens.ids, answer.request.skills):
-            yield row, ""
-            logits, answer.reused = found
-        if choices := answer.scored_choices:
-            logits = logits.copy()  # the next run overwrites them
-            for _ in _settle(cache, row, answer, logits, choices):
-                yield row, ""
-        yield row, answer.take(logits[None])
+def step_alone(cache: Cache, row: int, answer: Answer, draft: Sequence[int]) -> str:
+    """Run the newest token of one row and a draft behind it; the cache keeps what became part of the answer.
 
-
-def _settle(
-    cache: Cache, row: int, answer: Answer, logits: Array, choices: Mapping[str, tuple[int, ...]]
-) -> Generator[None, None, None]:
-    """Settle an answer on the likeliest of its choices, as `choose` scores them; yields before every run."""
-    request = answer.request
-    steps = score_steps(cache, row, request.tokens.ids, request.applied.skill_id, logits, choices, best_only=True)
-    scores = yield from steps
-    answer.settle(max(scores, key=scores.__getitem__))
-
-
-def _step_of_one(cache: Cache, answer: Answer, skill: int) -> str:
-    """Run the newest token of the only row and a draft behind it; the cache keeps what became part of the answer."""
-    draft, before, known = answer.draft(), cache.lengths[0], len(answer.ids)
+    Returns:
+        The text that is now final.
+    """
+    before, known = cache.lengths[row], len(answer.ids)
     ids = np.array([answer.ids[-1], *draft])
-    piece = answer.take(cache.extend(0, ids, np.full(len(ids), skill)), draft)
-    cache.rewind(0, before + min(len(ids), len(answer.ids) - known))
+    logits = cache.extend(row, ids, np.full(len(ids), answer.request.applied.skill_id))
+    piece = answer.take(logits, draft)
+    cache.rewind(row, before + min(len(ids), len(answer.ids) - known))
     return piece
 
 
-def until_stopped(
-    steps: Generator[tuple[int, str], None, None], answers: Sequence[Answer], control: Control
-) -> Generator[tuple[int, str], None, None]:
-    """Take steps of `run` until `control` says stop; then end every answer that is not finished.
+def step_together(cache: Cache, start: int, answers: Sequence[Answer | None]) -> Array:
+    """Run the newest token of several rows in one step.
 
-    Yields:
-        As `run`, and the rest of the text of each answer that was stopped.
+    Args:
+        cache: The cache; its rows from `start` on belong to the answers.
+        start: The first row.
+        answers: One a row; None: the row stays as it is.
+
+    Returns:
+        Logits [b, V] of the rows, valid until the next run.
     """
-    while not (reason := control.reason):
-        step = next(steps, None)
-        if step is None:
-            return
-        yield step
-    steps.close()
-    for row, answer in enumerate(answers):
-        if not answer.reason:
-            answer.end(reason)
-            yield row, answer.rest()
+    ids = np.array([0 if answer is None else answer.ids[-1] for answer in answers])
+    skills = np.array([0 if answer is None else answer.request.applied.skill_id for answer in answers])
+    logits = cache.step(ids, skills, start)
+    for row, answer in enumerate(answers, start):
+        if answer is None:  # what ran at its end is overwritten later
+            cache.rewind(row, cache.lengths[row] - 1)
+    return logits

@@ -21,7 +21,7 @@ def to_generation(answer: Answer, contract: ModelContract) -> Generation:
         token_ids=tuple(answer.ids),
         finish_reason=answer.reason,
         timings=answer.timings,
-        receipt=receipt(answer.request.applied, contract),
+        receipt={**receipt(answer.asked, contract), **_course(answer)},
         logprobs=None if answer.logprobs is None else tuple(answer.logprobs),
     )
 
@@ -44,8 +44,20 @@ def to_choice(scores: Mapping[str, float], applied: AppliedSkill, contract: Mode
 
 
 def receipt(applied: AppliedSkill, contract: ModelContract) -> dict[str, Any]:
-    """Which skills, backbone, adapter and graph answered, by digest."""
-    skills = [
+    """Which skills, backbone, adapter and graph answered, by digest. docs/receipt.schema.json describes it."""
+    skills = _skills(applied)
+    return {
+        "skills": skills,
+        "activation": applied.activation if skills else None,
+        "backbone": contract.backbone_digest,
+        "adapter": contract.adapter_digest,
+        "graph": contract.graph_digest,
+        "precision": contract.precision,
+    }
+
+
+def _skills(applied: AppliedSkill) -> list[dict[str, Any]]:
+    return [
         {
             "name": info.name,
             "version": info.version,
@@ -56,11 +68,23 @@ def receipt(applied: AppliedSkill, contract: ModelContract) -> dict[str, Any]:
         }
         for info, weight in applied.parts
     ]
+
+
+def _course(answer: Answer) -> dict[str, Any]:
+    """How the answer came about: tokens, the turns before it, and skills that took over."""
+    timings, past = answer.timings, answer.request.past
+    switches = [
+        {"after_tokens": switch.after, "seconds": switch.seconds, "skills": _skills(switch.applied)}
+        for switch in answer.switches
+    ]
     return {
-        "skills": skills,
-        "activation": applied.activation if skills else None,
-        "backbone": contract.backbone_digest,
-        "adapter": contract.adapter_digest,
-        "graph": contract.graph_digest,
-        "precision": contract.precision,
+        "tokens": {
+            "prompt": timings.prompt_tokens,
+            "reused": timings.reused_tokens,
+            "new": timings.new_tokens,
+            "drafted": timings.drafted_tokens,
+            "accepted": timings.accepted_tokens,
+        },
+        "switches": switches,
+        "past": [_skills(applied) for applied in past.applied if applied.row and applied is not answer.asked],
     }

@@ -66,20 +66,42 @@ class DraftControl:
         Returns:
             From 0 to the number of probabilities.
         """
+        return self._choose(probabilities, forced, 0)[0]
+
+    def begin_shared_step(self, probabilities: Sequence[float], forced: int, others: int) -> int | None:
+        """As `begin_step`, for a row that can share its step with others instead of verifying a draft alone.
+
+        Args:
+            probabilities, forced: As for `begin_step`.
+            others: At least 1. A step of n rows costs about as much as one of n tokens.
+
+        Returns:
+            None: sharing the step promises more tokens for its cost, even than verifying those that are forced.
+        """
+        before = self._balance
+        count, rate = self._choose(probabilities, forced, others)
+        if rate > (others + 1) / self._costs(others + 1):
+            return count
+        self._balance = before
+        return None
+
+    def _choose(self, probabilities: Sequence[float], forced: int, others: int) -> tuple[int, float]:
+        """The best number of drafted tokens, and the tokens per cost of it and of the others' step."""
         self._balance = min(self._balance + ALLOWANCE, CAPACITY)
+        apart = self._costs(others) if others else 0.0
         least = self._costs(1 + forced)
         tokens, likelihood = 1.0 + forced, 1.0
-        best, best_rate, best_price = 0, tokens / least, 0.0
+        best, best_rate, best_price = 0, (others + tokens) / (apart + least), 0.0
         for count, probability in enumerate(probabilities, 1):
             cost = self._costs(1 + forced + count)
             if cost - least > self._balance:
                 break
             likelihood *= probability
             tokens += likelihood
-            if tokens / cost > best_rate:
-                best, best_rate, best_price = count, tokens / cost, cost - least
+            if (others + tokens) / (apart + cost) > best_rate:
+                best, best_rate, best_price = count, (others + tokens) / (apart + cost), cost - least
         self._balance -= best_price
-        return best
+        return best, best_rate
 
     def accepted(self) -> None:
         """Add an accepted token to the balance."""

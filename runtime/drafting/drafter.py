@@ -56,21 +56,28 @@ class Drafter:
         self._awaited: list[_Draft] = []  # what is left of the draft, in reverse
         self.drafted = self.accepted = 0
 
-    def propose(self, most: int, forced: Sequence[int] = ()) -> list[int]:
+    def propose(self, most: int, forced: Sequence[int] = (), others: int = 0) -> list[int]:
         """Draft the tokens that the next step verifies behind the newest token.
 
         Args:
             most: Maximum length of the draft; the step yields up to one token more.
-            forced: Tokens that a constraint forces next. They are drafted whatever they cost.
+            forced: Tokens that a constraint forces next. They are drafted whatever they cost, if there are no others.
+            others: Number of rows that share the next step with this one if it drafts nothing.
 
         Returns:
-            0 to `most` token ids.
+            0 to `most` token ids; none if sharing the step promises more.
         """
         for _, record in self._sources:
             record.fade()
         chain = self._chain(min(most, len(forced) + LONGEST), forced)
         certain = sum(draft.record is None for draft in chain)
-        count = self._control.begin_step([draft.probability for draft in chain[certain:]], certain)
+        probabilities = [draft.probability for draft in chain[certain:]]
+        if others:
+            count = self._control.begin_shared_step(probabilities, certain, others)
+        else:
+            count = self._control.begin_step(probabilities, certain)
+        if count is None:
+            chain, count = [], 0
         self.drafted += count
         drafts = chain[: certain + count]
         self._awaited = drafts[::-1]

@@ -69,15 +69,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "exporters.web": ("exporters.passes", "exporters.weights", "runtime.text", "skills", "contract", "common"),
     "exporters.captured": (),
     "exporters.towers": ("exporters.captured", "exporters.weights", "backbones", "contract", "common"),
-    "exporters": ("exporters.towers", "exporters.passes", "exporters.weights", "contract", "common"),
+    "exporters": (
+        *("exporters.captured", "exporters.towers", "exporters.passes", "exporters.weights", "contract", "common"),
+    ),
     # of the runtime, the type that `measure` is given
     "evaluation": ("runtime", "runtime.text", "runtime.vision", "contract", "common"),
     "backbones": (),
     "method": ("contract", "common"),
     "training": (
-        *("backbones", "method", "evaluation", "exporters", "exporters.towers", "runtime.native", "runtime.vision"),
-        "skills",
-        *("contract", "common"),
+        *("backbones", "method", "evaluation", "exporters", "exporters.captured", "exporters.towers"),
+        *("runtime.native", "runtime.vision", "skills", "contract", "common"),
     ),
     "reports": ("store", "trust", "skills", "evaluation", "runtime", "runtime.native", "contract", "common"),
     "audit": ("reports", "runtime", "runtime.text", "evaluation", "trust", "skills", "contract", "common"),
@@ -101,7 +102,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "accelerate": ("method", "training"),
     "gguf": ("training",),
     "onnx": ("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
-    "onnx_ir": ("exporters.web",
+    "onnx_ir": (
+        "exporters.web",
         *("exporters", "exporters.operators", "exporters.passes", "exporters.weights"),
         *("exporters.captured", "exporters.towers"),
     ),
@@ -110,7 +112,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "onnxruntime_genai": ("exporters",),
     "onnxruntime": (
         *("runtime", "runtime.decoding", "runtime.model", "runtime.native", "reports"),
-        *("exporters.towers", "training"),
+        *("exporters", "exporters.towers", "training"),
     ),
     "tokenizers": ("runtime.text", "runtime"),
     "llguidance": ("runtime.constraints",),

@@ -11,7 +11,7 @@ import pytest
 from lime_edge.errors import ConfigError, ModelError
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.model import io_binding, lifetime
-from tests.support.runtime_models import PROMPTS, exported, runtime, skill
+from tests.support.runtime_models import PROMPTS, exported, makers, runtime, skill
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -31,7 +31,7 @@ def test_a_stream_is_what_generate_says(made: Runtime, name: str | None) -> None
     assert "".join(pieces) == wanted.text
     assert len(pieces) > 5
     assert stream.generation.token_ids == wanted.token_ids
-    assert stream.generation.receipt == wanted.receipt
+    assert makers(stream.generation.receipt) == makers(wanted.receipt)
 
 
 def test_leaving_a_stream_early_frees_its_row() -> None:
