@@ -11,6 +11,7 @@ from lime_edge.runtime.scheduling.stream import Stream
 from lime_edge.runtime.scheduling.ticket import Ticket
 
 from .module import Module
+from .module import Module
 from .runtime import Runtime
 from .session import Session
 from .types import Choice, Generation, Route, SkillInfo, Timings, TokenLogprob
@@ -20,6 +21,7 @@ __all__ = [
     "Choice",
     "Context",
     "Generation",
+    "Module",
     "Module",
     "Operators",
     "Route",

@@ -180,7 +180,7 @@ class LimeLayer(nn.Module, BaseTunerLayer):
         Of an input [B, ..., D], the dimensions between the first and the last are tokens; a row without any has one.
         """
         if not isinstance(self.get_base_layer(), nn.Embedding) and x.dim() not in (1, 3):
-            return self.forward(x.reshape(len(x), -1, x.shape[-1]), *args, **kwargs).reshape(*x.shape[:-1], -1)
+            return self.forward(x.reshape(x.shape[0], -1, x.shape[-1]), *args, **kwargs).reshape(*x.shape[:-1], -1)
         y: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.adapter not in self.lime_config:
             return y

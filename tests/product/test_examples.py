@@ -50,5 +50,23 @@ def test_learn_a_skill(example: Example, tmp_path: Path) -> None:
     assert any("held back" in line for line in lines)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_module_skills(example: Example, tmp_path: Path) -> None:
+    lines = example("module_skills.py", tmp_path / "shapes", "2")
+    assert [line.partition(":")[0] for line in lines] == [
+        "shapes-fog.lime",
+        "shapes-negative.lime",
+        "day",
+        "fog",
+        "negative",
+    ]
+    assert (tmp_path / "shapes" / "lime.json").is_file()
+
+
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"app.py", "learn_a_skill.py", "mixed_batch.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "app.py",
+        "learn_a_skill.py",
+        "mixed_batch.py",
+        "module_skills.py",
+    }

@@ -52,6 +52,17 @@ def test_nothing_of_this_machine_is_in_the_graph() -> None:
     assert b"site-packages" not in text
 
 
+class Counts(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * len(x)
+
+
+def test_a_size_that_the_forward_pass_reads_is_refused() -> None:
+    assert torch_graph(Counts(), {"x": torch.ones(2, 3)}, ("a",), {"x": {1: "width"}}).graph.inputs[0].shape[0] == 2
+    with pytest.raises(ExportError, match="axis 0 of x is always 2: the forward pass depends on it"):
+        torch_graph(Counts(), {"x": torch.ones(2, 3)}, ("a",), {"x": {0: "rows"}})
+
+
 def test_a_forward_pass_that_depends_on_values_is_refused() -> None:
-    with pytest.raises(ExportError, match="torch cannot export Decides"):
+    with pytest.raises(ExportError, match=r"torch cannot export Decides: \w+: Could not guard on data-dependent"):
         torch_graph(Decides(), {"x": torch.ones(2)}, ("a",), {})
