@@ -6,11 +6,10 @@ Imported as `lime_edge.runtime`. It does not know about training, the store or t
 from lime_edge.runtime.constraints.answer_spec import AnswerSpec
 from lime_edge.runtime.decoding.contexts import Context
 from lime_edge.runtime.native.operators import Operators
-from lime_edge.runtime.scheduling.settings import SchedulerSettings, SchedulerStats
+from lime_edge.runtime.scheduling.scheduler_settings import SchedulerSettings, SchedulerStats
 from lime_edge.runtime.scheduling.stream import Stream
 from lime_edge.runtime.scheduling.ticket import Ticket
 
-from .module import Module
 from .module import Module
 from .runtime import Runtime
 from .session import Session
@@ -21,7 +20,6 @@ __all__ = [
     "Choice",
     "Context",
     "Generation",
-    "Module",
     "Module",
     "Operators",
     "Route",

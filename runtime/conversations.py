@@ -17,7 +17,7 @@ from lime_edge.runtime.decoding.results import to_generation
 from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.scheduling.job import Job
 from lime_edge.runtime.scheduling.scheduler import Scheduler
-from lime_edge.runtime.scheduling.settings import SchedulerSettings
+from lime_edge.runtime.scheduling.scheduler_settings import SchedulerSettings
 from lime_edge.runtime.scheduling.stream import Stream
 from lime_edge.runtime.skills.registry import Lease
 from lime_edge.runtime.text.prompts import Text

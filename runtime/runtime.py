@@ -31,7 +31,7 @@ from lime_edge.runtime.model.pictures import checked_picture_cache
 from lime_edge.runtime.model.session import Graph, SessionSettings
 from lime_edge.runtime.native.operators import AUTO, Operators
 from lime_edge.runtime.scheduling.scheduler import Scheduler
-from lime_edge.runtime.scheduling.settings import SchedulerSettings
+from lime_edge.runtime.scheduling.scheduler_settings import SchedulerSettings
 from lime_edge.runtime.scheduling.stream import Stream
 from lime_edge.runtime.scheduling.ticket import Ticket
 from lime_edge.runtime.skills.registry import check_limits

@@ -22,7 +22,7 @@ from .fair_queue import FairQueue
 from .job import Job
 from .reading_plan import ReadingPlan
 from .rows import Rows
-from .settings import SchedulerSettings
+from .scheduler_settings import SchedulerSettings
 
 _DRAFTING = 5  # more rows than this share every step: their drafts do not pay
 

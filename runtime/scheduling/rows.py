@@ -15,7 +15,7 @@ from lime_edge.runtime.decoding.kv_cache import Cache
 from lime_edge.runtime.model.session import Graph
 
 from .job import Job
-from .settings import SchedulerSettings
+from .scheduler_settings import SchedulerSettings
 
 _HOLE = 3  # steps that a free row among others is kept for a next job; then the last row moves there
 

@@ -19,7 +19,7 @@ from lime_edge.runtime.skills.registry import Lease
 from .engine import Engine
 from .fair_queue import FairQueue
 from .job import Job
-from .settings import SchedulerSettings, SchedulerStats
+from .scheduler_settings import SchedulerSettings, SchedulerStats
 from .turns import Turns
 from .waiter import Waiter
 

@@ -12,7 +12,7 @@ from lime_edge.runtime import Runtime
 from lime_edge.runtime.decoding.loop import begin_prompt, read_piece
 from lime_edge.runtime.scheduling.job import Job
 from lime_edge.runtime.scheduling.rows import Rows
-from lime_edge.runtime.scheduling.settings import SchedulerSettings
+from lime_edge.runtime.scheduling.scheduler_settings import SchedulerSettings
 from tests.runtime.scheduling.jobs import job
 from tests.support.runtime_models import PROMPTS, exported, runtime
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lime_edge.errors import ConfigError
-from lime_edge.runtime.scheduling.settings import SchedulerSettings, SchedulerStats
+from lime_edge.runtime.scheduling.scheduler_settings import SchedulerSettings, SchedulerStats
 
 
 def test_all_faults_are_named_at_once() -> None:
