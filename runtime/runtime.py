@@ -194,10 +194,11 @@ class Runtime(Comparisons):
                 defaults: greedy, at most 256 tokens. The same seed gives the same answer, alone and in any batch; so
                 rows with the same prompt, skill and seed have the same answer. `cancel` (a threading.Event, or anything
                 with is_set()) and `timeout` (seconds from the call on) stop all rows after the current token or chunk
-                of a prompt. `answers` says what an answer must be: a list of choices, of which a greedy answer is the one
-                that `choose` picks, a JSON schema as a dict, or an `AnswerSpec`; if it does not fit into
-                max_new_tokens, the finish reason is ``"length"``. `speculate=False` drafts no tokens. `logprobs=n` reports how likely every token was, and the n likeliest
-                ones (n = 0 to 20). `tools` are functions that the chat template shows, as JSON objects.
+                of a prompt. `answers` says what an answer must be: a list of choices, of which a greedy answer is the
+                one that `choose` picks, a JSON schema as a dict, or an `AnswerSpec`; if it does not fit into
+                max_new_tokens, the finish reason is ``"length"``. `speculate=False` drafts no tokens. `logprobs=n`
+                reports how likely every token was, and the n likeliest ones (n = 0 to 20). `tools` are functions that
+                the chat template shows, as JSON objects.
 
         Returns:
             One Generation, or a list if `prompt` or `skill` is a list. The finish reason of rows that were stopped is
