@@ -20,8 +20,16 @@ from .options import json_option, path_type
 @click.option("-c", "--checkpoint", required=True, type=path_type(), help="The checkpoint from lime-edge train.")
 @click.option("--skill", type=path_type(), metavar="FILE", help="Add centroids of DATA's requests to this package.")
 @click.option("-o", "--output", type=path_type(), metavar="FILE", help="The package to write.  [default: --skill]")
+@click.option("--version", help="Version of the package with centroids.  [default: that of --skill]")
 @json_option
-def route(data: tuple[str, ...], checkpoint: Path, skill: Path | None, output: Path | None, target: str | None) -> None:
+def route(
+    data: tuple[str, ...],
+    checkpoint: Path,
+    skill: Path | None,
+    output: Path | None,
+    version: str | None,
+    target: str | None,
+) -> None:
     """Prepare a checkpoint and skills for --skill auto, without training.
 
     Without --skill, DATA are files or folders with what the checkpoint was trained on and other general text; their
@@ -29,8 +37,8 @@ def route(data: tuple[str, ...], checkpoint: Path, skill: Path | None, output: P
     DATA is the training data of that package, which gets centroids of its requests; its vectors stay the same, but its
     digest changes, so it has to be signed again. Skills learned on a checkpoint with statistics have centroids already.
     """
-    if skill is None and output is not None:
-        raise ConfigError("--output names a package; give --skill, too")
+    if skill is None and (output is not None or version is not None):
+        raise ConfigError("--output and --version are of a package; give --skill, too")
     if skill is not None and len(data) != 1:
         raise ConfigError(f"--skill takes the training data of one skill; {len(data)} files or folders are given")
     from lime_edge.training.route_states import add_route, add_statistics
@@ -47,7 +55,7 @@ def route(data: tuple[str, ...], checkpoint: Path, skill: Path | None, output: P
             }
             title = "statistics of states"
         else:
-            made = add_route(skill, Path(data[0]), checkpoint, output or skill)
+            made = add_route(skill, Path(data[0]), checkpoint, output or skill, version)
             assert made.route is not None  # it was just added
             document = {
                 "file": str(made.path),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lime_edge.common.strict_json import show
+from lime_edge.contract.names import AUTO_SKILL, SKILLS_FOLDER
+from lime_edge.errors import ConfigError, UnknownSkillError
 from lime_edge.reports.tables import STDOUT, report, say
 
 from .answers import read_answers
@@ -30,9 +35,22 @@ def open_runtime(directory: Path, device: str, threads: int | None, trust: Path 
 
 
 def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> str | None:
-    """Load the skill that `--skill` names, under the option's value: two files may hold skills of the same name."""
-    from lime_edge.store.lookup import find_skill
+    """Load the skill that `--skill` names, under the option's value: two files may hold skills of the same name.
 
+    For ``auto``, all skills of the model directory are loaded, under their file names.
+
+    Raises:
+        UnknownSkillError: There is no such skill, or none to choose from.
+    """
+    from lime_edge.store.lookup import find_skill, skill_files
+
+    if name_or_file == AUTO_SKILL:
+        files = skill_files(directory)
+        if not files:
+            raise UnknownSkillError(f"there is no skill to choose from in {directory / SKILLS_FOLDER}: put some there")
+        for path in files:
+            runtime.load_skill(path, path.stem)
+        return AUTO_SKILL
     return None if name_or_file is None else runtime.load_skill(find_skill(directory, name_or_file), name_or_file).name
 
 
@@ -42,7 +60,8 @@ def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> s
 @click.option(
     "--skill",
     metavar="NAME|FILE",
-    help="A skill in DIR/skills, a .lime file, or an installed NAME[@VERSION].  [default: the base]",
+    help="A skill in DIR/skills, a .lime file, an installed NAME[@VERSION], or auto: the one of DIR/skills that fits "
+    "the request, or the base.  [default: the base]",
 )
 @click.option("--stream", is_flag=True, help="Print the answer while it is generated.")
 @click.option("--timings", is_flag=True, help="Also print tokens and seconds to standard error.")
@@ -52,6 +71,12 @@ def load_named(runtime: Runtime, directory: Path, name_or_file: str | None) -> s
     type=path_type(),
     metavar="FILE",
     help="JSON schema, or JSON list of choices, that the answer must follow.  [default: what the skill says]",
+)
+@click.option(
+    "--receipt",
+    type=path_type(),
+    metavar="FILE",
+    help="Write what answered, and how, to this file; see lime-edge receipt.",
 )
 @click.option("--raw", is_flag=True, help="Take PROMPT as it is, without chat template and interface of the skill.")
 @picture_options
@@ -68,6 +93,7 @@ def run(
     threads: int | None,
     stop: tuple[str, ...],
     answers: Path | None,
+    receipt: Path | None,
     raw: bool,
     images: tuple[Path, ...],
     videos: tuple[Path, ...],
@@ -89,14 +115,26 @@ def run(
         say("\n")
     else:
         say("".join(pieces) + "\n")
+    found = pieces.generation
+    if receipt is not None:
+        _write_receipt(receipt, found.receipt)
     if timings:
-        took = pieces.generation.timings
+        if chosen := found.receipt.get("route"):
+            click.echo(chosen["why"], err=True)
+        took = found.timings
         click.echo(
             f"{took.prompt_tokens} tokens read in {took.prefill_seconds:.2f} s, "
             f"{took.new_tokens} generated at {took.tokens_per_second:.0f} per second, "
             f"{took.accepted_tokens} of {took.drafted_tokens} drafted tokens accepted",
             err=True,
         )
+
+
+def _write_receipt(path: Path, receipt: Mapping[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(receipt, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{show(str(path))} cannot be written: {error.strerror or error}") from error
 
 
 @click.command()
@@ -130,7 +168,9 @@ def chat(
 @click.command("eval")
 @model_argument
 @click.argument("data", type=path_type())
-@click.option("--skill", "skills", multiple=True, metavar="NAME|FILE", help="A skill to measure; may be repeated.")
+@click.option(
+    "--skill", "skills", multiple=True, metavar="NAME|FILE", help="A skill to measure, or auto; may be repeated."
+)
 @click.option("--rows", type=click.IntRange(1), help="Measure on this many rows, drawn at random.  [default: all]")
 @click.option(
     "--max-new-tokens", type=click.IntRange(1), default=96, show_default=True, help="Longest answer, in tokens."
@@ -180,7 +220,7 @@ def evaluate(
     kept = Kept(None if target in (None, STDOUT) else Path(str(target)), runtime, data, examples, len(faults))
     results = []
     for name in (None, *names):
-        cut = None if name is None else _not_given(manifests[name], shared)
+        cut = None if name is None else shared if name == AUTO_SKILL else _not_given(manifests[name], shared)
         results.append(evaluating.measure(runtime, examples, name, max_new_tokens, kept.partial, cut))
         kept.complete(results[-1])
     report(*summary(runtime, data, examples, results, len(faults)), target)

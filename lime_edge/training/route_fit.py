@@ -44,7 +44,12 @@ def fit_route(states: npt.NDArray[np.floating], statistics: RouteStatistics) -> 
     return Route(statistics.layer, statistics.pooling, np.stack(centroids))
 
 
-def fit_statistics(states: npt.NDArray[np.floating], kinds: Sequence[str], layer: int) -> RouteStatistics:
+def fit_statistics(
+    states: npt.NDArray[np.floating],
+    kinds: Sequence[str],
+    layer: int,
+    noise: npt.NDArray[np.floating] | None = None,
+) -> RouteStatistics:
     """The statistics of a checkpoint, with temperature and threshold calibrated on the given kinds of text.
 
     For the calibration, kinds that the rest of the fit has not seen play the skills, and others play requests that
@@ -54,6 +59,8 @@ def fit_statistics(states: npt.NDArray[np.floating], kinds: Sequence[str], layer
         states: [n, D], of the last token of texts as the base reads them.
         kinds: What kind of text each is, such as the name of its task.
         layer: Whose output the states are.
+        noise: [m, D], by how much states differ between precisions of the weights; None: not at all. A direction in
+            which they differ counts as little as one in which texts of one kind differ.
 
     Raises:
         DataError: There are too few kinds, or too few rows of them.
@@ -66,13 +73,14 @@ def fit_statistics(states: npt.NDArray[np.floating], kinds: Sequence[str], layer
         )
     precise = np.asarray(states, np.float64)
     best: tuple[float, float, float] | None = None
-    folds = [_margins(precise, labels, counts, fold, layer) for fold in range(_FOLDS)]
+    spread = np.zeros((states.shape[1],) * 2) if noise is None else np.asarray(noise, np.float64).T @ noise / len(noise)
+    folds = [_margins(precise, labels, counts, fold, layer, spread) for fold in range(_FOLDS)]
     for temperature in TEMPERATURES:
         threshold, loss = _calibrated(folds, temperature)
         if best is None or loss < best[0]:
             best = loss, temperature, threshold
     assert best is not None
-    return replace(_fit(precise, labels, layer), temperature=best[1], threshold=best[2])
+    return replace(_fit(precise, labels, layer, spread), temperature=best[1], threshold=best[2])
 
 
 def cluster(points: npt.NDArray[np.floating], count: int) -> Whole:
@@ -90,12 +98,12 @@ def cluster(points: npt.NDArray[np.floating], count: int) -> Whole:
     return found
 
 
-def _fit(states: Float64, labels: Whole, layer: int) -> RouteStatistics:
-    """Mean, whitening by the covariance within kinds, and centroids of all texts."""
+def _fit(states: Float64, labels: Whole, layer: int, noise: Float64) -> RouteStatistics:
+    """Mean, whitening by the covariance within kinds and that of the noise [D, D], and centroids of all texts."""
     kinds = np.unique(labels)
     mean = states.mean(0)
     within = np.concatenate([states[labels == kind] - states[labels == kind].mean(0) for kind in kinds])
-    covariance = within.T @ within / max(1, len(states) - len(kinds))
+    covariance = within.T @ within / max(1, len(states) - len(kinds)) + noise
     diagonal = np.diag(covariance) + 1e-12
     covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(diagonal)
     values, vectors = np.linalg.eigh(covariance)
@@ -120,7 +128,7 @@ def _on_sphere(states: npt.NDArray[np.floating], statistics: RouteStatistics) ->
 Fold = tuple[Float64, list[Float64], Whole]  # squared distances to "none" and to each skill; whose requests they are
 
 
-def _margins(states: Float64, labels: Whole, counts: Whole, fold: int, layer: int) -> Fold:
+def _margins(states: Float64, labels: Whole, counts: Whole, fold: int, layer: int, noise: Float64) -> Fold:
     """What the calibration needs of one fold: its kinds, every second of which plays a skill, are not in the fit.
 
     Returns:
@@ -131,7 +139,7 @@ def _margins(states: Float64, labels: Whole, counts: Whole, fold: int, layer: in
     held = able[fold::_FOLDS]
     skills, foreign = held[::2], held[1::2]
     rest = ~np.isin(labels, held)
-    fitted = _fit(states[rest], labels[rest], layer)
+    fitted = _fit(states[rest], labels[rest], layer, noise)
     points = (_on_sphere(states, fitted) - fitted.mean) @ fitted.whitening.T.astype(np.float64)
     asked, owners, sets = [], [], []
     for number, kind in enumerate(skills):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ DEPTH = 0.4  # share of the layers after which states are compared; docs/routing
 ROWS = 120  # requests that the centroids of a skill come from
 _TASK_ROWS = 12  # texts of a task that the statistics come from, with its instruction and without
 _TOKENS = 2048  # of one run
+_ROUNDED_ROWS = 3  # texts of a kind that are also read with rounded weights
+_BLOCK = 32  # weights that are rounded together
 _NOISE = 10  # texts of each of four kinds
 _LONGEST = 512  # tokens of a text; longer ones are left out
 
@@ -84,7 +87,7 @@ def route_of_rows(checkpoint_dir: Path, rows: Sequence[Row], seed: int = 0) -> R
     return fit_route(states, statistics) if len(states) else None
 
 
-def add_route(package: Path, data: Path, checkpoint_dir: Path, output: Path) -> Skill:
+def add_route(package: Path, data: Path, checkpoint_dir: Path, output: Path, version: str | None = None) -> Skill:
     """Write a skill with the centroids of its requests; its vectors stay the same, bit for bit.
 
     The digest changes with the centroids, so the package has to be signed again.
@@ -94,6 +97,7 @@ def add_route(package: Path, data: Path, checkpoint_dir: Path, output: Path) -> 
         data: Its training data: a file, or a folder with a train.jsonl.
         checkpoint_dir: The checkpoint that it was learned on.
         output: The file to write; it may be the package itself.
+        version: Of the new package; None: that of the package.
 
     Raises:
         SkillFormatError: The package is not valid.
@@ -121,7 +125,8 @@ def add_route(package: Path, data: Path, checkpoint_dir: Path, output: Path) -> 
             "DATA... makes it"
         )
     dtype: Any = skill.dtype.lower()
-    return write_skill(output, skill.manifest, skill.tensors, dtype, skill.draft, route)
+    manifest = skill.manifest if version is None else replace(skill.manifest, version=version)
+    return write_skill(output, manifest, skill.tensors, dtype, skill.draft, route)
 
 
 def add_statistics(checkpoint_dir: Path, data: Sequence[str], seed: int = 0) -> RouteStatistics:
@@ -139,22 +144,40 @@ def add_statistics(checkpoint_dir: Path, data: Sequence[str], seed: int = 0) -> 
     """
     model, tokenizer = _backbone(checkpoint_dir)
     layer = max(1, min(round(DEPTH * model.config.num_hidden_layers), model.config.num_hidden_layers - 1))
-    states, kinds = [], []
-    for kind, texts in general_text().items():
-        states.append(states_of(model, tokenizer, list(map(_request, texts)), layer))
-        kinds += [kind] * len(states[-1])
+    texts = {kind: list(map(_request, some)) for kind, some in general_text().items()}
     for number, path in enumerate(find_files(data, "train")):
         rows = read_rows(path)
         chosen, cut = pick(rows, _TASK_ROWS, seed), Instruction.of(rows)
-        for form in (chosen, [cut.cut(row) for row in chosen]) if cut else (chosen,):
-            states.append(states_of(model, tokenizer, form, layer))
-            kinds += [f"{number}.{form is chosen}"] * len(states[-1])
+        texts[f"{number} whole"] = chosen
+        if cut:
+            texts[f"{number} bare"] = [cut.cut(row) for row in chosen]
+    states = {kind: states_of(model, tokenizer, rows, layer) for kind, rows in texts.items()}
+    kinds = [kind for kind, found in states.items() for _ in found]
+    few = [row for rows in texts.values() for row in rows[:_ROUNDED_ROWS]]
+    plain = states_of(model, tokenizer, few, layer)
+    round_weights(model)
+    noise = states_of(model, tokenizer, few, layer) - plain
     if not kinds:
         raise DataError("no text is short enough to be read")
     try:
-        return write_statistics(checkpoint_dir / ROUTE_FILE, fit_statistics(np.concatenate(states), kinds, layer))
+        return write_statistics(
+            checkpoint_dir / ROUTE_FILE, fit_statistics(np.concatenate([*states.values()]), kinds, layer, noise)
+        )
     except OSError as error:
         raise ConfigError(f"{checkpoint_dir / ROUTE_FILE} cannot be written: {reason(error)}") from error
+
+
+def round_weights(model: Any) -> None:
+    """Round the weights of a model's projections as int4 exports do, in place: to 16 values in every block of 32."""
+    for module in model.get_decoder().modules():
+        if isinstance(module, torch.nn.Linear) and module.in_features % _BLOCK == 0:
+            with torch.no_grad():
+                blocks = module.weight.float().view(module.out_features, -1, _BLOCK)
+                low, high = blocks.amin(-1, keepdim=True).clamp_max(0), blocks.amax(-1, keepdim=True).clamp_min(0)
+                scale = ((high - low) / 15).clamp_min(1e-12)
+                zero = (-low / scale).round()
+                rounded = ((blocks / scale).round() + zero).clamp(0, 15) - zero
+                module.weight.copy_((rounded * scale).view_as(module.weight))
 
 
 def general_text() -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,11 @@ def runtime(directory: Path, *names: str, **manifest: Any) -> Runtime:
     for name in names:
         made.load_skill(skill(directory, name, **manifest))
     return made
+
+
+def makers(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a receipt that says who answered; the rest says how."""
+    return {key: value for key, value in receipt.items() if key not in ("tokens", "switches", "past", "route")}
 
 
 def answer_ids(made: Runtime, **arguments: Any) -> tuple[int, ...]:
