@@ -179,9 +179,9 @@ class Runtime(Comparisons):
         """Answer one prompt or several.
 
         Args:
-            prompt: A request as text, a list of messages, or a list of either. A request goes through the skill's
-                interface: prefix and suffix around it, the form of the answers. Messages do not; if they end with one
-                of the assistant's, the answer continues that text.
+            prompt: A request as text or as a list of parts (docs/vision.md), a list of messages, or a list of these. A
+                request goes through the skill's interface: prefix and suffix around it, the form of the answers.
+                Messages do not; if they end with one of the assistant's, the answer continues that text.
             skill: For this call only: a name, a blend, None for the base, ``"auto"`` for what `route` chooses, or a
                 list with one for each row (one prompt with a list of skills is answered once with each). Default: the
                 active skill.
