@@ -104,6 +104,18 @@ def test_a_grammar() -> None:
     assert not row.done or re.fullmatch(r"\(*x\)*", text)
 
 
+def test_a_grammar_copies_words_of_the_request() -> None:
+    """The recipe of docs/decisions/answers.md: runs of whole words, without spaces around them."""
+    request = "play so what by miles davis, please"
+    grammar = f"""start: "{{\\"artist\\": \\"" COPIED "\\"}}"
+COPIED: %regex {{"substring_words": {json.dumps(request)}}} & /[^ ](.*[^ ])?/"""
+    pieces = re.findall(r"\w+|\W", request)
+    runs = {"".join(pieces[i:j]).strip() for i in range(len(pieces)) for j in range(i, len(pieces) + 1)}
+    found = {json.loads(walk(constraint(AnswerSpec("grammar", grammar)), seed)[0])["artist"] for seed in range(60)}
+    assert found <= runs - {""}
+    assert len(found) > 10
+
+
 def test_forced_text_is_taken_as_the_tokenizer_writes_it() -> None:
     text = tiny_text()
     whole = constraint({"const": " the answer"})
