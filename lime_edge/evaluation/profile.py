@@ -12,6 +12,7 @@ from lime_edge.errors import LimeError
 
 from .content import length_of, text_of
 from .examples import Row, Scan
+from .picture_profile import PictureProfile
 from .shared_ends import shared_ends
 from .splits import by_prompt, conflicts, duplicates, overlap
 from .token_lengths import TokenCounter, one_line
@@ -31,9 +32,15 @@ def profile(found: Scan, counter: TokenCounter | None = None, max_length: int = 
 
     Returns:
         Plain JSON values; the keys are those of the report of `lime-edge data --json`. A row that the model's chat
-        template rejects counts as one that cannot be used.
+        template rejects, or whose picture is damaged, counts as one that cannot be used.
+
+    Raises:
+        MissingExtraError: There are pictures, and Pillow is not installed.
     """
-    rows, sizes, rejected = _measured(found.rows, counter)
+    pictures = PictureProfile.of(found.rows)
+    usable = [row for index, row in enumerate(found.rows) if index not in pictures.damaged]
+    rows, sizes, rejected = _measured(usable, counter)
+    rejected = [*pictures.faults, *rejected]
     facts: dict[str, Any] = {
         "file": str(found.path),
         "format": found.format,
@@ -42,6 +49,7 @@ def profile(found: Scan, counter: TokenCounter | None = None, max_length: int = 
         "bad": found.bad + len(rejected),
         "faults": [*found.faults, *rejected],
         "unread": dict(found.unread),
+        "pictures": pictures.facts(),
     }
     if not rows:
         return facts

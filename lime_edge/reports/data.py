@@ -52,6 +52,8 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     if facts["bad"]:
         rows.append(("cannot be used", f"{facts['bad']} rows"))
         rows += [("", fault) for fault in at_most(facts["faults"], _FAULTS)]
+    if facts["pictures"]:
+        rows.append(("pictures", _pictures(facts["pictures"])))
     if facts["unread"]:
         rows.append(("keys without a meaning here", _counts(facts["unread"])))
     return rows + (_content(facts) if facts["rows"] else [])
@@ -73,6 +75,15 @@ def _content(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     for end in ("beginning", "ending"):
         rows.append((f"every prompt's {end}", _shown(facts[end])))
     return rows
+
+
+def _pictures(facts: Mapping[str, Any]) -> str:
+    counts = [f"{facts[kind]} {kind}" for kind in ("images", "videos") if facts[kind]]
+    said = [" and ".join(counts) + f", {facts['different']} different images"]
+    for side in ("width", "height"):
+        if side in facts:
+            said.append(f"{side} " + "{least} to {most} pixels, median {median}".format(**facts[side]))
+    return "; ".join(said)
 
 
 def _dropped(facts: Mapping[str, Any]) -> str:

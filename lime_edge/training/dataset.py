@@ -10,15 +10,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lime_edge.common.extras import require_extra
 from lime_edge.contract.conversation import Chat, Messages
 from lime_edge.errors import ConfigError, DataError
+from lime_edge.evaluation.content import has_media
 from lime_edge.evaluation.examples import Row
+
+from .backbone import PICTURES
+from .batch_pictures import batch_pictures
 
 with require_extra("train"):
     import torch
+
+if TYPE_CHECKING:
+    from .picture_features import PictureFeatures, Pictures
 
 _IGNORED = -100  # label that the loss ignores
 _LEAST = 0.1  # share of the rows that has to be short enough
@@ -34,11 +41,13 @@ class Example:
         answer_start: Index of the answer's first token.
         response_start: Index of the first token of the assistant's turn, header included. A skill with activation
             "response" is active from there on.
+        pictures: None for a row of text.
     """
 
     input_ids: tuple[int, ...]
     answer_start: int
     response_start: int
+    pictures: Pictures | None = None
 
 
 @lru_cache(maxsize=4)
@@ -58,24 +67,40 @@ def chat_of(tokenizer: Any) -> Chat:
         text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer)
         return text
 
-    return Chat(backend, render, tokenizer.get_chat_template())
+    encoder: PictureFeatures | None = getattr(tokenizer, PICTURES, None)
+    return Chat(backend, render, tokenizer.get_chat_template(), encoder.placeholders if encoder else None)
+
+
+def encode_with_pictures(
+    tokenizer: Any, messages: Sequence[dict[str, Any]], system: str | None = None
+) -> tuple[list[int], int, Pictures | None]:
+    """Token ids of the conversation up to the answer, the start of the assistant's turn, and the pictures.
+
+    See `lime_edge.contract.conversation`: what stands in a message is text; only the template writes special tokens.
+
+    Raises:
+        ConfigError: The template rejects the conversation, or it has pictures and the model takes none.
+    """
+    chat = chat_of(tokenizer)
+    encoder: PictureFeatures | None = getattr(tokenizer, PICTURES, None)
+    if encoder is not None and has_media(messages):
+        return encoder.encode(chat, messages, system)
+    return *chat.prompt(messages, system), None
 
 
 def encode_prompt(
-    tokenizer: Any, messages: Sequence[dict[str, str]], system: str | None = None
+    tokenizer: Any, messages: Sequence[dict[str, Any]], system: str | None = None
 ) -> tuple[list[int], int]:
-    """Token ids of the conversation up to the answer, and the index at which the assistant's turn starts.
-
-    See `lime_edge.contract.conversation`: what stands in a message is text; only the template writes special tokens.
-    """
-    return chat_of(tokenizer).prompt(messages, system)
+    """Token ids of the conversation up to the answer, and the index at which the assistant's turn starts."""
+    ids, start, _ = encode_with_pictures(tokenizer, messages, system)
+    return ids, start
 
 
 def encode(tokenizer: Any, row: Row, system: str | None = None) -> Example:
     """Tokenise a row: formatted prompt, answer, end-of-turn token."""
-    prompt, response_start = encode_prompt(tokenizer, row.messages, system)
+    prompt, response_start, pictures = encode_with_pictures(tokenizer, row.messages, system)
     answer = chat_of(tokenizer).text(row.answer)
-    return Example((*prompt, *answer, tokenizer.eos_token_id), len(prompt), response_start)
+    return Example((*prompt, *answer, tokenizer.eos_token_id), len(prompt), response_start, pictures)
 
 
 def encoded_prompt(tokenizer: Any, row: Row, system: str | None = None) -> list[int]:
@@ -150,7 +175,7 @@ class Collator:
 
         Returns:
             input_ids, attention_mask, position_ids [B, S]; labels [B, K]; logits_to_keep [K]; with `response_only`
-            also skill_active [B, S].
+            also skill_active [B, S]; with pictures also features [F, H] and feature_ids [B, S].
         """
         examples: list[Example] = [item["example"] for item in items]
         longest = max(len(e.input_ids) for e in examples)
@@ -174,4 +199,6 @@ class Collator:
             # indices: with a count, torch would copy the output embedding (docs/log.md)
             "logits_to_keep": torch.arange(longest - keep, longest),
         }
+        pictures = [example.pictures for example in examples]
+        batch |= batch_pictures(pictures, [len(e.input_ids) for e in examples], batch["position_ids"])
         return batch | ({"skill_active": active} if self.response_only else {})

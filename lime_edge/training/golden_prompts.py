@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lime_edge.evaluation.content import length_of
+from lime_edge.evaluation.content import has_media, length_of, text_of
 from lime_edge.evaluation.examples import Row
+from lime_edge.evaluation.splits import prompt_key
 from lime_edge.skills.manifest import Golden
 
 from . import backbone, checkpoint
@@ -50,10 +51,21 @@ def _public(name: str) -> str:
 
 
 def golden_prompts(predictor: Predictor, rows: Sequence[Row], count: int = _PROMPTS) -> list[Golden]:
-    """Answers and logits, with and without the skill, for the `count` shortest prompts of the rows."""
+    """Answers and logits, with and without the skill, for the `count` shortest prompts of the rows.
+
+    A package holds no pictures: of prompts with pictures, the text alone is asked.
+    """
     predictor.model.eval()
+    rows = list({prompt_key(row): row for row in map(_text_alone, rows)}.values())
     shortest = sorted(rows, key=lambda row: length_of(row.messages))
     return [_golden(predictor, predictor.prompt(row)) for row in shortest[:count]]
+
+
+def _text_alone(row: Row) -> Row:
+    if not has_media(row.messages):
+        return row
+    messages = tuple({**one, "content": text_of(one["content"]) or row.answer} for one in row.messages)
+    return replace(row, messages=messages)
 
 
 def _golden(predictor: Predictor, prompt: Prompt) -> Golden:

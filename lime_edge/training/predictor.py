@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -18,11 +18,17 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from lime_edge.evaluation.examples import Row
+from lime_edge.method.features import with_features
 from lime_edge.method.forward_state import evidence_of, set_evidence
 
+from .batch_pictures import batch_pictures
 from .checkpoint import is_lime
-from .dataset import chat_of, encode_prompt
+from .dataset import chat_of, encode_with_pictures
 
+if TYPE_CHECKING:
+    from .picture_features import Pictures
+
+_DELTAS = "position_deltas"  # attribute of a cache, [B]: what later positions differ from their indices
 _BATCH = 16  # rows generated together
 
 
@@ -37,6 +43,12 @@ class Prompt:
 
     ids: tuple[int, ...]
     response_start: int
+    pictures: Pictures | None = None
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """Positions of text, [B, S], of tokens that are real in a mask."""
+    return (mask.cumsum(1) - 1).clamp_min(0)
 
 
 class Predictor:
@@ -55,8 +67,8 @@ class Predictor:
 
     def prompt(self, row: Row) -> Prompt:
         """Format and tokenise the conversation of a row."""
-        ids, start = encode_prompt(self.tokenizer, row.messages, self.system)
-        return Prompt(tuple(ids), start)
+        ids, start, pictures = encode_with_pictures(self.tokenizer, row.messages, self.system)
+        return Prompt(tuple(ids), start, pictures)
 
     def answers(self, rows: Sequence[Row], max_new_tokens: int = 96, label: str = "measuring") -> list[str]:
         """One answer per row: the likeliest choice where the row has choices, else greedy text."""
@@ -109,14 +121,22 @@ class Predictor:
             mask[i, begin:] = 1
             active[i, begin + prompt.response_start :] = True
         cache = DynamicCache()  # without a config, sliding-window layers keep all tokens too, so `_choose` can crop
-        extra = {"skill_active": active} if self.response_only else {}
+        extra = batch_pictures([p.pictures for p in prompts], [len(p.ids) for p in prompts], _positions(mask))
+        if extra:
+            deltas = torch.tensor([p.pictures.delta if p.pictures else 0 for p in prompts])
+            setattr(cache, _DELTAS, deltas)
+        extra |= {"skill_active": active} if self.response_only else {}
         return self._step(ids, mask, cache, last=True, **extra)[:, -1], cache, mask
 
     def _step(self, ids: Tensor, mask: Tensor, cache: DynamicCache, last: bool = False, **extra: Any) -> Tensor:
-        places = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        places = _positions(mask)[:, -ids.shape[1] :]
+        if extra.get("position_ids") is not None:
+            places = extra.pop("position_ids")
+        elif (deltas := getattr(cache, _DELTAS, None)) is not None:
+            places = places + deltas[:, None]
         if last:
             extra["logits_to_keep"] = torch.tensor([ids.shape[1] - 1])
-        output = self.model(
+        output = self._call(
             input_ids=ids, attention_mask=mask, position_ids=places, cache=cache, use_cache=True, **extra
         )
         return output.logits.float()  # type: ignore[no-any-return]
@@ -142,6 +162,13 @@ class Predictor:
             if total > best_score:
                 best, best_score = choice, total
         return best
+
+    def _call(self, **given: Any) -> Any:
+        """A forward pass; a model that is not wrapped takes no features, so they become embeddings here."""
+        if "features" in given and not is_lime(self.model):
+            features, places = given.pop("features"), given.pop("feature_ids")
+            given = with_features(self.model, given, features, places)
+        return self.model(**given)
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
