@@ -9,7 +9,7 @@ import click
 from lime_edge import __version__
 from lime_edge.errors import LimeError
 
-from . import audit, data, export, inspect, learn, receipt, route, run, serve, store, streams, train, trust
+from . import audit, compare, data, export, inspect, learn, receipt, route, run, serve, store, streams, train, trust
 
 _STOPPED = 130  # the shells' exit code for a program ended by Ctrl-C
 
@@ -65,6 +65,7 @@ for _command in (
     run.run,
     run.chat,
     run.evaluate,
+    compare.compare,
     receipt.receipt,
     serve.serve,
     inspect.list_skills,
