@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: test lint demo sanitize versions clean
+.PHONY: test lint demo serve serve-test sanitize versions clean
 
 $(STAMP): pyproject.toml setup.py $(wildcard runtime/native/*.cpp runtime/native/*.h runtime/native/*.inc)
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,17 @@ lint: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/lime-edge demo
+
+# The demo's model behind an API like OpenAI's, with a page to try it: http://127.0.0.1:8000
+serve: $(STAMP)
+	$(BIN)/lime-edge demo --dir $(VENV)/demo-model
+	$(BIN)/lime-edge serve $(VENV)/demo-model --name base --page
+
+# What the tests leave out of the server: LangChain, a browser, curl, 20,000 bodies, ten minutes of mixed streams with
+# updates, kill -9 under load, 1,000 silent connections, and Ray Serve. MINUTES=1 is a short run.
+serve-test: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[serve-test,ray]'
+	$(BIN)/python -m pytest tests/server/slow/*.py
 
 # Tests of the native operator under AddressSanitizer, UBSan and ThreadSanitizer. Needs Linux and GCC.
 sanitize: $(STAMP)
