@@ -135,7 +135,7 @@ def _builder() -> Iterator[Any]:
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError("exporting needs onnxruntime-genai: pip install 'lime-edge[export]'")
     sys.path.insert(0, str(Path(spec.submodule_search_locations[0]) / "models"))
-    logging.disable(logging.INFO)  # the quantizer logs a line for every node
+    logging.disable(logging.WARNING)  # the quantizer logs a line for every node, and onnx_ir a warning for tied tables
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
