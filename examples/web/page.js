@@ -19,7 +19,7 @@ async function start() {
   const sizes = new Map();
   runtime = await Runtime.load(model, {
     device: parameters.get("device") ?? "auto",
-    ort: "./ort/ort.webgpu.bundle.min.mjs",
+    ort: "./ort/",
     onProgress: ({ file, loaded, total, cached }) => {
       sizes.set(file, loaded);
       $("progress").value = loaded / Math.max(total, 1);
@@ -30,6 +30,8 @@ async function start() {
   const whole = [...sizes.values()].reduce((sum, size) => sum + size, 0);
   $("progress").hidden = true;
   $("status").textContent = `Ready on ${runtime.device}: ${megabytes(whole)}, kept in this browser`;
+  const registration = await navigator.serviceWorker?.ready;
+  registration?.active?.postMessage(runtime.device);
   for (const { name, file, description, examples } of runtime.listed) {
     paths.set(name, new URL(file, model));
     list(name, description, examples[0]);

@@ -3,7 +3,8 @@
 const CACHE = "lime-page-1";
 
 self.addEventListener("install", () => self.skipWaiting());
-self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim().then(keepLoaded)));
+self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+self.addEventListener("message", (event) => event.waitUntil(keep(event.data)));
 self.addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);
   if (event.request.method === "GET" && url.origin === location.origin && ours(url)) event.respondWith(answer(event.request, url));
@@ -30,15 +31,15 @@ async function answer(request, url) {
 }
 
 /** Fetch again what the page loaded before this worker was there. */
-async function keepLoaded() {
-  const files = ["./", "page.js", "style.css", "package/browser.js", "package/worker.js", "ort/ort.webgpu.bundle.min.mjs",
-    "ort/ort-wasm-simd-threaded.asyncify.mjs", "ort/ort-wasm-simd-threaded.asyncify.wasm"];
+async function keep(device) {
+  const build = device === "webgpu" ? "ort-wasm-simd-threaded.asyncify" : "ort-wasm-simd-threaded";
+  const files = ["./", "page.js", "style.css", "package/browser.js", "package/worker.js",
+    `ort/ort.${device}.bundle.min.mjs`, `ort/${build}.mjs`, `ort/${build}.wasm`];
   const cache = await caches.open(CACHE);
   for (const file of files) {
     const url = new URL(file, location.href);
-    if (!(await cache.match(url.pathname))) {
-      const response = await fetch(url);
-      if (response.ok) await cache.put(url.pathname, response);
-    }
+    if (await cache.match(url.pathname)) continue;
+    const response = await fetch(url);
+    if (response.ok) await cache.put(url.pathname, response);
   }
 }

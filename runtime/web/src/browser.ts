@@ -15,7 +15,7 @@ export interface BrowserOptions extends WorkerOptions {
   device?: "auto" | "wasm" | "webgpu";
   /** URL of dist/worker.js; default: beside this file. */
   worker?: string | URL;
-  /** URL of onnxruntime-web as a module; default: ort.webgpu.bundle.min.mjs beside this file. */
+  /** URL of a folder with the files of onnxruntime-web/dist; default: ort/ beside this file. */
   ort?: string | URL;
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
@@ -44,8 +44,8 @@ export class Runtime {
   static async load(url: string | URL, options: BrowserOptions = {}): Promise<Runtime> {
     const { device = "auto", worker, ort, onProgress, signal, ...rest } = options;
     const runtime = new Runtime(new Worker(worker ?? new URL("./worker.js", import.meta.url), { type: "module" }));
-    const module = new URL(ort ?? new URL("./ort.webgpu.bundle.min.mjs", import.meta.url), location.href).href;
-    const message = { kind: "load" as const, url: new URL(url, location.href).href, ort: module, device, options: rest };
+    const folder = new URL(ort ?? new URL("./ort/", import.meta.url), location.href).href;
+    const message = { kind: "load" as const, url: new URL(url, location.href).href, ort: folder, device, options: rest };
     try {
       const loaded = await runtime.call<{ device: Device; listed: ListedSkill[] }>(message, signal, onProgress);
       runtime.device = loaded.device;

@@ -6,6 +6,8 @@ import { UrlSource } from "./model/source.js";
 import { Runtime } from "./runtime.js";
 import { FromWorker, ToWorker } from "./messages.js";
 
+/** The build with WebGPU lacks kernels for wasm that int4 models need. */
+const MODULES = { wasm: "ort.wasm.bundle.min.mjs", webgpu: "ort.webgpu.bundle.min.mjs" };
 let runtime: Runtime | null = null;
 const stops = new Map<number, AbortController>();
 const send = (message: FromWorker): void => postMessage(message);
@@ -29,10 +31,11 @@ async function run(call: Exclude<ToWorker, { kind: "cancel" }>): Promise<void> {
 
 async function answered(call: Exclude<ToWorker, { kind: "cancel" }>, signal: AbortSignal): Promise<unknown> {
   if (call.kind === "load") {
-    const { url, ort: module, device, options } = call;
+    const { url, ort: folder, device, options } = call;
+    const chosen: Device = device === "auto" ? await bestDevice() : device;
+    const module = new URL(MODULES[chosen === "webgpu" ? "webgpu" : "wasm"], folder).href;
     const ort = (await import(/* @vite-ignore */ module)) as OrtModule & { env: { wasm: { numThreads?: number; wasmPaths?: string } } };
     ort.env.wasm.numThreads = options.threads ?? 1;
-    const chosen: Device = device === "auto" ? await bestDevice() : device;
     const onProgress = (progress: unknown): void => send({ id: call.id, kind: "progress", value: progress });
     const source = new UrlSource(url, { onProgress, signal, cache: options.cache ?? true });
     runtime = await Runtime.open(ort, source, chosen, options);

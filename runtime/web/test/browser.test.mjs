@@ -38,7 +38,7 @@ async function remote(model, device, skills) {
   const failed = await page.evaluate(async (url, chosen, files) => {
     const { Runtime } = await import("/package/browser.js");
     try {
-      globalThis.runtime = await Runtime.load(url, { device: chosen, cache: false, threads: 1, context: 200, ort: "/ort/ort.webgpu.bundle.min.mjs" });
+      globalThis.runtime = await Runtime.load(url, { device: chosen, cache: false, threads: 1, context: 200, ort: "/ort/" });
       for (const file of files) await runtime.loadSkill(file);
     } catch (error) {
       return String(error.stack);
@@ -66,6 +66,15 @@ test("WebGPU gives Python's answers", async () => {
   const expected = json("expected.json");
   assert.equal(await compareAnswers(runtime, expected, SCORE_TOLERANCE, true), expected.length);
   await runtime.page.close();
+});
+
+test("an int4 model answers in wasm and on WebGPU, and its skills have an effect", async () => {
+  for (const device of ["wasm", "webgpu"]) {
+    const runtime = await remote("tiny-int4", device, [SKILLS[0]]);
+    const [base, skill] = [null, "always"].map((name) => runtime.generate("Hello", { skill: name, maxNewTokens: 8 }));
+    assert.notEqual((await base).tokenIds.join(), (await skill).tokenIds.join(), device);
+    await runtime.page.close();
+  }
 });
 
 test("skills for another model and tampered ones are refused with Python's messages", async () => {
@@ -96,6 +105,7 @@ test("the page: a dropped skill, a reload without network, a refusal that is sho
   await drop(page, "refused/tampered.lime");
   await page.waitForFunction(() => document.querySelector("#problem").textContent.includes("was changed or damaged"));
   await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+  await page.waitForFunction(async () => (await (await caches.open("lime-page-1")).keys()).length >= 7);
   server.offline(true);
   await page.reload();
   await page.waitForSelector("#ask:not([disabled])");
