@@ -15,10 +15,13 @@ import torch
 import transformers
 from PIL import Image
 
+from lime_edge.contract.content_parts import MediaPart
 from lime_edge.contract.model import read_contract
 from lime_edge.contract.model_files import file_digest
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.decoding.kv_cache import Cache
+from lime_edge.runtime.vision.prepare import prepare_video
+from lime_edge.runtime.vision.video_file import video_source
 from tests.exporters.towers.tower_case import checkpoint, contract_of, torch_model
 from tests.exporters.vision_case import exported
 from tests.runtime.vision.vision_case import asked
@@ -117,3 +120,30 @@ def test_a_row_alone_is_a_row_of_any_batch(name: str, tmp_path: Path) -> None:
     together = runtime.generate(prompts, skills, max_new_tokens=5)
     alone = [runtime.generate(one, by, max_new_tokens=5) for one, by in zip(prompts, skills, strict=True)]
     assert [one.token_ids for one in together] == [one.token_ids for one in alone]
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_vl", "qwen2_5_vl"])
+def test_logits_of_videos_are_those_of_transformers(name: str) -> None:
+    """Frames are prepared by us (transformers needs torchvision for it); features and positions are compared."""
+    runtime = Runtime.load(exported(name).path, threads=1)
+    clip = RNG.integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
+    content = [{"type": "text", "text": "a"}, {"type": "video", "video": clip}, {"type": "image", "image": PICTURES[1]}]
+    ids, rows, logits = ours(runtime, [{"role": "user", "content": [*content, {"type": "text", "text": "b"}]}])
+    contract = contract_of(name)
+    made = prepare_video(video_source(MediaPart("video", "object", clip)).clip(contract), contract)
+    given = processed(name, PICTURES[1:], False)
+    values = torch.from_numpy(made.arrays["pixel_values"])
+    if made.grid is None:
+        given["pixel_values_videos"] = values[None]
+    else:
+        groups = values.reshape(-1, 4, values.shape[1])
+        order = made.pack({"features": np.arange(made.count)})  # back from the order of windows
+        given["pixel_values_videos"] = groups[order].reshape(values.shape)
+        given["video_grid_thw"] = torch.from_numpy(np.array([made.grid]) * (1, 2, 2))
+        kinds = np.where(rows < 0, 0, np.where(ids == contract.video_token_id, 2, 1))
+        given["mm_token_type_ids"] = torch.from_numpy(kinds.astype(np.int32))[None]
+        if name == "qwen2_5_vl":
+            given["second_per_grid_ts"] = torch.tensor([2 / 24])
+    with torch.no_grad():
+        wanted = torch_model(name)(input_ids=torch.from_numpy(ids)[None], **given).logits[0].numpy()
+    assert np.abs(logits - wanted).max() < TOLERANCE
