@@ -25,10 +25,12 @@ from lime_edge.errors import ConfigError
 from lime_edge.method import distributed
 from lime_edge.method.config import LimeConfig
 from lime_edge.training.checkpoint import tuner
+from lime_edge.training.dataset import Example
 from lime_edge.training.learn_skill import Recipe, learn
+from lime_edge.training.picture_features import Pictures
 from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.train_adapter import train
-from lime_edge.training.trainer import _Order, parameter_groups, unwritable
+from lime_edge.training.trainer import _Order, lengths_of, parameter_groups, unwritable
 from tests.support.paths import ROOT
 from tests.support.tiny_training import backbone_dir, save, scratch, tasks, wrapped, write_rows
 from tests.tools import two_processes
@@ -168,6 +170,17 @@ def test_rows_of_a_step_have_similar_lengths() -> None:
     order = list(_Order(list(range(400)), 4, seed=0))  # lengths are indices
     spreads = sorted(max(order[i : i + 4]) - min(order[i : i + 4]) for i in range(0, 400, 4))
     assert spreads[50] < 40  # rows drawn at random would spread over some 240
+
+
+def test_answers_of_different_length_share_a_step_where_prompts_are_pictures() -> None:
+    shown = Pictures((-1,) * 20, torch.zeros(10, 4))
+    for pictures, shared in ((shown, True), (None, False)):
+        rows = [Example((0,) * (34 + 2 * (i % 2)), 30, 0, pictures) for i in range(40)]  # two classes
+        items = [{"input_ids": row.input_ids, "example": row} for row in rows]
+        order = list(_Order(lengths_of(items), 4, seed=0))
+        classes = [{at % 2 for at in order[i : i + 4]} for i in range(0, 40, 4)]
+        mixed = sum(len(both) == 2 for both in classes)
+        assert mixed > 5 if shared else mixed <= 1
 
 
 def test_a_folder_is_checked_and_not_created(tmp_path: Path) -> None:
