@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: test lint demo serve serve-test sanitize versions clean
+.PHONY: test lint demo serve serve-test sanitize versions clean web web-test
 
 $(STAMP): pyproject.toml setup.py $(wildcard runtime/native/*.cpp runtime/native/*.h runtime/native/*.inc)
 	$(PYTHON) -m venv $(VENV)
@@ -39,7 +39,7 @@ serve: $(STAMP)
 # updates, kill -9 under load, 1,000 silent connections, and Ray Serve. MINUTES=1 is a short run.
 serve-test: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[serve-test,ray]'
-	$(BIN)/python -m pytest tests/server/slow/*.py
+	$(BIN)/python -m pytest -W default tests/server/slow/*.py  # ray and langchain warn when they are imported
 
 # Tests of the native operator under AddressSanitizer, UBSan and ThreadSanitizer. Needs Linux and GCC.
 sanitize: $(STAMP)
@@ -48,6 +48,28 @@ sanitize: $(STAMP)
 # Exported models in the oldest supported onnxruntime, two in between and the newest, each in its own environment.
 versions: $(STAMP)
 	$(BIN)/python -m tests.tools.versions
+
+# lime-edge-web: needs Node 20 or later with npm, and Chromium for the tests (CHROMIUM names it if it is elsewhere).
+# The model is the demo's, unless DEMO names another model directory with skills.
+WEB := runtime/web
+DEMO ?= build/demo
+
+$(WEB)/dist/node.js: $(WEB)/package-lock.json $(shell find $(WEB)/src -name '*.ts' 2>/dev/null)
+	cd $(WEB) && npm ci --no-audit --no-fund && npm run --silent build
+
+$(DEMO)/lime.json: | $(STAMP)
+	$(BIN)/lime-edge demo --dir $(DEMO)
+
+build/web/lime.json: $(DEMO)/lime.json
+	$(BIN)/lime-edge export $(DEMO) --target web --overwrite -o build/web
+
+web: $(WEB)/dist/node.js build/web/lime.json
+	node $(WEB)/serve.mjs build/web
+
+web-test: $(WEB)/dist/node.js $(DEMO)/lime.json
+	rm -rf build/web-fixtures
+	$(BIN)/python -m tests.tools.web_fixtures build/web-fixtures --demo $(DEMO)
+	cd $(WEB) && npm run --silent check && LIME_FIXTURES=$(abspath build/web-fixtures) npm run --silent test
 
 clean:
 	rm -rf runtime/native/*.so runtime/native/*.dylib runtime/native/*.dll
