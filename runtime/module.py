@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,7 @@ class Module:
         threads: int | None = None,
         max_value: Mapping[Kind, float] | None = None,
         verify: bool = False,
-        operators: str | Path | None = "auto",
+        operators: Path | Literal["auto"] | None = "auto",
         trust: TrustPolicy | str | os.PathLike[str] | None = None,
     ) -> Module:
         """Open a directory that `lime_edge.training.module_skills.export_module` wrote.

@@ -36,7 +36,7 @@ class InsertFeatures(ir.passes.InPlacePass):
             raise ExportError("type and width of the embeddings are not in the graph; expected [B, S, H]")
         features = _input(graph, FEATURES, np.zeros((1, width), np.float32), ["lime_features", width])
         ids = _input(graph, FEATURE_IDS, np.full((1, 1), -1, np.int64), ["lime_feature_rows", "lime_feature_tokens"])
-        nodes, replaced = self._nodes(graph, features, ids, known)
+        nodes, replaced = self._nodes(graph, features, ids, known, known.dtype)
         producer = known.producer()
         assert producer is not None  # the embedding or its scale
         graph.insert_after(producer, nodes)
@@ -46,7 +46,7 @@ class InsertFeatures(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=True)
 
     def _nodes(
-        self, graph: ir.Graph, features: ir.Value, ids: ir.Value, known: ir.Value
+        self, graph: ir.Graph, features: ir.Value, ids: ir.Value, known: ir.Value, dtype: ir.DataType
     ) -> tuple[list[ir.Node], ir.Value]:
         """The nodes to insert, and the value [B, S, H] that replaces the embeddings."""
         nodes: list[ir.Node] = []
@@ -61,8 +61,8 @@ class InsertFeatures(ir.passes.InPlacePass):
         zero, last = (add_initializer(graph, f"{FEATURES}/{n}", np.array([n], np.int64)) for n in (0, -1))
         is_feature = add("Unsqueeze", add("GreaterOrEqual", ids, zero), last)  # [B, S, 1]
         read = add("Gather", features, add("Max", ids, zero))  # [B, S, H]
-        if known.dtype != ir.DataType.FLOAT:
-            read = add("Cast", read, to=int(known.dtype))
+        if dtype != ir.DataType.FLOAT:
+            read = add("Cast", read, to=int(dtype))
         replaced = add("Where", is_feature, read, known)
         replaced.type, replaced.shape = known.type, known.shape
         return nodes, replaced

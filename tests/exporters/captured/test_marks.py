@@ -18,7 +18,8 @@ class Twice(torch.nn.Module):
         self.shared, self.last = torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.shared(self.shared(x).relu()).mean(1))
+        out: Tensor = self.last(self.shared(self.shared(x).relu()).mean(1))
+        return out
 
 
 def test_every_call_is_found_once_and_the_graph_stays_the_same() -> None:
@@ -44,7 +45,8 @@ class Last(torch.nn.Module):
         self.last = torch.nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(x)
+        out: Tensor = self.last(x)
+        return out
 
 
 def test_a_marked_output_of_the_graph_keeps_its_name() -> None:
