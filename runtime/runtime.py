@@ -147,7 +147,7 @@ class Runtime(Comparisons):
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
         self,
-        prompt: Prompt,
+        prompt: Prompt | None,
         skill: SkillSpec | Active = ACTIVE,
         *,
         raw: bool = False,
@@ -158,7 +158,7 @@ class Runtime(Comparisons):
     @overload
     def generate(
         self,
-        prompt: Prompt | Sequence[Prompt],
+        prompt: Prompt | Sequence[Prompt] | None,
         skill: SkillSpec | SkillSpecs | Active = ACTIVE,
         *,
         raw: bool = False,
@@ -168,7 +168,7 @@ class Runtime(Comparisons):
     ) -> list[Generation]: ...
     def generate(
         self,
-        prompt: Prompt | Sequence[Prompt],
+        prompt: Prompt | Sequence[Prompt] | None,
         skill: SkillSpec | SkillSpecs | Active = ACTIVE,
         *,
         raw: bool = False,
@@ -187,7 +187,7 @@ class Runtime(Comparisons):
                 active skill.
             raw: Take the prompt as it is, without the chat template and the skill's interface. Special tokens that
                 it spells are special: never pass text of others with it. Without `raw`, all given text is data.
-            context: What the prompts begin with, from `prefill`.
+            context: What the prompts begin with, from `prefill`. With it, the prompt None asks nothing more.
             batch_size: Maximum number of rows that run together; a row's answer does not depend on it.
             **settings: max_new_tokens, temperature (0 is greedy), top_k, top_p, repetition_penalty, frequency_penalty,
                 presence_penalty, seed and stop, for all rows. Missing settings come from the skill, then from the

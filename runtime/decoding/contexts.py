@@ -41,12 +41,14 @@ class Opening:
             raise ConfigError(f"the context is {show(given)}; expected text or a list of messages, not empty")
         return cls(tuple(dict(message) for message in messages), system)
 
-    def ask(self, question: Prompt) -> Prompt:
-        """The messages of a prompt that ends with a question.
+    def ask(self, question: Prompt | None) -> Prompt:
+        """The messages of a prompt that ends with a question, or with the opening if there is none.
 
         If the opening ends with a message of the user, and the question begins with one, they become one message with
         an empty line between them: templates may refuse two in a row.
         """
+        if question is None:
+            return list(self.messages)
         asked = [{"role": "user", "content": question}] if isinstance(question, str) else question
         if not isinstance(asked, list | tuple) or not asked or not isinstance(asked[0], Mapping):
             return question  # refused by name when it is encoded

@@ -88,6 +88,17 @@ def test_a_question_may_be_messages(made: Runtime) -> None:
     assert len(found) == 2
 
 
+def test_a_context_can_be_the_whole_prompt_of_many_skills(made: Runtime) -> None:
+    messages = [{"role": "user", "content": "Is it so? " * 20}]
+    with made.prefill(messages) as context:
+        found = made.generate(None, ["reply", "reply", None], context=context, max_new_tokens=4)
+        whole = [made.generate(messages, name, max_new_tokens=4).token_ids for name in ("reply", "reply", None)]
+        assert [one.token_ids for one in found] == whole
+        assert all(one.timings.reused_tokens > 0.8 * one.timings.prompt_tokens for one in found)
+    with pytest.raises(ConfigError, match="the prompt is None"):
+        made.generate(None)
+
+
 def test_the_interface_of_the_answer_still_holds(made: Runtime) -> None:
     interface = Interface(answers=AnswerForm("choices", ["red", "blue"]))
     made.load_skill(skill(made._graph.directory.path, "colour", interface=interface))
