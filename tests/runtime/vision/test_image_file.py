@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ import pytest
 from PIL import Image
 
 from lime_edge.contract.content_parts import MediaPart
-from lime_edge.errors import ConfigError
+from lime_edge.errors import ConfigError, MissingExtraError
 from lime_edge.runtime.vision import image_file
-from lime_edge.runtime.vision.image_file import ImageSource, image_source
+from lime_edge.runtime.vision.image_file import ImageSource, checked_pixels, image_source
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -204,3 +206,11 @@ def test_only_regular_files_within_bounds_are_read(tmp_path: Path, monkeypatch: 
         source(str(file), "path")
     with pytest.raises(ConfigError, match="expected at most 50"):
         source(file.read_bytes())
+
+
+def test_without_pillow_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved(Image.fromarray(RGB), "PNG")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingExtraError, match=re.escape("pip install 'lime-edge[vision]'")):
+        pixels(data)
+    assert checked_pixels(RGB, "x").shape == RGB.shape  # an array needs no decoder

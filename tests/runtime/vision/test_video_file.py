@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 
 from lime_edge.contract.content_parts import MediaPart
 from lime_edge.contract.vision import Video
-from lime_edge.errors import ConfigError
+from lime_edge.errors import ConfigError, MissingExtraError
 from lime_edge.runtime.vision import video_file
 from lime_edge.runtime.vision.video_file import video_source
 from tests.runtime.vision import contracts as c
@@ -109,3 +110,11 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_video_of_fewer_frames_than_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_file, "_frame_count", lambda container, stream: 60)
     assert numbers(clip(video(30)).frames) == [0, 10, 20]
+
+
+def test_without_pyav_the_extra_is_named_and_frames_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = video()
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError, match=r"lime-edge\[video\]"):
+        clip(data)
+    assert len(clip(given(3), "object").frames) == 3
