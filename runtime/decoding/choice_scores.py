@@ -25,6 +25,7 @@ def score_steps(
     logits: Array,
     choices: Mapping[str, Sequence[int] | Ids],
     best_only: bool,
+    doubt: float = 0.0,
 ) -> Generator[None, None, dict[str, float]]:
     """Score choices; the row of the cache holds the prompt before and afterwards.
 
@@ -36,6 +37,8 @@ def score_steps(
         logits: After the prompt, [V].
         choices: Label -> tokens, with the end of turn.
         best_only: Skip choices that can no longer win.
+        doubt: Return one choice with the score of its first token, without a run, if the first tokens of all others
+            have less than this share of its probability.
 
     Yields:
         Before every run of the graph.
@@ -47,6 +50,8 @@ def score_steps(
     # A choice is at most as likely as its first token, less the choices known to begin with the same.
     left = {int(ids[0]): math.exp(first[ids[0]]) for ids in choices.values()}
     scores: dict[str, float] = {}
+    if (sure := _without_doubt(first, choices, doubt)) is not None:
+        return {sure: float(first[choices[sure][0]])}
     for label, ids in sorted(choices.items(), key=lambda item: -first[item[1][0]]):
         begin = int(ids[0])
         if best_only and scores and left[begin] <= math.exp(max(scores.values())):
@@ -58,6 +63,16 @@ def score_steps(
         scores[label] = float(first[begin]) + rest
         left[begin] -= math.exp(scores[label])
     return {label: scores[label] for label in choices if label in scores}
+
+
+def _without_doubt(first: Float64, choices: Mapping[str, Sequence[int] | Ids], doubt: float) -> str | None:
+    """The choice whose first token, which no other begins with, leaves all others at most this share of doubt."""
+    likely = {label: math.exp(first[ids[0]]) for label, ids in choices.items()}
+    best = max(likely, key=likely.__getitem__)
+    others = {choices[label][0] for label in choices if label != best}
+    if choices[best][0] in others or sum(math.exp(first[token]) for token in others) >= doubt * likely[best]:
+        return None
+    return best
 
 
 def _rest(cache: Cache, row: int, prompt: Ids, skill_id: int, ids: Sequence[int] | Ids) -> float:

@@ -31,6 +31,8 @@ from .logprobs import Logprobs
 from .past import Past, Switch
 from .sampling import Sampler
 
+_DOUBT = 0.02  # share of the first token's probability that all other choices may have together
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -290,13 +292,17 @@ def begin_prompt(cache: Cache, row: int, answer: Answer) -> None:
 def settle_steps(cache: Cache, row: int, answer: Answer, logits: Array) -> Iterator[None]:
     """Settle an answer on the likeliest of its choices, if it has some, as `choose` scores them.
 
+    A skill was trained to answer with one of its own choices: where the first token leaves next to no doubt, the rest
+    is not scored.
+
     Yields:
         Before every run of the graph.
     """
     if choices := answer.scored_choices:
         request = answer.request
         tokens, skill = request.tokens.ids, request.applied.skill_id
-        scores = yield from score_steps(cache, row, tokens, skill, logits, choices, best_only=True)
+        doubt = _DOUBT if request.options.answers is None else 0.0
+        scores = yield from score_steps(cache, row, tokens, skill, logits, choices, best_only=True, doubt=doubt)
         answer.settle(max(scores, key=scores.__getitem__))
 
 

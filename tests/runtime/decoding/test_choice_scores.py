@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from lime_edge.runtime import Runtime
+from lime_edge.runtime.decoding import loop
 from lime_edge.runtime.decoding.choice_scores import log_softmax, score_steps
 from lime_edge.runtime.decoding.kv_cache import Cache
+from lime_edge.skills.interface import AnswerForm, Interface
 from tests.support.runtime_models import PROMPTS, exported, runtime
 
 #: Labels that begin alike, and labels of one, two and many tokens.
@@ -63,6 +65,47 @@ def test_choices_that_do_not_fit_are_cut(made: Runtime) -> None:
     found = made.generate("Hello", answers=CHOICES, max_new_tokens=1)
     assert found.finish_reason == "length"
     assert any(choice.startswith(found.text) for choice in CHOICES)
+
+
+def _scored(first: dict[int, float], choices: dict[str, tuple[int, ...]], doubt: float) -> dict[str, float] | None:
+    """The scores that need no run of the graph; None if one would be needed."""
+    logits = np.log(np.array([first.get(token, 1e-9) for token in range(8)]))
+    nothing: Any = None  # neither a cache nor a prompt is read
+    steps = score_steps(nothing, 0, nothing, 0, logits, choices, best_only=True, doubt=doubt)
+    try:
+        next(steps)
+    except StopIteration as end:
+        found: dict[str, float] = end.value
+        return found
+    return None
+
+
+def test_a_first_token_without_doubt_decides_alone() -> None:
+    choices = {"a": (1, 5, 0), "b": (2, 5, 0), "c": (2, 6, 0)}
+    sure = {1: 0.98, 2: 0.01}
+    found = _scored(sure, choices, 0.02)
+    assert found is not None
+    assert list(found) == ["a"]
+    assert math.isclose(found["a"], math.log(0.98 / (0.99 + 6e-9)), abs_tol=1e-6)
+    assert _scored(sure, choices, 0.0) is None
+    assert _scored(sure, choices, 0.005) is None
+    assert _scored({1: 0.9, 2: 0.1}, choices, 0.02) is None
+    assert _scored({1: 0.01, 2: 0.98}, choices, 0.02) is None  # two choices begin with it
+
+
+def test_only_a_skill_s_own_choices_go_without_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubts: list[float] = []
+
+    def scored(*arguments: Any, doubt: float, **settings: Any) -> Any:
+        doubts.append(doubt)
+        return score_steps(*arguments, doubt=doubt, **settings)
+
+    monkeypatch.setattr(loop, "score_steps", scored)
+    inside = Interface(answers=AnswerForm("choices", CHOICES))
+    made = runtime(exported(), "own", interface=inside)
+    made.generate("Hello", "own")
+    made.generate("Hello", "own", answers=CHOICES)
+    assert doubts == [loop._DOUBT, 0.0]
 
 
 def test_the_best_alone_is_scored(made: Runtime) -> None:
