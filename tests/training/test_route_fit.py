@@ -81,6 +81,17 @@ def test_the_threshold_loses_few_requests_of_new_skills() -> None:
     assert (skills.argmax(1)[own & ~to_base] == owner[own & ~to_base]).mean() > 0.95
 
 
+def test_directions_in_which_precisions_differ_count_little() -> None:
+    states, kinds = texts(16, 60)
+    noise = np.zeros((50, WIDTH))
+    noise[:, 3] = 30 * np.random.default_rng(0).standard_normal(50)
+    plain, quiet = fit_statistics(states, kinds, 1), fit_statistics(states, kinds, 1, noise)
+    moved = np.eye(WIDTH)[3]
+    assert np.linalg.norm(quiet.whitening @ moved) < 0.1 * np.linalg.norm(plain.whitening @ moved)
+    other = np.eye(WIDTH)[5]
+    assert np.linalg.norm(quiet.whitening @ other) == pytest.approx(np.linalg.norm(plain.whitening @ other), rel=0.1)
+
+
 def test_too_few_kinds_are_refused() -> None:
     states, kinds = texts(7, 20)
     with pytest.raises(DataError, match="7 kinds of text have at least 8 rows; a calibration needs 8"):

@@ -22,7 +22,7 @@ from lime_edge.training.dataset import encode_prompt
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn
 from lime_edge.training.plan import TrainingPlan
-from lime_edge.training.route_states import add_route, add_statistics, general_text, states_of
+from lime_edge.training.route_states import add_route, add_statistics, general_text, round_weights, states_of
 from tests.support.tiny_training import backbone, save, scratch, tasks, tokenizer, wrapped, write_rows
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -107,6 +107,22 @@ def test_learning_makes_centroids_where_there_are_statistics(prepared: Path, tmp
     for name, vectors in other.tensors.items():
         np.testing.assert_array_equal(added.tensors[name], vectors)
     assert (added.digest != other.digest, added.manifest.golden) == (True, other.manifest.golden)
+
+
+def test_rounded_weights_have_sixteen_values_in_a_block() -> None:
+    model = backbone()
+    before = model.model.layers[0].mlp.up_proj.weight.detach().clone()
+    round_weights(model)
+    after = model.model.layers[0].mlp.up_proj.weight.detach()
+    plain, rounded = (weight.view(len(weight), -1, 32) for weight in (before, after))
+    assert max(len(block.unique()) for row in rounded[:4] for block in row) <= 16
+    steps = (plain.amax(-1).clamp_min(0) - plain.amin(-1).clamp_max(0)) / 15
+    assert ((rounded - plain).abs().amax(-1) <= 1.01 * steps).all()
+    assert not torch.equal(before, after)
+    zeros = torch.zeros_like(before)
+    model.model.layers[0].mlp.up_proj.weight.data.copy_(zeros)
+    round_weights(model)
+    assert torch.equal(model.model.layers[0].mlp.up_proj.weight, zeros)
 
 
 def test_an_export_brings_the_statistics(prepared: Path, tmp_path: Path) -> None:
