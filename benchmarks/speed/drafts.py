@@ -90,7 +90,9 @@ class Sides:
             skill: Name of the skill; None for the base.
             form: Whether the skill states a form of its answers.
         """
-        sides = {ONE: {"answers": _ANY, "speculate": False}, DRAFTS: {"answers": _ANY}, **({FORM: {}} if form else {})}
+        sides: dict[str, dict[str, Any]] = {ONE: {"answers": _ANY, "speculate": False}, DRAFTS: {"answers": _ANY}}
+        if form:
+            sides[FORM] = {}
         variants = [Variant(UNTOUCHED, self._untouched(requests, skill))]
         variants += [
             Variant(name, self._answer(name, requests, skill, settings), (UNTOUCHED,))
