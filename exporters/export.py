@@ -113,6 +113,12 @@ def _open_vision(backbone: Path, adapter: AdapterWeights, tiles: int) -> VisionM
     return model
 
 
+def _parts(graph: ir.Graph, made: Path, seen: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """The bytes of every part of the weights, the tower's included, largest first."""
+    tower = [("vision tower", sum((made / name).stat().st_size for name in seen))] if seen else []
+    return tuple(sorted([*weight_parts(graph), *tower], key=lambda part: (-part[1], part[0])))
+
+
 def output_faults(output: Path, overwrite: bool) -> Iterator[str]:
     """Reasons why an export must not be written to a directory, which may not exist yet."""
     try:
@@ -162,7 +168,7 @@ def _write(
         table=table,
         files=tuple((name, file_digest(made / name)) for name in sorted((*_HASHED, *seen))),
         sizes=tuple((name, (made / name).stat().st_size) for name in sorted((*_HASHED, *seen))),
-        parts=weight_parts(model.graph),
+        parts=_parts(model.graph, made, seen),
         route=route,
     )
     for path in sorted(plain.iterdir()):

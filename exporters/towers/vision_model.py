@@ -15,10 +15,10 @@ from lime_edge.contract.vision import VisionContract
 from lime_edge.errors import ExportError
 from lime_edge.exporters.weights.adapter_weights import AdaptedModule
 
-from .compare import feature_faults, logit_faults, prompt_of, torch_features
 from .contracts import FAMILIES, family_name, vision_contract
-from .decoder import quiet, save_decoder
 from .kinds import VisionPrecision
+from .saved_decoder import quiet, save_decoder
+from .torch_parity import feature_faults, logit_faults, prompt_of, torch_features
 from .tower_family import TowerFamily
 from .vision_graph import export_tower, quantise_tower
 

@@ -16,7 +16,7 @@ from lime_edge.contract.model import ModelContract
 from lime_edge.contract.vision import read_vision
 from lime_edge.errors import ExportError
 from lime_edge.exporters import AdaptedModule, Precision, export
-from lime_edge.exporters.towers.decoder import save_decoder
+from lime_edge.exporters.towers.saved_decoder import save_decoder
 from lime_edge.exporters.towers.vision_model import VisionModel
 from tests import reference
 from tests.exporters.export_case import build_reference, contents, error, make_session
@@ -134,6 +134,7 @@ def test_the_directory_lists_the_tower_and_says_what_pictures_become() -> None:
     names = {"model.onnx", "model.onnx.data", "vision.onnx", "vision.onnx.data", "vision.json"}
     assert set(dict(made.contract.files)) == set(dict(made.contract.sizes)) == names
     assert made.contract.sees
+    assert dict(made.contract.parts)["vision tower"] > len(files["vision.onnx.data"])
     assert ModelContract.from_json(files["lime.json"].decode()) == made.contract
     assert read_vision(made.path) == contract_of("smolvlm")
     assert "chat_template.jinja" in files

@@ -18,7 +18,7 @@ import torch
 from lime_edge.contract.routing import Routing
 from lime_edge.exporters import AdaptedModule, AdapterWeights, Precision, export
 from lime_edge.exporters.towers import vision_model
-from lime_edge.exporters.towers.compare import Prompt, prompt_of, torch_features
+from lime_edge.exporters.towers.torch_parity import Prompt, prompt_of, torch_features
 from tests.exporters.export_case import HEAD, Exported
 from tests.exporters.towers.tower_case import checkpoint, contract_of, family_of, torch_model, tower
 

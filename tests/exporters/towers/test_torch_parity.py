@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lime_edge.exporters.towers.compare import distance, feature_faults, logit_faults, torch_features
+from lime_edge.exporters.towers.torch_parity import distance, feature_faults, logit_faults, torch_features
 from tests.exporters.towers.tower_case import contract_of, family_of, torch_model, tower
 from tests.exporters.vision_case import exported, prompt
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2_5_VLForConditionalGeneration
 
-from lime_edge.exporters.towers.decoder import save_decoder
+from lime_edge.exporters.towers.saved_decoder import save_decoder
 from tests.exporters.towers.tower_case import checkpoint, contract_of, torch_model
 
 
