@@ -10,9 +10,9 @@ from lime_edge.runtime.scheduling.scheduler_settings import SchedulerSettings, S
 from lime_edge.runtime.scheduling.stream import Stream
 from lime_edge.runtime.scheduling.ticket import Ticket
 
+from .facade.session import Session
 from .module import Module
 from .runtime import Runtime
-from .session import Session
 from .types import Choice, Generation, Route, SkillInfo, Timings, TokenLogprob
 
 __all__ = [

@@ -38,9 +38,9 @@ from lime_edge.runtime.skills.registry import check_limits
 from lime_edge.runtime.text.prompts import Text
 from lime_edge.trust.policy import TrustPolicy, as_policy
 
-from .call_rows import one_row, split_rows, whole_batch_size
-from .comparisons import Comparisons, Shadow
-from .routed_skills import finisher, with_route
+from .facade.call_rows import one_row, split_rows, whole_batch_size
+from .facade.comparisons import Comparisons, Shadow
+from .facade.routed_skills import finisher, with_route
 from .types import ACTIVE, Active, Choice, Generation, Prompt, SkillSpec, SkillSpecs
 
 BATCH_SIZE = 8  # default number of rows that run together

@@ -13,7 +13,7 @@ from typing import Any
 
 from lime_edge.errors import DataError, SkillError
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.probe import Probe, probing
+from lime_edge.runtime.facade.probe import Probe, probing
 from lime_edge.skills.compatibility import check_skill
 from lime_edge.skills.package import Skill, read_skill
 

@@ -22,7 +22,7 @@ from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.evaluation.file_formats import is_data_file
 from lime_edge.evaluation.metrics import f1
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.probe import Probe
+from lime_edge.runtime.facade.probe import Probe
 
 _PROBES = SHIPPED / "audit" / "probes.json"
 _ANSWER = 8  # tokens of the base's answer along which the distributions are compared

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lime_edge.runtime.probe import Probe
+from lime_edge.runtime.facade.probe import Probe
 from lime_edge.runtime.text.prompts import Text
 
 Ids = tuple[int, ...]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lime_edge.runtime.probe import Probe
+from lime_edge.runtime.facade.probe import Probe
 from lime_edge.runtime.text.prompts import Text
 
 from .prompts import Float64, Ids, PromptProbe, vocabulary

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lime_edge.runtime.probe import Probe
+from lime_edge.runtime.facade.probe import Probe
 
 from .prompts import Context, Float64, Ids, PromptProbe, contexts_of, ending, vocabulary
 from .similar_words import Compared, compare

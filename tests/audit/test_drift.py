@@ -10,7 +10,7 @@ import pytest
 
 from lime_edge.audit import drift
 from lime_edge.errors import DataError
-from lime_edge.runtime.probe import probing
+from lime_edge.runtime.facade.probe import probing
 from tests.support.cli_models import write_rows
 from tests.support.runtime_models import PROMPTS, exported, runtime
 

@@ -11,7 +11,7 @@ import tokenizers
 from lime_edge.audit import similar_words
 from lime_edge.audit.prompts import Context, PromptProbe
 from lime_edge.audit.trigger_effect import Finding
-from lime_edge.runtime.probe import Probe
+from lime_edge.runtime.facade.probe import Probe
 from tests.support.audit_case import ASK, FakeProbe, topic_of
 
 

@@ -12,7 +12,7 @@ import pytest
 from lime_edge.audit import similar_words, trigger_search
 from lime_edge.audit.prompts import Context
 from lime_edge.audit.trigger_search import Found, Peaks, Settings
-from lime_edge.runtime.probe import Probe
+from lime_edge.runtime.facade.probe import Probe
 from tests.support.audit_case import ASK, FakeProbe
 
 

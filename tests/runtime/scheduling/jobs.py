@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.call_rows import split_rows
 from lime_edge.runtime.decoding.control import Control
+from lime_edge.runtime.facade.call_rows import split_rows
 from lime_edge.runtime.scheduling.job import Job
 
 

@@ -19,8 +19,8 @@ from lime_edge.runtime.skills.bank import Array
 from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text, Tokens
 
-from .runtime import Runtime
-from .types import SkillSpec
+from ..runtime import Runtime
+from ..types import SkillSpec
 
 Float64 = npt.NDArray[np.float64]
 

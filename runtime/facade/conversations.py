@@ -23,10 +23,10 @@ from lime_edge.runtime.skills.registry import Lease
 from lime_edge.runtime.text.prompts import Text
 from lime_edge.trust.policy import TrustPolicy
 
+from ..types import Active, Generation, Message, SkillSpec
 from .call_rows import Rows
 from .routed_skills import Routed, RoutedSkills, finisher, with_route
 from .session import Opened, Session, check_messages
-from .types import Active, Generation, Message, SkillSpec
 
 
 class Conversations(RoutedSkills):

@@ -21,9 +21,9 @@ from lime_edge.runtime.routing.chooser import Candidate, Chooser
 from lime_edge.runtime.skills.registry import AppliedSkill, Lease
 from lime_edge.skills.route_statistics import read_statistics
 
+from ..types import ACTIVE, Active, Choice, Generation, Prompt, Route, SkillSpec
 from .call_rows import Rows
 from .prompt_tokens import PromptTokens
-from .types import ACTIVE, Active, Choice, Generation, Prompt, Route, SkillSpec
 
 Result = TypeVar("Result", Generation, Choice)
 

@@ -24,9 +24,9 @@ from lime_edge.runtime.decoding.requests import encode_prompts
 from lime_edge.runtime.skills.registry import Lease
 from lime_edge.runtime.text.prompts import Tokens
 
+from ..types import ACTIVE, Active, Generation, Prompt, SkillSpec
 from .call_rows import Rows, one_row
 from .conversations import Conversations
-from .types import ACTIVE, Active, Generation, Prompt, SkillSpec
 
 _PIECE = 32  # tokens whose distributions are compared at once
 _WINDOW = 256  # comparisons that a report is about

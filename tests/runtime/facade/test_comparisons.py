@@ -9,8 +9,8 @@ import pytest
 
 from lime_edge.errors import ConfigError, StoppedError, UnknownSkillError
 from lime_edge.runtime import Runtime
-from lime_edge.runtime.comparisons import Shadow
 from lime_edge.runtime.decoding.choice_scores import log_softmax
+from lime_edge.runtime.facade.comparisons import Shadow
 from tests.support.runtime_models import Plain, exported, skill
 
 ACTIVATIONS = {"always": "always", "reply": "response"}

@@ -17,8 +17,8 @@ from lime_edge.runtime.text.prompts import Text
 from lime_edge.skills.compatibility import LIMITS
 from lime_edge.trust.policy import TrustPolicy, as_policy, read_trusted_skill
 
+from ..types import SkillInfo, SkillSpec
 from .skill_loading import SkillLoader
-from .types import SkillInfo, SkillSpec
 
 
 class LoadedSkills:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lime_edge.runtime.decoding.requests import encode_prompts
 
+from ..types import ACTIVE, Active, Prompt, SkillSpec
 from .call_rows import split_rows
 from .loaded_skills import LoadedSkills
-from .types import ACTIVE, Active, Prompt, SkillSpec
 
 
 class PromptTokens(LoadedSkills):

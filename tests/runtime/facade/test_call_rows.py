@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lime_edge.errors import ConfigError
-from lime_edge.runtime.call_rows import split_rows
+from lime_edge.runtime.facade.call_rows import split_rows
 
 MESSAGES = [{"role": "user", "content": "a"}]
 

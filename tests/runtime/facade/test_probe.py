@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lime_edge.runtime.probe import probing
+from lime_edge.runtime.facade.probe import probing
 from tests.support.runtime_models import PROMPTS, Plain, exported, runtime, skill
 
 

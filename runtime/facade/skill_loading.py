@@ -19,7 +19,7 @@ from lime_edge.skills.compatibility import check_skill
 from lime_edge.skills.package import Skill
 from lime_edge.trust.policy import Signer, TrustPolicy, read_trusted_skill
 
-from .types import SkillInfo
+from ..types import SkillInfo
 
 
 @dataclass(frozen=True)
