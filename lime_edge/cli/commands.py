@@ -9,7 +9,23 @@ import click
 from lime_edge import __version__
 from lime_edge.errors import LimeError
 
-from . import audit, compare, data, export, inspect, learn, receipt, route, run, serve, store, streams, train, trust
+from . import (
+    audit,
+    catalogue,
+    compare,
+    data,
+    export,
+    inspect,
+    learn,
+    receipt,
+    route,
+    run,
+    serve,
+    store,
+    streams,
+    train,
+    trust,
+)
 
 _STOPPED = 130  # the shells' exit code for a program ended by Ctrl-C
 
@@ -70,6 +86,8 @@ for _command in (
     serve.serve,
     inspect.list_skills,
     *store.COMMANDS,
+    catalogue.index,
+    catalogue.search,
     trust.sign,
     trust.verify,
     audit.audit,

@@ -24,20 +24,29 @@ _downgrade = click.option("--allow-downgrade", is_flag=True, help="Also accept a
 
 @click.command()
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.option(
+    "--index", "place", metavar="URL", help="A catalogue or its folder; each REF is a NAME or NAME@VERSION in it."
+)
 @_downgrade
 @trust_option
 @json_option
-def pull(references: tuple[str, ...], allow_downgrade: bool, trust: Path | None, target: str | None) -> None:
+def pull(
+    references: tuple[str, ...], place: str | None, allow_downgrade: bool, trust: Path | None, target: str | None
+) -> None:
     """Fetch skills and install them.
 
     REF is a path, file:///PATH, https://HOST/PATH, hf://ORG/REPO/FILE[@REVISION] or oci://HOST/REPO:TAG. A suffix
     #sha256=HEX pins the file to that SHA-256. All but paths need the extra `hub`.
     """
     from lime_edge.reports.store import describe_installs
+    from lime_edge.store.catalogue import read_catalogue, reference_of
     from lime_edge.store.transfer import pull as pulling
     from lime_edge.trust.policy import as_policy
 
     store, done, policy = _store(), [], as_policy(trust)
+    if place is not None:
+        catalogue = read_catalogue(place, policy)
+        references = tuple(reference_of(place, catalogue, name) for name in references)
     for reference in references:
         with _bar(reference) as progress:
             done.append(pulling(store, reference, policy, allow_downgrade, progress=progress))

@@ -11,6 +11,7 @@ from lime_edge.common.formatting import short, size
 from lime_edge.common.semver import precedence
 from lime_edge.errors import LimeError
 from lime_edge.skills.package import read_skill
+from lime_edge.store.catalogue import Listed
 from lime_edge.store.index import InstalledSkill
 from lime_edge.store.store import CleanupResult, Installed, Store
 from lime_edge.store.transfer import Update
@@ -55,6 +56,25 @@ def describe_installs(done: Sequence[Installed]) -> Report:
     rows = [(skill.name, skill.version, _change(skill), f"sha256={skill.held.blob}") for skill in done]
     document = {"installed": [_plain(skill) for skill in done]}
     return document, [Table("", rows, ("skill", "version", "change", "pin"))]
+
+
+def describe_catalogue(place: str, found: Sequence[Listed]) -> Report:
+    """The skills of a catalogue that a search found."""
+    columns = ("skill", "version", "size", "signed with", "licence", "for", "description")
+    rows = [
+        (
+            one.name,
+            one.version,
+            size(one.bytes),
+            short(one.signer) or "not signed",
+            one.license,
+            one.backbone_name or short(one.backbone),
+            one.description,
+        )
+        for one in found
+    ]
+    document = {"index": place, "skills": [asdict(one) for one in found]}
+    return document, [Table("", rows, columns, (2,))] if rows else [Table("", [("no skill matches", "")])]
 
 
 def describe_updates(done: Sequence[Update]) -> Report:

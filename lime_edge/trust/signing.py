@@ -11,13 +11,15 @@ import tempfile
 from pathlib import Path
 
 from lime_edge.common.extras import require_extra
-from lime_edge.common.files import read_bounded, write_file
+from lime_edge.common.files import read_bounded, reason, write_file
 from lime_edge.errors import PolicyError, SkillError, SkillTrustError
 from lime_edge.skills.package import decode_skill, read_package
 
 from .keys import KEY_LIMIT, PublicKey
 from .signature_file import signature_path
 from .sigstore_bundle import Bundle
+
+_FILE_LIMIT = 64 * 2**20  # bytes of a file that is no package
 
 
 def sign_skill(
@@ -46,9 +48,32 @@ def sign_skill(
     """
     data, target = read_package(path), signature_path(path) if output is None else Path(output)
     decode_skill(data, path)
+    return _write_signature(data, Path(path).name, target, key, password)
+
+
+def sign_file(
+    path: str | os.PathLike[str], key: str | os.PathLike[str], password: str | None = None
+) -> tuple[Path, PublicKey]:
+    """Sign the bytes and the name of a file that is no package, such as the index of a catalogue.
+
+    Args and errors as in `sign_skill`.
+
+    Returns:
+        The path of the signature file, and the public half of the key.
+    """
+    try:
+        data = read_bounded(path, _FILE_LIMIT)
+    except (OSError, ValueError) as error:
+        raise SkillError(f"{path} cannot be signed: {reason(error)}") from error
+    return _write_signature(data, Path(path).name, signature_path(path), key, password)
+
+
+def _write_signature(
+    data: bytes, name: str, target: Path, key: str | os.PathLike[str], password: str | None
+) -> tuple[Path, PublicKey]:
     public = _public_half(key, password)
-    signature = _sign(data, Path(path).name, Path(key), password)
-    if faults := Bundle.parse(signature).faults(public, data, Path(path).name):
+    signature = _sign(data, name, Path(key), password)
+    if faults := Bundle.parse(signature).faults(public, data, name):
         raise SkillTrustError("the signature made by model-signing does not verify: nothing was written", faults)
     try:
         write_file(target, signature)

@@ -146,6 +146,7 @@ INITS = {
 
 #: Base names that stand more than once, and why.
 TWICE = {
+    "catalogue": "of skills on a static host, and its commands",
     "audit": "the room, its main function and its command",
     "data": "the command, and the report on data files",
     "evaluation": "the room, and the report on its results",
@@ -170,6 +171,7 @@ TWICE = {
 TESTED_ELSEWHERE = {
     "lime_edge.contract.names": "tests/contract/test_model.py",  # names alone
     "lime_edge.contract.vector_kinds": "tests/contract/test_module_table.py",  # constants alone
+    "lime_edge.server.ray": "tests/server/slow/ray_serve.py",  # ray is not installed by CI
     "lime_edge.server.serving": "tests/server/test_app.py",  # fields alone
 }
 
