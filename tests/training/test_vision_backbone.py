@@ -110,3 +110,20 @@ def test_weights_come_out_of_the_wheel(tmp_path: Path, monkeypatch: pytest.Monke
     tower.load_state_dict(tower_weights(tmp_path))
     scale = weights["_bn0.weight"] / (weights["_bn0.running_var"] + 1e-3).sqrt()
     torch.testing.assert_close(tower.stem.weight, weights["_conv_stem.weight"] * scale[:, None, None, None])
+
+
+def test_the_default_backbone_is_put_together_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = tmp_path / "shipped"
+    (shipped / "vision").mkdir(parents=True)
+    save_file(Projector(1152, 32).state_dict(), shipped / "vision" / vision_backbone.PROJECTOR)
+    monkeypatch.setattr(vision_backbone, "SHIPPED", shipped)
+    monkeypatch.setenv("LIME_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(vision_backbone, "tower_weights", lambda _: EfficientNetLite().state_dict())
+    monkeypatch.setattr(backbone, "default_backbone", language_model_dir)
+    made = backbone.resolve(backbone.DEFAULT_VISION)
+    assert backbone.load(made, torch.float32)[0].config.model_type == "lime_vision"
+    monkeypatch.setattr(vision_backbone, "tower_weights", lambda _: pytest.fail("downloaded again"))
+    assert backbone.resolve(backbone.DEFAULT_VISION) == made
+    monkeypatch.setenv("LIME_EDGE_CACHE", str(tmp_path / "shipped" / "vision" / vision_backbone.PROJECTOR))
+    with pytest.raises(ConfigError, match="LIME_EDGE_CACHE"):
+        backbone.resolve(backbone.DEFAULT_VISION)
