@@ -33,7 +33,7 @@ def test_requests_go_to_the_skill_of_their_kind(made: Runtime) -> None:
     for route in asked["legal"]:
         assert sum(route.probabilities.values()) + route.none == pytest.approx(1)
         assert [*route.probabilities.values()] == sorted(route.probabilities.values(), reverse=True)
-        assert route.read_seconds > route.choose_seconds > 0
+        assert min(route.read_seconds, route.choose_seconds) > 0
 
 
 def test_int4_chooses_with_the_same_centroids() -> None:
