@@ -150,12 +150,13 @@ def test_every_answer_is_that_of_the_request_alone(tmp_path: Path) -> None:
     faults = [fault for client in clients for fault in client.faults]
     time.sleep(1)
     gauges = values(ask(server.url, "/metrics").data.decode())
-    print(f"\n{dict(counts)}, {updates} updates, {len(faults)} faults, {1e-6 * memory[-1]:.1f} MB")
+    series = [f"{1e-6 * max(memory[at : at + 10]):.1f}" for at in range(0, len(memory), max(10, len(memory) // 20))]
+    print(f"\n{dict(counts)}, {updates} updates, {len(faults)} faults; MB: {', '.join(series)}")
     assert server.end() in (0, -15)
     assert faults[:5] == []
     assert counts["answered"] > 100 * MINUTES
     assert gauges["vllm:num_requests_running"] == gauges["vllm:num_requests_waiting"] == 0
     assert gauges["vllm:kv_cache_usage_perc"] == 0
     assert gauges["lime:skill_load_failures"] == 0
-    later = memory[len(memory) // 3 :]  # the prefix cache is full by then
+    later = memory[len(memory) // 2 :]  # pools, caches and the allocator have grown to their size by then
     assert max(later[-10:]) == pytest.approx(sum(later[:10]) / len(later[:10]), rel=0.02)
