@@ -12,7 +12,7 @@ from lime_edge.store.store import Store
 from lime_edge.store.transfer import pull
 from lime_edge.trust.signature_file import signature_path
 from tests.support.cli_models import exported, facts, learned, lime
-from tests.support.faulty_server import file, serving
+from tests.support.servers.faulty_server import file, serving
 from tests.support.store_case import package, sha256, signature_of
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lime_edge.evaluation.content import has_media, identity, length_of, modalities, plain, text_of
-from tests.support.pictures import png, write_png
+from tests.support.vision.pictures import png, write_png
 
 TEXT = {"type": "text", "text": "which?"}
 

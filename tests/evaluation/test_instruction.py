@@ -6,7 +6,7 @@ import pytest
 
 from lime_edge.evaluation.examples import Row
 from lime_edge.evaluation.instruction import Instruction, is_request
-from tests.support.pictures import png
+from tests.support.vision.pictures import png
 
 
 def row(prompt: str, role: str = "user") -> Row:

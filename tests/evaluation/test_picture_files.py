@@ -12,8 +12,8 @@ from lime_edge.errors import DataError
 from lime_edge.evaluation import picture_files
 from lime_edge.evaluation.examples import read_rows
 from lime_edge.evaluation.picture_files import PictureFiles
-from tests.support.pictures import png, write_png
 from tests.support.tiny_training import write_rows
+from tests.support.vision.pictures import png, write_png
 
 
 def content(*names: str) -> tuple[dict[str, Any], ...]:

@@ -8,8 +8,8 @@ from lime_edge.evaluation.examples import read_rows, scan
 from lime_edge.evaluation.picture_profile import PictureProfile
 from lime_edge.evaluation.profile import profile
 from lime_edge.reports.data import describe_data
-from tests.support.pictures import png, write_png
 from tests.support.tiny_training import write_rows
+from tests.support.vision.pictures import png, write_png
 
 
 def row(*images: str, **others: object) -> dict[str, object]:

@@ -22,7 +22,7 @@ from tests import reference
 from tests.exporters.export_case import build_reference, contents, error, make_session
 from tests.exporters.towers.tower_case import checkpoint, contract_of, torch_model
 from tests.exporters.vision_case import Array, decoder_adapter, exported, pictures, prompt, run
-from tests.support.tiny_vision import FAMILIES
+from tests.support.vision.tiny_vision import FAMILIES
 
 TOLERANCE = 1e-5  # of the largest logit; fp32 against fp32 in another order
 

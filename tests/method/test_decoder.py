@@ -13,7 +13,7 @@ from lime_edge.method.config import ATTENTION, LimeConfig
 from lime_edge.method.decoder import allowed, decoder_name, has_towers, in_tower
 from lime_edge.training import checkpoint
 from tests.support.tiny_training import EXPERTS, backbone
-from tests.support.tiny_vision import FAMILIES, tiny_vision_model
+from tests.support.vision.tiny_vision import FAMILIES, tiny_vision_model
 
 TEXT_MODELS = ("smolvlm", "idefics3")  # the others have a language_model
 

@@ -14,7 +14,7 @@ from lime_edge.errors import ConfigError, ModelError, SkillFormatError
 from lime_edge.reports.describe import describe_path, describe_skills
 from lime_edge.reports.tables import Table
 from lime_edge.skills.package import read_skill
-from tests.support.malformed import valid_package
+from tests.support.faults.malformed import valid_package
 from tests.support.paths import GOLDEN
 from tests.support.runtime_models import contract, edit_json, exported
 from tests.support.store_case import package

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lime_edge.skills.package import Skill, write_skill
-from tests.support.malformed import manifest, vectors
+from tests.support.faults.malformed import manifest, vectors
 
 
 @pytest.fixture

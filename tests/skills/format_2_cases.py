@@ -1,6 +1,6 @@
 """Malformed packages of format 2: interface, how a skill was made, draft table and route.
 
-A continuation of the table in tests/support/malformed.py.
+A continuation of the table in tests/support/faults/malformed.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.support.malformed import (
+from tests.support.faults.malformed import (
     Case,
     Document,
     Q,

@@ -17,7 +17,7 @@ from lime_edge.errors import SkillMismatchError
 from lime_edge.skills.compatibility import LIMITS, check_skill
 from lime_edge.skills.package import Skill, write_skill
 from lime_edge.skills.vector_codec import decode_vectors, encode_vectors
-from tests.support.malformed import CONTRACT, EXPERTS, MODULES, TABLE, assert_faults, manifest, vectors
+from tests.support.faults.malformed import CONTRACT, EXPERTS, MODULES, TABLE, assert_faults, manifest, vectors
 
 
 @dataclass(frozen=True)

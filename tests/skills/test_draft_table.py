@@ -15,7 +15,7 @@ from lime_edge.errors import ConfigError
 from lime_edge.skills.draft_table import DraftTable, draft_form_faults, draft_number_faults
 from lime_edge.skills.package import read_skill, write_skill
 from tests.skills.format_2_cases import DRAFTS
-from tests.support.malformed import Case, assert_refused, draft_table, manifest, vectors
+from tests.support.faults.malformed import Case, assert_refused, draft_table, manifest, vectors
 
 FUZZ = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 ANSWERS = st.lists(st.lists(st.integers(0, 3) | st.just(2**31 - 1), max_size=9), max_size=8)

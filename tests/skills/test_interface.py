@@ -10,7 +10,7 @@ import pytest
 from lime_edge.skills.interface import INTERFACE, AnswerForm, Interface, nullable
 from lime_edge.skills.package import read_skill, write_skill
 from tests.skills.format_2_cases import INTERFACES, MADE
-from tests.support.malformed import Case, assert_refused, manifest, vectors
+from tests.support.faults.malformed import Case, assert_refused, manifest, vectors
 
 SCHEMA = '{"type":"object","properties":{"b":{"type":"string"},"a":{"type":"integer"}}}'
 

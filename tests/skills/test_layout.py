@@ -8,7 +8,7 @@ from lime_edge.skills.layout import layout_facts
 from lime_edge.skills.package import digest_of
 from lime_edge.skills.safetensors_file import Layout, pack, unpack
 from lime_edge.skills.vector_codec import Array, encode_vectors
-from tests.support.malformed import EXPERTS, valid_package, vectors
+from tests.support.faults.malformed import EXPERTS, valid_package, vectors
 
 
 def _layout(tensors: dict[str, Array]) -> Layout:

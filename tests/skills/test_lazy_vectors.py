@@ -14,7 +14,7 @@ from lime_edge.errors import SkillMismatchError
 from lime_edge.skills import lazy_vectors
 from lime_edge.skills.compatibility import check_skill
 from lime_edge.skills.package import describe, read_skill, write_skill
-from tests.support.malformed import CONTRACT, EXPERTS, TENSORS, Case, assert_refused, manifest, vectors
+from tests.support.faults.malformed import CONTRACT, EXPERTS, TENSORS, Case, assert_refused, manifest, vectors
 
 Dtype = Literal["i8", "f16"]
 

@@ -8,7 +8,7 @@ from lime_edge.common.digests import canonical_json
 from lime_edge.contract.routing import Routing
 from lime_edge.errors import SkillFormatError
 from lime_edge.skills.manifest import Manifest, OtherFormatError, manifest_faults
-from tests.support.malformed import manifest
+from tests.support.faults.malformed import manifest
 
 
 def test_a_manifest_is_its_own_round_trip() -> None:

@@ -22,7 +22,7 @@ from lime_edge.skills import package
 from lime_edge.skills.compatibility import check_skill
 from lime_edge.skills.interface import Interface
 from lime_edge.skills.package import Skill, describe, digest_of, read_skill, write_skill
-from tests.support.malformed import (
+from tests.support.faults.malformed import (
     CONTRACT,
     EXPERTS,
     MALFORMED,

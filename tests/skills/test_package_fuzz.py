@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lime_edge.errors import LimeError
 from lime_edge.skills.package import read_skill
-from tests.support import malformed
+from tests.support.faults import malformed
 
 FUZZ = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 

@@ -11,7 +11,7 @@ from lime_edge.errors import SkillFormatError
 from lime_edge.skills.package import write_skill
 from lime_edge.skills.route import Route, route_form_faults, route_number_faults
 from tests.skills.format_2_cases import ROUTES
-from tests.support.malformed import Case, assert_refused, manifest, route, vectors
+from tests.support.faults.malformed import Case, assert_refused, manifest, route, vectors
 
 
 def test_what_is_stored_has_no_faults() -> None:

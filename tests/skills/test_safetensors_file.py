@@ -12,7 +12,7 @@ import pytest
 from lime_edge.errors import SkillFormatError
 from lime_edge.skills.package import read_skill, write_skill
 from lime_edge.skills.safetensors_file import Container, pack, unpack
-from tests.support.malformed import MALFORMED, Case, framed, manifest, valid_package, vectors
+from tests.support.faults.malformed import MALFORMED, Case, framed, manifest, valid_package, vectors
 
 
 def split(data: bytes) -> tuple[str, bytes]:

@@ -18,8 +18,8 @@ from lime_edge.store.transfer import pull
 from lime_edge.trust.policy import TrustPolicy
 from lime_edge.trust.signature_file import signature_path
 from lime_edge.trust.signing import sign_file
-from tests.support.faulty_server import Server, file, serving
 from tests.support.runtime_models import edit_json
+from tests.support.servers.faulty_server import Server, file, serving
 from tests.support.signatures import key_table, pair, policy, publisher
 from tests.support.store_case import package, sha256
 

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from lime_edge.skills.interface import Interface
 from lime_edge.skills.package import Skill, write_skill
 from lime_edge.store.model_card import card_of
-from tests.support.malformed import manifest, vectors
+from tests.support.faults.malformed import manifest, vectors
 
 #: Tries to break out of the front matter, the table, the paragraph and Markdown itself.
 HOSTILE = (

@@ -21,7 +21,7 @@ from lime_edge.errors import (
 from lime_edge.store.store import Store
 from lime_edge.store.transfer import pull, update
 from lime_edge.trust.signature_file import SIGNATURE_LIMIT, read_signature, signature_path
-from tests.support.malformed import MALFORMED
+from tests.support.faults.malformed import MALFORMED
 from tests.support.store_case import check, litter, package, sha256, signature_of, state, versions
 
 

@@ -13,7 +13,7 @@ from lime_edge.skills.package import decode_skill, write_skill
 from lime_edge.store.index import Index
 from lime_edge.store.store import Store
 from lime_edge.trust.signature_file import signature_path
-from tests.support.malformed import manifest, vectors
+from tests.support.faults.malformed import manifest, vectors
 
 Promise = tuple[str, str, str]  # (name, version, SHA-256 of the file) that an operation reported as installed
 _TRIES = 20  # another process may replace the skill between two reads, but not every time

@@ -32,8 +32,8 @@ from lime_edge.runtime import Runtime
 from lime_edge.skills.draft_table import DraftTable
 from lime_edge.skills.interface import AnswerForm, Interface
 from lime_edge.skills.package import Skill, read_skill, write_skill
-from tests.support.malformed import MODULES, draft_table, manifest, old_manifest, route, valid_package, vectors
-from tests.support.mutants import mutant
+from tests.support.faults.malformed import MODULES, draft_table, manifest, old_manifest, route, valid_package, vectors
+from tests.support.faults.mutants import mutant
 from tests.support.verdict import wrongly_accepted
 
 SECONDS = 10.0  # processor time for one input

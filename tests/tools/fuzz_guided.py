@@ -18,8 +18,8 @@ import click
 with atheris.instrument_imports(include=["lime_edge"]):
     import lime_edge.skills.package  # noqa: F401  # instruments all that it imports
 
-from tests.support.malformed import framed
-from tests.support.mutants import apart, sealed
+from tests.support.faults.malformed import framed
+from tests.support.faults.mutants import apart, sealed
 from tests.tools.corpus import CORPUS
 from tests.tools.fuzz import Harness, seeds
 

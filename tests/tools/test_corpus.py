@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from lime_edge.errors import SkillFormatError
 from lime_edge.skills.package import read_skill
 from tests.skills.format_2_cases import FORMAT_2
-from tests.support.malformed import MALFORMED, Case, valid_package
+from tests.support.faults.malformed import MALFORMED, Case, valid_package
 from tests.tools.corpus import CORPUS, PLACES, main, write_corpus
 
 #: Bytes allowed in addition to twice the file: a parsed header of at most 8 MB, and its faults.

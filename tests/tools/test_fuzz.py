@@ -12,7 +12,7 @@ import pytest
 from lime_edge.runtime import Runtime
 from lime_edge.runtime.skills.registry import Registry
 from lime_edge.skills import package
-from tests.support.malformed import valid_package
+from tests.support.faults.malformed import valid_package
 from tests.tools.fuzz import FindingError, Harness, fuzz_reader, fuzz_runtime, live_runtime
 
 

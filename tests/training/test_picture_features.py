@@ -23,10 +23,10 @@ from lime_edge.training.frozen_tower import FrozenTower
 from lime_edge.training.learn_skill import Recipe, learn
 from lime_edge.training.picture_features import PictureFeatures
 from lime_edge.training.predictor import Predictor
-from tests.support.pictures import png
 from tests.support.tiny_training import tokenizer as text_tokenizer
-from tests.support.tiny_vision import FAMILIES
-from tests.support.vision_training import PLAN, checkpoint_of, model_dir, pictures
+from tests.support.vision.pictures import png
+from tests.support.vision.tiny_vision import FAMILIES
+from tests.support.vision.vision_training import PLAN, checkpoint_of, model_dir, pictures
 
 pytestmark = pytest.mark.usefixtures("float32", "own_cache")
 

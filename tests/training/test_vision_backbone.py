@@ -18,9 +18,9 @@ from lime_edge.training import backbone, vision_backbone
 from lime_edge.training.dataset import chat_of, encode_with_pictures
 from lime_edge.training.vision_backbone import IMAGE_TOKEN, TEMPLATE, build, tower_weights, with_projector
 from tests.backbones.test_efficientnet_lite import published
-from tests.support.pictures import png
 from tests.support.tiny_training import backbone_dir
-from tests.support.vision_training import language_model_dir, lime_vision_dir, lime_vision_model
+from tests.support.vision.pictures import png
+from tests.support.vision.vision_training import language_model_dir, lime_vision_dir, lime_vision_model
 
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"

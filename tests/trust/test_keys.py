@@ -14,7 +14,7 @@ from lime_edge.errors import PolicyError
 from lime_edge.skills.package import write_skill
 from lime_edge.trust.keys import KEY_LIMIT, PublicKey, read_key
 from lime_edge.trust.policy import Signer, TrustPolicy
-from tests.support.malformed import manifest, vectors
+from tests.support.faults.malformed import manifest, vectors
 from tests.support.signatures import Pair, bundle, key_table, pair, policy, publisher, statement
 
 

@@ -17,7 +17,7 @@ from lime_edge.skills.package import read_skill
 from lime_edge.trust.policy import Signer, TrustPolicy
 from lime_edge.trust.signature_file import signature_path
 from tests.support import runtime_models as models
-from tests.support.attacks import ACME, ATTACKS, NEXT, OTHER, STRANGER, Scene, flip, usual
+from tests.support.faults.attacks import ACME, ATTACKS, NEXT, OTHER, STRANGER, Scene, flip, usual
 from tests.support.signatures import bundle, day, key_table, policy, publisher, signed, statement
 
 

@@ -16,7 +16,7 @@ from lime_edge.skills.package import write_skill
 from lime_edge.trust.signature_file import signature_path
 from lime_edge.trust.signing import sign_skill
 from lime_edge.trust.sigstore_bundle import Bundle
-from tests.support.malformed import manifest, vectors
+from tests.support.faults.malformed import manifest, vectors
 from tests.support.signatures import Pair, pair
 
 

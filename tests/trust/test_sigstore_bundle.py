@@ -1,6 +1,6 @@
 """Signature bundles: what is parsed, and the reasons why a signature is not valid for a file.
 
-tests/support/attacks.py has a table of refused bundles; test_policy.py runs it against a runtime.
+tests/support/faults/attacks.py has a table of refused bundles; test_policy.py runs it against a runtime.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from lime_edge.exporters.towers.contracts import FAMILIES, family_name, vision_c
 from lime_edge.exporters.towers.kinds import sees
 from tests.exporters.towers.tower_case import checkpoint, contract_of
 from tests.support.tiny import tiny_model
-from tests.support.tiny_vision import FAMILIES as TINY
-from tests.support.tiny_vision import IDS
+from tests.support.vision.tiny_vision import FAMILIES as TINY
+from tests.support.vision.tiny_vision import IDS
 
 
 @pytest.mark.parametrize("name", TINY)

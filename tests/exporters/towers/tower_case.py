@@ -20,7 +20,7 @@ from lime_edge.contract.vision import VisionContract
 from lime_edge.exporters.towers.contracts import FAMILIES, family_name, vision_contract
 from lime_edge.exporters.towers.tower_family import TowerFamily
 from lime_edge.exporters.towers.vision_graph import export_tower
-from tests.support.tiny_vision import tiny_vision_model
+from tests.support.vision.tiny_vision import tiny_vision_model
 
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-5  # of the largest feature; fp32 against fp32 in another order

@@ -18,7 +18,7 @@ from lime_edge.runtime import Runtime
 from lime_edge.skills.draft_table import DraftTable
 from lime_edge.skills.interface import Interface
 from lime_edge.skills.package import read_skill
-from tests.support.malformed import MALFORMED
+from tests.support.faults.malformed import MALFORMED
 from tests.support.runtime_models import answer_ids, exported, runtime, skill
 
 

@@ -34,7 +34,7 @@ from lime_edge.runtime.vision.prepared import Prepared
 from lime_edge.runtime.vision.video_file import video_source
 from tests.runtime.vision import contracts
 from tests.runtime.vision.video_files import video
-from tests.support.mutants import FORMS, VALUES
+from tests.support.faults.mutants import FORMS, VALUES
 
 SECONDS = 20.0  # for one input
 MEMORY = 14 * PIXEL_LIMIT  # bytes: the largest picture, decoded, over white, and as RGB

@@ -26,7 +26,7 @@ from tests.exporters.towers.tower_case import checkpoint, contract_of, torch_mod
 from tests.exporters.vision_case import exported
 from tests.runtime.vision.vision_case import asked
 from tests.support.runtime_models import skill
-from tests.support.tiny_vision import FAMILIES
+from tests.support.vision.tiny_vision import FAMILIES
 
 Array = npt.NDArray[Any]
 TILED = ("llava_onevision", "smolvlm", "idefics3")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lime_edge.store.store import Store
-from tests.support.faulty_server import Server, serving
+from tests.support.servers.faulty_server import Server, serving
 from tests.support.store_case import check
 
 

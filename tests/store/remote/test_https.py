@@ -13,7 +13,7 @@ from lime_edge.errors import ConfigError, FetchError, SkillFormatError
 from lime_edge.store.remote.https import Limits
 from lime_edge.store.store import Store
 from lime_edge.store.transfer import pull
-from tests.support.faulty_server import QUICK, Request, Server, cut, dripping, endless, file, fixed, in_turn
+from tests.support.servers.faulty_server import QUICK, Request, Server, cut, dripping, endless, file, fixed, in_turn
 from tests.support.store_case import big, package, sha256, signature_of
 
 PATH = "/x.lime"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.hub_server import Hub, hub
 from tests.support.paths import ROOT
+from tests.support.servers.hub_server import Hub, hub
 from tests.support.store_case import package, sha256, signature_of
 
 REPO = "someone/skills"

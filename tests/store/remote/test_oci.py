@@ -14,8 +14,8 @@ from lime_edge.store.remote import oci
 from lime_edge.store.remote.https import Limits
 from lime_edge.store.store import Store
 from lime_edge.store.transfer import pull, push
-from tests.support.faulty_server import endless, fixed
-from tests.support.oci_registry import Registry, digest_of, registry
+from tests.support.servers.faulty_server import endless, fixed
+from tests.support.servers.oci_registry import Registry, digest_of, registry
 from tests.support.store_case import package
 from tests.tools.registry_round import go_round
 

@@ -17,8 +17,8 @@ from lime_edge.errors import FetchError, StoreError
 from lime_edge.store.remote.resume import ResumableDownload, ResumableDownloads
 from lime_edge.store.store import Store
 from lime_edge.store.transfer import pull
-from tests.support.faulty_server import QUICK, Server, cut, dripping, file, in_turn
 from tests.support.paths import ROOT
+from tests.support.servers.faulty_server import QUICK, Server, cut, dripping, file, in_turn
 from tests.support.store_case import big, litter
 
 PATH = "/x.lime"

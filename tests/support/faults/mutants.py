@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from tests.support.malformed import framed
+from tests.support.faults.malformed import framed
 
 Parts = tuple[bytes, bytes]  # header and body of a package
 Edit = Callable[[Random, Parts], Parts]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.faulty_server import Request, Server, serving
+from tests.support.servers.faulty_server import Request, Server, serving
 
 _PATH = re.compile(r"/v2/(?P<name>[a-z0-9/._-]+)/(?P<kind>blobs|manifests)/(?P<what>[A-Za-z0-9:._-]+/?)")
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"

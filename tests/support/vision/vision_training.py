@@ -17,10 +17,10 @@ from lime_edge.method.config import LimeConfig
 from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.train_adapter import train
 from lime_edge.training.vision_backbone import IMAGE_TOKEN, build
-from tests.support.pictures import write_png
 from tests.support.tiny import tiny_tokenizer
 from tests.support.tiny_training import scratch, write_rows
-from tests.support.tiny_vision import SIZE, tiny_vision_model
+from tests.support.vision.pictures import write_png
+from tests.support.vision.tiny_vision import SIZE, tiny_vision_model
 
 CHOICES = ["lime", "lemon"]
 PLAN = TrainingPlan(steps=2, batch=4, vector_rate=3e-2, shared_rate=1e-2, save_every=100)
@@ -88,3 +88,11 @@ def lime_vision_model() -> Any:
     register()
     model: Any = AutoModelForImageTextToText.from_pretrained(lime_vision_dir(), dtype=torch.float32)
     return model.eval()
+
+
+@cache
+def lime_vision_checkpoint() -> Path:
+    """A checkpoint of the tiny model of our own family, trained for two steps."""
+    output = scratch() / "lime-vision-checkpoint"
+    train([str(pictures())], str(lime_vision_dir()), output, LimeConfig(r=4, routing=Routing(experts=3)), PLAN)
+    return output
