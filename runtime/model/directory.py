@@ -14,7 +14,7 @@ from typing import Any
 from lime_edge.common.strict_json import show
 from lime_edge.contract.model import ModelContract
 from lime_edge.contract.model_files import file_faults
-from lime_edge.contract.names import GENAI_CONFIG, MODEL_JSON, TOKENIZER_FILE
+from lime_edge.contract.names import GENAI_CONFIG, MODEL_JSON, TOKENIZER_FILE, WEB_JSON
 from lime_edge.errors import ModelError
 
 
@@ -94,7 +94,8 @@ def _config(path: Path, faults: list[str]) -> dict[str, Any] | None:
             return config
         faults.append(f"{GENAI_CONFIG} holds {type(config).__name__}; expected an object")
     except FileNotFoundError:
-        faults.append(f"{GENAI_CONFIG} is missing")
+        web = f": it was exported for {WEB_JSON}, which lime-edge-web reads; export without --target web"
+        faults.append(f"{GENAI_CONFIG} is missing{web if (path / WEB_JSON).is_file() else ''}")
     except (OSError, ValueError, RecursionError) as error:
         faults.append(f"{GENAI_CONFIG} cannot be read: {error}")
     return None

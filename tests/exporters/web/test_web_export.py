@@ -75,5 +75,5 @@ def test_the_command_takes_a_model_directory_and_overwrites_only_if_asked(tmp_pa
 
 
 def test_python_refuses_the_directory() -> None:
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="which lime-edge-web reads; export without --target web"):
         Runtime.load(converted())
