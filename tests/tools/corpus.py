@@ -1,8 +1,8 @@
 """Writes a corpus of files that every reader must refuse: `python -m tests.tools.corpus FOLDER`.
 
 It holds the tables of tests/support/faults/malformed.py and tests/skills/format_2_cases.py, and cases that are large
-or need a file system: JSON bombs, truncation at every boundary, links and pipes. index.json lists the faults for which each file
-must be refused. The corpus can test other readers, too."""
+or need a file system: JSON bombs, truncation at every boundary, links and pipes. index.json lists the
+faults for which each file must be refused. The corpus can test other readers, too."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Writes what the tests of lime-edge-web need: `python -m tests.tools.web_fixtures FOLDER [--demo MODEL]`.
 
 Everything comes from the Python package: tiny models for browsers, skills and the answers that they must give,
-packages that must be refused, rows of random skills as bytes, and signatures. With ``--demo`` also an exported model with skills.
+packages that must be refused, rows of random skills as bytes, and signatures. With ``--demo`` also an exported model
+with skills.
 """
 
 from __future__ import annotations
