@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from lime_edge.contract.content_parts import MediaPart, media_parts
+from lime_edge.contract.names import VISION_JSON
+from lime_edge.contract.vision import read_vision
 from lime_edge.errors import LimeError
 from lime_edge.runtime.text.prompts import Text
+from lime_edge.runtime.vision.image_file import image_source
+from lime_edge.runtime.vision.prepare import prepare_image, prepare_video
+from lime_edge.runtime.vision.video_file import video_source
 
+from .content import text_of
 from .examples import Row
 from .instruction import Instruction, is_request
 
@@ -25,14 +33,35 @@ class TokenCounter:
 
     def __init__(self, directory: Path) -> None:
         self._text = Text(directory, (0,))  # the token 0 would end answers if the tokenizer named no other
+        self._vision = read_vision(directory) if (directory / VISION_JSON).is_file() else None
+        self._counts: dict[str, int] = {}  # features by the digest of a picture
 
     def prompt(self, row: Row, system: str | None = None) -> int:
         """Tokens of the formatted prompt.
 
+        The features of a picture count if the directory is an exported model, which says how many they are.
+
         Raises:
-            ConfigError: The chat template rejects the messages.
+            ConfigError: The chat template rejects the messages, or a picture cannot be read.
         """
-        return len(self._text.tokens(list(row.messages), system).ids)
+        messages = [{**message, "content": text_of(message["content"])} for message in row.messages]
+        shown = sum(map(self._features, media_parts(list(row.messages)))) if self._vision else 0
+        return len(self._text.tokens(messages, system).ids) + shown
+
+    def _features(self, part: MediaPart) -> int:
+        """Features of a picture, or of all chosen frames of a video."""
+        assert self._vision is not None  # checked by the caller
+        source: Any = image_source(part) if part.kind == "image" else video_source(part)
+        if source.digest not in self._counts:
+            if part.kind == "image":
+                count = prepare_image(source.pixels(), self._vision).count
+            elif self._vision.video_token:
+                count = prepare_video(source.clip(self._vision), self._vision).count
+            else:
+                frames = source.clip(self._vision).frames
+                count = sum(prepare_image(frame, self._vision).count for frame in frames)
+            self._counts[source.digest] = count
+        return self._counts[source.digest]
 
     def answer(self, text: str) -> int:
         """Tokens of an answer, with the end of the turn."""

@@ -10,7 +10,9 @@ from lime_edge.evaluation.examples import Place, Row
 from lime_edge.evaluation.instruction import Instruction
 from lime_edge.evaluation.token_lengths import TokenCounter, as_asked, too_long
 from lime_edge.training.dataset import encode
+from tests.exporters.vision_case import exported
 from tests.support.tiny_training import backbone_dir, tokenizer
+from tests.support.vision.pictures import png
 
 PLACE = Path("test.jsonl")
 
@@ -60,3 +62,11 @@ def test_rows_that_the_template_rejects_are_named_too(counter: TokenCounter) -> 
     found = too_long(counter, [row("a", role="narrator", line=3)], [None], 100, 8)
     assert "test.jsonl line 3: " in found[0]
     assert "narrator" in found[0]
+
+
+def test_the_features_of_pictures_count_as_tokens() -> None:
+    counter = TokenCounter(exported("llava_clip").path)
+    content = [{"type": "image", "data": png(seed, 30)} for seed in (0, 1)] + [{"type": "text", "text": "which?"}]
+    shown = Row(({"role": "user", "content": content},), "a")
+    text = Row(({"role": "user", "content": "which?"},), "a")
+    assert counter.prompt(shown) == counter.prompt(text) + 2 * 4  # a tile of 28 pixels in patches of 14
