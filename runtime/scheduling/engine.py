@@ -71,23 +71,20 @@ class Engine:
         if len(self._queue):
             live = self._admit(live, only)
         cache = self.rows.cache
-        mine = {row: job for row, job in live.items() if only is None or job in only}
-        if cache is None or not mine:
+        if cache is None:
             return False
-        for row, job in mine.items():
-            if job.switch is not None and job.answer.ids:
-                self._switch(cache, row, job)
-        if not all(job.begun for job in mine.values()):
-            self._begin(cache, mine)
-        going = {row: job for row, job in mine.items() if job.read and job.wants}
-        reading = {job: row for row, job in mine.items() if job.begun and not job.read}
-        left = [(job, len(job.answer.request.tokens.ids) - cache.lengths[row]) for job, row in reading.items()]
-        piece = self._plan.next(left, list(going.values()))
-        if piece is not None:
-            self._read(cache, reading[piece[0]], *piece)
-        elif going:
+        going, reading = dict[int, Job](), dict[int, Job]()
+        for row, job in live.items():
+            if only is None or job in only:
+                if not job.read:
+                    reading[row] = job
+                elif job.wants:
+                    going[row] = job
+        if reading and self._read_next(cache, reading, list(going.values())):
+            return True
+        if going:
             self._step(cache, going)
-        return piece is not None or bool(going)
+        return bool(going)
 
     def let_go(self, only: Collection[Job] | None = None) -> Live:
         """End the jobs that are to stop, and free the rows of those that nobody refers to any more.
@@ -184,27 +181,22 @@ class Engine:
 
     # -- what a row does -----------------------------------------------------------------------------
 
-    def _begin(self, cache: Cache, mine: Live) -> None:
-        """Let prompts begin with what is known of them, in each call one after the other: the next may share more."""
-        calls = {id(job.control) for job in mine.values() if job.begun and not job.read}
-        for row, job in sorted(mine.items(), key=lambda item: self._queue.rank(item[1])):
-            if not job.begun and id(job.control) not in calls:
+    def _read_next(self, cache: Cache, reading: Live, going: list[Job]) -> bool:
+        """Read a piece of a prompt, unless it is time for a step."""
+        calls = {id(job.control) for job in reading.values() if job.begun}
+        for row, job in sorted(reading.items(), key=lambda item: self._queue.rank(item[1])):
+            if (
+                not job.begun and id(job.control) not in calls
+            ):  # in a call, the next prompt may share more with the last
                 calls.add(id(job.control))
                 begin_prompt(cache, row, job.answer)
                 job.begun = True
-
-    def _switch(self, cache: Cache, row: int, job: Job) -> None:
-        """Let another skill go on with an answer from its newest token."""
-        if job.switch is None:
-            return
-        applied, lease, view = job.switch
-        if job.lease is not None:
-            job.kept.append(job.lease)
-        job.leases.append(lease)
-        job.lease, job.view, job.switch = lease, view, None
-        self.rows.use_newest_bank()
-        cache.views[row] = view
-        job.answer.switch(applied)
+        begun = {job: row for row, job in reading.items() if job.begun}
+        left = [(job, len(job.answer.request.tokens.ids) - cache.lengths[row]) for job, row in begun.items()]
+        piece = self._plan.next(left, going)
+        if piece is not None:
+            self._read(cache, begun[piece[0]], *piece)
+        return piece is not None
 
     def _read(self, cache: Cache, row: int, job: Job, most: int) -> None:
         """Read a piece of a prompt; after the last one, the answer begins."""
@@ -228,23 +220,25 @@ class Engine:
         """A step of all rows that are going on."""
         self._plan.stepped()
         alone = self._drafts(going)
-        together = {row: job for row, job in going.items() if row not in alone}
-        if len(together) == 1:
-            alone |= {row: [] for row in together}
-        elif together:
+        together = {row: job for row, job in going.items() if row not in alone} if len(going) > len(alone) else {}
+        if len(together) > 1:
             self._step_together(cache, together)
         for row, draft in alone.items():
-            job, known = going[row], len(going[row].answer.ids)
-            with self._failing({row: job}):
-                self._tell(row, job, step_alone(cache, row, job.answer, draft), known)
+            self._step_alone(cache, row, going[row], draft)
         self.rows.close_hole()
 
+    def _step_alone(self, cache: Cache, row: int, job: Job, draft: list[int]) -> None:
+        known = len(job.answer.ids)
+        with self._failing({row: job}):
+            self._tell(row, job, step_alone(cache, row, job.answer, draft), known)
+
     def _drafts(self, going: Live) -> dict[int, list[int]]:
-        """The drafts of rows that run alone; a single row always does."""
+        """The drafts, maybe empty, of the rows that run alone."""
         if len(going) > _DRAFTING:
             return {}
         drafts = {row: job.answer.draft(len(going) - 1) for row, job in going.items()}
-        return {row: draft for row, draft in drafts.items() if draft}
+        shared = [row for row, draft in drafts.items() if not draft]
+        return drafts if len(shared) < 2 else {row: draft for row, draft in drafts.items() if draft}
 
     def _step_together(self, cache: Cache, going: Live) -> None:
         start, stop = min(going), max(going) + 1

@@ -83,4 +83,7 @@ class FairQueue:
 
 
 def _keys(job: Job) -> tuple[Hashable, Hashable]:
-    return ("user", job.user), ("skill", job.user, job.skill)
+    """By whom service is counted: the user, and the user's skill."""
+    if job.accounts is None:
+        job.accounts = ("user", job.user), ("skill", job.user, job.skill)
+    return job.accounts

@@ -53,6 +53,7 @@ class Job:
     number: int = 0  # in the order of arrival
     arrived: float = 0.0  # by time.monotonic()
     welcomed: bool = False  # counted by the queue
+    accounts: tuple[Hashable, Hashable] | None = None  # where the queue counts what it gets
     begun: bool = False
     read: bool = False
     done: bool = False

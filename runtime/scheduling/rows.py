@@ -105,9 +105,12 @@ class Rows:
 
     def close_hole(self) -> None:
         """Move the last row to one that stayed free for some steps: a free row among others costs as much as one."""
-        hole = next((row for row, one in enumerate(self._jobs) if one is None), None)
-        self._holes = 0 if hole is None else self._holes + 1
-        if hole is not None and self._holes > _HOLE and self.cache is not None and self._graph.on_host:
+        if None not in self._jobs:
+            self._holes = 0
+            return
+        self._holes += 1
+        if self._holes > _HOLE and self.cache is not None and self._graph.on_host:
+            hole = self._jobs.index(None)
             self.cache.copy_row(len(self._jobs) - 1, hole)
             jobs = list(self._jobs)
             jobs[hole], jobs[-1] = jobs[-1], None

@@ -122,6 +122,8 @@ class Turns:
     def _company(self, waiter: Waiter) -> Waiter | None:
         """Another waiting thread that may drive the requests of all."""
         found = None
+        if len(self._waiters) < 2:
+            return None
         for entry in list(self._waiters):
             other = entry()
             if other is not None and other is not waiter and not other.main:

@@ -167,9 +167,8 @@ def soak(seconds: float) -> int:
     wrong = load.check()
     ended = Counter(reason for *_, reason, _ in load.seen)
     print(f"{len(load.seen)} answers ({dict(ended)}), {dict(load.counts)}: {wrong} differ, {lost} rows or slots lost")
-    print(
-        f"own pages: {before / 2**20:.1f} MiB in the second third, {after / 2**20:.1f} in the last ({after / before:.3f})"
-    )
+    ratio = f"{after / 2**20:.1f} in the last ({after / before:.3f})"
+    print(f"own pages: {before / 2**20:.1f} MiB in the second third, {ratio}")
     return wrong + lost
 
 

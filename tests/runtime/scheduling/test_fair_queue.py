@@ -96,7 +96,7 @@ def test_forgotten_jobs_are_dropped(made: Runtime) -> None:
 def test_users_of_long_ago_are_forgotten(made: Runtime) -> None:
     queue, one = FairQueue(), of(made, "x")
     for number in range(2 * _REMEMBERED):
-        one.user = f"user {number}"
+        one.user, one.accounts = f"user {number}", None
         queue.welcome(one, [])
         queue.serve(one, number + 1)
     assert len(queue._served) <= 2 * _REMEMBERED + 2
