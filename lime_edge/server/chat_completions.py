@@ -25,8 +25,8 @@ from lime_edge.server.formats.response_models import (
 from lime_edge.server.formats.token_texts import chat_logprobs
 from lime_edge.server.formats.tool_calls import OPENING, ToolText, call_form, must_call, tools_of
 
-from .answers import Piece
 from .exchange import Exchange
+from .pieces import Piece
 from .serving import Serving
 
 

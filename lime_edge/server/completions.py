@@ -13,8 +13,8 @@ from lime_edge.server.formats.request_models import CompletionRequest
 from lime_edge.server.formats.response_models import Completion, CompletionChoice, CompletionLogprobs
 from lime_edge.server.formats.token_texts import completion_logprobs
 
-from .answers import Piece
 from .exchange import Exchange
+from .pieces import Piece
 from .serving import Serving
 
 

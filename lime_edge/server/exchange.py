@@ -21,7 +21,7 @@ from lime_edge.server.formats.request_models import Sampling
 from lime_edge.server.formats.response_models import CachedTokens, Usage
 from lime_edge.server.operations.request_log import event
 
-from .answers import Answers, Piece, Row
+from .pieces import Answers, Piece, Row
 from .serving import Serving
 
 T = TypeVar("T")

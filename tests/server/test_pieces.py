@@ -10,7 +10,7 @@ import pytest
 
 from lime_edge.errors import ConfigError, UnknownSkillError
 from lime_edge.runtime import Runtime
-from lime_edge.server.answers import Answers, Piece, Row
+from lime_edge.server.pieces import Answers, Piece, Row
 from tests.server.served import running, settled, shared
 
 
