@@ -119,7 +119,11 @@ class Pictures:
         return picture
 
     def feed(self, ids: Ids) -> Fed:
-        """What the graph reads for ids [b, S] of which some are features of pictures that are in use."""
+        """What the graph reads for ids [b, S] of which some are features of pictures that are in use.
+
+        Raises:
+            ConfigError: Nobody uses one of the pictures, and its features are not kept.
+        """
         plain, rows = ids.copy(), np.full(ids.shape, -1, np.int64)
         found: list[Floats] = []
         count = 0
@@ -153,9 +157,12 @@ class Pictures:
         owners = []
         with self._lock:
             while len(numbers):
-                start = self._starts[bisect.bisect_right(self._starts, int(numbers[0])) - 1]
-                owners.append(self._by_start[start])
-                numbers = numbers[numbers >= start + owners[-1].count]
+                start = self._starts[bisect.bisect_right(self._starts, int(numbers[0])) - 1] if self._starts else 0
+                picture = self._by_start.get(start)
+                if picture is None or numbers[0] >= start + picture.count:
+                    raise ConfigError("a picture of this conversation is not kept any more: show it again")
+                owners.append(picture)
+                numbers = numbers[numbers >= start + picture.count]
         return [(one, (ids <= -one.first) & (ids > -one.first - one.count)) for one in owners]
 
     def _enter(self, digest: str, picture: Picture) -> None:

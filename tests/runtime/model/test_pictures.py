@@ -68,6 +68,16 @@ def test_a_picture_in_use_is_kept_without_a_limit() -> None:
     assert store.encoded == 1
 
 
+def test_ids_of_a_picture_that_nobody_kept() -> None:
+    store = Pictures(limit=0)
+    ids = store.get("a", lambda: made(5)).ids
+    kept = store.get("b", lambda: made(5))
+    for gone in (ids, -np.arange(1000, 1002)):
+        with pytest.raises(ConfigError, match="not kept any more: show it again"):
+            store.feed(gone[None])
+    assert len(store.feed(kept.ids[None]).features) == 5
+
+
 def test_threads_that_show_the_same_picture_encode_it_once() -> None:
     store, gate, found = Pictures(), threading.Barrier(6), []
 
