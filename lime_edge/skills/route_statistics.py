@@ -1,7 +1,7 @@
 """Statistics of a frozen backbone's states, which the states of requests are compared with to choose a skill.
 
 They belong to a checkpoint: what its training data and general text look like inside the backbone. The file is a
-safetensors file with three tensors in F16, in a checkpoint and in the model directories exported from it.
+safetensors file with four tensors in F16, in a checkpoint and in the model directories exported from it.
 Format: docs/routing.md.
 """
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from lime_edge.common.digests import canonical_json
 from lime_edge.common.files import read_bounded, reason, write_file
-from lime_edge.common.strict_json import bounded, load_json, number, one_of, record, show, whole
+from lime_edge.common.strict_json import bounded, load_json, number, one_of, record, sequence, show, text, whole
 from lime_edge.contract.route_settings import LAYER_LIMIT, RouteSettings
 from lime_edge.errors import ModelError
 
@@ -30,6 +30,7 @@ Float32 = npt.NDArray[np.float32]
 NONE_LIMIT = 1024  # centroids of "none"
 _RANK_LIMIT = 4096  # r
 _FILE_LIMIT = 2**27  # bytes
+_TEXTS_LIMIT = 64
 _KEY = "route"
 _NUMBER = number(-1e6, 1e6)
 _META = record(
@@ -39,6 +40,7 @@ _META = record(
         "pooling": one_of("mean", "last"),
         "temperature": number(1e-3, 1e6),
         "threshold": _NUMBER,
+        "texts": sequence(text(400, least=1), _TEXTS_LIMIT),
     }
 )
 
@@ -52,6 +54,9 @@ class RouteStatistics:
         mean: Float [D], subtracted from every state.
         whitening: Float [r, D]: after it, states of one kind of request vary by one in every direction.
         none: Float [m, D]: centroids of what is no request to a skill.
+        reference: Float [D], the mean scaled state of `texts` where the statistics were made. By how much a model's
+            own mean differs from it, in another precision, its states are moved back.
+        texts: Requests to read for that; without any, states are taken as they are.
     """
 
     layer: int
@@ -61,6 +66,8 @@ class RouteStatistics:
     mean: Float32
     whitening: Float32
     none: Float32
+    reference: Float32 | None = None
+    texts: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -83,8 +90,10 @@ class RouteStatistics:
             "pooling": self.pooling,
             "temperature": self.temperature,
             "threshold": self.threshold,
+            "texts": list(self.texts),
         }
         arrays = {"mean": self.mean[None], "whitening": self.whitening, "none": self.none}
+        arrays["reference"] = (self.mean if self.reference is None else self.reference)[None]
         tensors = {name: array.astype(np.float16) for name, array in arrays.items()}
         return pack({_KEY: canonical_json(meta).decode()}, tensors)
 
@@ -144,15 +153,17 @@ def _decoded(data: bytes, path: Path) -> RouteStatistics:
         tensors["mean"][0],
         tensors["whitening"],
         tensors["none"],
+        tensors["reference"][0],
+        tuple(meta["texts"]),
     )
 
 
 def _tensor_faults(tensors: Mapping[str, Float32]) -> Iterator[str]:
-    if set(tensors) != {"mean", "whitening", "none"}:
-        yield f"the tensors are {show(sorted(tensors))}; expected mean, none and whitening"
+    if set(tensors) != {"mean", "whitening", "none", "reference"}:
+        yield f"the tensors are {show(sorted(tensors))}; expected mean, none, reference and whitening"
         return
     width = tensors["mean"].shape[1]
-    for name, most in (("mean", 1), ("whitening", _RANK_LIMIT), ("none", NONE_LIMIT)):
+    for name, most in (("mean", 1), ("reference", 1), ("whitening", _RANK_LIMIT), ("none", NONE_LIMIT)):
         rows, columns = tensors[name].shape
         if rows > most or columns != width or width > WIDTH_LIMIT:
             yield f"{name} is [{rows}, {columns}]; expected at most [{most}, {WIDTH_LIMIT}], as wide as the mean"

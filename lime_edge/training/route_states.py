@@ -35,6 +35,7 @@ ROWS = 120  # requests that the centroids of a skill come from
 _TASK_ROWS = 12  # texts of a task that the statistics come from, with its instruction and without
 _TOKENS = 2048  # of one run
 _ROUNDED_ROWS = 3  # texts of a kind that are also read with rounded weights
+_REFERENCE = 24  # texts by which a model finds how far its precision moves states
 _BLOCK = 32  # weights that are rounded together
 _NOISE = 10  # texts of each of four kinds
 _LONGEST = 512  # tokens of a text; longer ones are left out
@@ -155,14 +156,15 @@ def add_statistics(checkpoint_dir: Path, data: Sequence[str], seed: int = 0) -> 
     kinds = [kind for kind, found in states.items() for _ in found]
     few = [row for rows in texts.values() for row in rows[:_ROUNDED_ROWS]]
     plain = states_of(model, tokenizer, few, layer)
+    asked = tuple(general_text()["conversation"][:_REFERENCE])
+    reference = states_of(model, tokenizer, list(map(_request, asked)), layer).mean(0)
     round_weights(model)
     noise = states_of(model, tokenizer, few, layer) - plain
     if not kinds:
         raise DataError("no text is short enough to be read")
+    fitted = fit_statistics(np.concatenate([*states.values()]), kinds, layer, noise)
     try:
-        return write_statistics(
-            checkpoint_dir / ROUTE_FILE, fit_statistics(np.concatenate([*states.values()]), kinds, layer, noise)
-        )
+        return write_statistics(checkpoint_dir / ROUTE_FILE, replace(fitted, reference=reference, texts=asked))
     except OSError as error:
         raise ConfigError(f"{checkpoint_dir / ROUTE_FILE} cannot be written: {reason(error)}") from error
 

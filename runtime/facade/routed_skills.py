@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from lime_edge.common.digests import canonical_json
 from lime_edge.contract.names import AUTO_SKILL, ROUTE_FILE
 from lime_edge.errors import ConfigError, ModelError, UnknownSkillError
@@ -93,11 +96,9 @@ class RoutedSkills(PromptTokens):
         return skill == AUTO_SKILL or (skill is ACTIVE and self._registry.active == AUTO_SKILL)
 
     def _route(self, prompt: Prompt, raw: bool, opening: Opening | None, control: Control) -> Routed:
-        started = time.perf_counter()
         chooser, pin = self._chooser, self._prefixes.pin()
-        with self._registry.lease([None]) as lease:
-            (tokens,) = encode_prompts(self._graph, self._text, [prompt], lease.applied, raw, opening)
-            state = read_state(self._graph, lease.array, tokens, self._prefixes, pin, control)
+        started = time.perf_counter()
+        state = self._state(prompt, raw, opening, control, pin)
         read = time.perf_counter()
         found = chooser.choose(state, self._candidates_of(chooser))
         route = Route(
@@ -133,7 +134,16 @@ class RoutedSkills(PromptTokens):
         statistics, digest = read_statistics(directory.path / ROUTE_FILE)
         if statistics.settings(digest) != settings or statistics.width != self._graph.state_width:
             raise ModelError(f"{directory.path / ROUTE_FILE} is not the file of lime.json: copy the directory again")
-        return Chooser(statistics)
+        own = [self._state(text, False, None, Control(), None) for text in statistics.texts]
+        return Chooser(statistics, np.stack(own) if own else None)
+
+    def _state(
+        self, prompt: Prompt, raw: bool, opening: Opening | None, control: Control, pin: Pin | None
+    ) -> npt.NDArray[np.float32]:
+        """The state [D] of a request as the base reads it."""
+        with self._registry.lease([None]) as lease:
+            (tokens,) = encode_prompts(self._graph, self._text, [prompt], lease.applied, raw, opening)
+            return read_state(self._graph, lease.array, tokens, self._prefixes, pin, control)
 
     def _candidates_of(self, chooser: Chooser) -> tuple[Candidate, ...]:
         """The loaded skills that can be chosen; made again only when skills were loaded or unloaded."""

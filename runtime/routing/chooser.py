@@ -55,11 +55,15 @@ class Decision:
 
 
 class Chooser:
-    """Chooses by the statistics of one model. Safe to use from several threads."""
+    """Chooses by the statistics of one model. Safe to use from several threads.
 
-    def __init__(self, statistics: RouteStatistics) -> None:
+    Args:
+        statistics, own: As for `StateSpace`.
+    """
+
+    def __init__(self, statistics: RouteStatistics, own: Float32 | None = None) -> None:
         self._statistics = statistics
-        self._space = StateSpace(statistics)
+        self._space = StateSpace(statistics, own)
         self._none = self._space.place(statistics.none)  # [m, r]
         self._known: tuple[tuple[int, ...], Mixtures] | None = None  # of the last candidates
 

@@ -15,16 +15,22 @@ class StateSpace:
 
     A state is divided by its root mean square first, as the layers of the backbone do, and its point is put on a
     sphere: what is unlike anything else is not near to anything by its length.
+
+    Args:
+        statistics: The checkpoint's.
+        own: States [n, D] of the statistics' texts in this model, whose precision moves them; None: it does not.
     """
 
-    def __init__(self, statistics: RouteStatistics) -> None:
+    def __init__(self, statistics: RouteStatistics, own: Float32 | None = None) -> None:
         self._mean, self._whitening = statistics.mean, statistics.whitening
+        self._moved = np.zeros_like(self._mean)  # by how much this model's states are off
+        if own is not None and statistics.reference is not None:
+            self._moved = scaled(own).mean(0) - statistics.reference
         self.temperature = statistics.temperature
 
     def project(self, states: Float32) -> Float32:
         """States [n, D] as points [n, r]."""
-        scale = np.sqrt(np.mean(np.square(states, dtype=np.float64), axis=-1, keepdims=True)) + 1e-12
-        points = self.place((states / scale).astype(np.float32))
+        points = self.place(scaled(states) - self._moved)
         lengths = np.sqrt(np.square(points).sum(-1, keepdims=True)) + 1e-12
         return (points * (radius(self._whitening) / lengths)).astype(np.float32)
 
@@ -44,6 +50,12 @@ class StateSpace:
         sums = np.add.reduceat(np.exp(exponents - np.repeat(most, mixtures.counts)), mixtures.starts)
         found: npt.NDArray[np.float64] = most + np.log(sums / mixtures.counts)
         return found
+
+
+def scaled(states: Float32) -> Float32:
+    """States [n, D], each divided by its root mean square."""
+    scale = np.sqrt(np.mean(np.square(states, dtype=np.float64), axis=-1, keepdims=True)) + 1e-12
+    return (states / scale).astype(np.float32)
 
 
 class Mixtures:

@@ -42,6 +42,8 @@ def test_written_and_read_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read, getattr(made, name))
     assert found.settings(digest).statistics == digest
     assert found.width == 8
+    assert found.reference is not None
+    np.testing.assert_array_equal(found.reference, found.mean)  # if there is none
     before = path.read_bytes()
     write_statistics(path, found)
     assert path.read_bytes() == before
@@ -63,7 +65,9 @@ def test_nothing_invalid_is_written(tmp_path: Path, change: dict[str, Any], faul
     assert not list(tmp_path.iterdir())
 
 
-META = canonical_json({"format": 1, "layer": 1, "pooling": "last", "temperature": 1.0, "threshold": 0.0}).decode()
+META = canonical_json(
+    {"format": 1, "layer": 1, "pooling": "last", "temperature": 1.0, "texts": [], "threshold": 0.0}
+).decode()
 ONES = np.ones((1, 4), np.float16)
 
 
@@ -72,7 +76,10 @@ ONES = np.ones((1, 4), np.float16)
     [
         (lambda: b"", "0 bytes with a header"),
         (lambda: pack({}, {"mean": ONES}), "Expecting value"),
-        (lambda: pack({"route": META}, {"mean": ONES}), "the tensors are ['mean']; expected mean, none and whitening"),
+        (
+            lambda: pack({"route": META}, {"mean": ONES}),
+            "the tensors are ['mean']; expected mean, none, ref",
+        ),
         (lambda: pack({"route": META.replace('"last"', '"x"')}, {"mean": ONES}), "the metadata.pooling is 'x'"),
         (lambda: STATISTICS.to_bytes()[:-1], "the file is cut short"),
     ],

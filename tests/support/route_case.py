@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,12 @@ def statistics() -> tuple[RouteStatistics, Path]:
     """Statistics of the other words, and their file."""
     runtime_models.exported()  # makes the backbone
     path = runtime_models.scratch() / ROUTE_FILE
-    asked = [(number, texts(words, 24)) for number, words in enumerate(OTHERS)]
-    found = np.concatenate([states(some) for _, some in asked])
-    kinds = [str(number) for number, some in asked for _ in some]
-    return write_statistics(path, fit_statistics(found, kinds, 1)), path
+    given = [(number, texts(words, 24)) for number, words in enumerate(OTHERS)]
+    found = np.concatenate([states(some) for _, some in given])
+    kinds = [str(number) for number, some in given for _ in some]
+    asked = tuple(texts(OTHERS[0], 4))
+    fitted = replace(fit_statistics(found, kinds, 1), reference=states(list(asked)).mean(0), texts=asked)
+    return write_statistics(path, fitted), path
 
 
 def routable(precision: Any = "fp32") -> Path:

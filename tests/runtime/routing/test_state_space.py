@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lime_edge.runtime.routing.state_space import Mixtures, StateSpace
+from lime_edge.runtime.routing.state_space import Mixtures, StateSpace, scaled
 from lime_edge.skills.route_statistics import RouteStatistics
 
 RNG = np.random.default_rng(0)
@@ -21,6 +21,20 @@ def test_points_do_not_depend_on_the_length_of_a_state() -> None:
     np.testing.assert_allclose(SPACE.project(1000 * states), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(SPACE.place(scaled), plain, rtol=1e-4, atol=1e-5)
     assert np.isfinite(SPACE.project(np.zeros((1, 10), np.float32))).all()
+
+
+def test_what_a_precision_moves_is_moved_back() -> None:
+    own, shift = RNG.standard_normal((6, 10)).astype(np.float32), RNG.standard_normal(10).astype(np.float32)
+    plain = scaled(own)
+    statistics = RouteStatistics(1, "last", 3.0, 0.0, MEAN, WHITENING, MEAN[None], plain.mean(0), ("a",) * 6)
+    moved = plain + shift
+    lengths = np.sqrt(np.square(moved).mean(1, keepdims=True))
+    space = StateSpace(statistics, moved)
+    expected = moved / lengths - ((moved / lengths).mean(0) - plain.mean(0))
+    points = (expected - MEAN) @ WHITENING.T
+    points *= np.sqrt(7) / np.linalg.norm(points, axis=1, keepdims=True)
+    np.testing.assert_allclose(space.project(moved), points, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(StateSpace(statistics).project(own), StateSpace(statistics, own).project(own))
 
 
 def test_likelihoods_are_those_of_the_definition() -> None:
