@@ -1,6 +1,6 @@
 """Fills docs/requests.md with tables from the result files of requests, drafts and contexts.
 
-    python -m benchmarks.requests.page benchmarks/results/requests-*.json benchmarks/results/drafts-*.json ...
+    python -m benchmarks.requests.page benchmarks/results/requests/*.json
 
 The output is deterministic: the same files give the same bytes.
 """
