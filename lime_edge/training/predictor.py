@@ -21,12 +21,12 @@ from lime_edge.evaluation.examples import Row
 from lime_edge.method.features import with_features
 from lime_edge.method.forward_state import evidence_of, set_evidence
 
-from .batch_pictures import batch_pictures
 from .checkpoint import is_lime
 from .dataset import chat_of, encode_with_pictures
+from .pictures.batch_pictures import batch_pictures
 
 if TYPE_CHECKING:
-    from .picture_features import Pictures
+    from .pictures.picture_features import Pictures
 
 _DELTAS = "position_deltas"  # attribute of a cache, [B]: what later positions differ from their indices
 _BATCH = 16  # rows generated together

@@ -27,7 +27,7 @@ from lime_edge.method.config import LimeConfig
 from lime_edge.training.checkpoint import tuner
 from lime_edge.training.dataset import Example
 from lime_edge.training.learn_skill import Recipe, learn
-from lime_edge.training.picture_features import Pictures
+from lime_edge.training.pictures.picture_features import Pictures
 from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.train_adapter import train
 from lime_edge.training.trainer import _Order, lengths_of, parameter_groups, unwritable

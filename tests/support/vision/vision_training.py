@@ -14,9 +14,9 @@ from lime_edge.backbones.efficientnet_lite import EfficientNetLite
 from lime_edge.backbones.lime_vision import register
 from lime_edge.contract.routing import Routing
 from lime_edge.method.config import LimeConfig
+from lime_edge.training.pictures.vision_backbone import IMAGE_TOKEN, build
 from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.train_adapter import train
-from lime_edge.training.vision_backbone import IMAGE_TOKEN, build
 from tests.support.tiny import tiny_tokenizer
 from tests.support.tiny_training import scratch, write_rows
 from tests.support.vision.pictures import write_png

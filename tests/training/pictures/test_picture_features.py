@@ -19,9 +19,9 @@ from lime_edge.runtime.vision.prepare import prepare_image
 from lime_edge.skills.package import read_skill
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.dataset import Collator, Examples, chat_of, encode_with_pictures
-from lime_edge.training.frozen_tower import FrozenTower
 from lime_edge.training.learn_skill import Recipe, learn
-from lime_edge.training.picture_features import PictureFeatures
+from lime_edge.training.pictures.frozen_tower import FrozenTower
+from lime_edge.training.pictures.picture_features import PictureFeatures
 from lime_edge.training.predictor import Predictor
 from tests.support.tiny_training import tokenizer as text_tokenizer
 from tests.support.vision.pictures import png

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lime_edge.exporters.towers.contracts import FAMILIES, vision_contract
-from lime_edge.training import frozen_tower
-from lime_edge.training.frozen_tower import FeatureFiles, FrozenTower
+from lime_edge.training.pictures import frozen_tower
+from lime_edge.training.pictures.frozen_tower import FeatureFiles, FrozenTower
 from tests.support.vision.vision_training import lime_vision_dir, lime_vision_model
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from lime_edge.common.wheel import fetch_wheel
 from lime_edge.errors import LimeError
-from lime_edge.training.wheel import fetch_wheel
 
 CONTENT = b"a wheel"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

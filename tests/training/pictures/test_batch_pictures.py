@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lime_edge.training.batch_pictures import batch_pictures
-from lime_edge.training.picture_features import Pictures
+from lime_edge.training.pictures.batch_pictures import batch_pictures
+from lime_edge.training.pictures.picture_features import Pictures
 
 POSITIONS = torch.tensor([[0, 0, 1, 2, 3], [0, 0, 0, 0, 1], [0, 1, 2, 3, 4]])
 FIRST = Pictures((-1, 0, 1), torch.ones(2, 4))

