@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from lime_edge.common.strict_json import show
 from lime_edge.errors import ConfigError
-
-from ..types import Active, Prompt, SkillSpec
+from lime_edge.runtime.types import Active, Prompt, SkillSpec
 
 
 class Rows(NamedTuple):

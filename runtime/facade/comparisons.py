@@ -23,8 +23,8 @@ from lime_edge.runtime.decoding.loop import skill_rows
 from lime_edge.runtime.decoding.requests import encode_prompts
 from lime_edge.runtime.skills.registry import Lease
 from lime_edge.runtime.text.prompts import Tokens
+from lime_edge.runtime.types import ACTIVE, Active, Generation, Prompt, SkillSpec
 
-from ..types import ACTIVE, Active, Generation, Prompt, SkillSpec
 from .call_rows import Rows, one_row
 from .conversations import Conversations
 

@@ -21,9 +21,9 @@ from lime_edge.runtime.scheduling.scheduler_settings import SchedulerSettings
 from lime_edge.runtime.scheduling.stream import Stream
 from lime_edge.runtime.skills.registry import Lease
 from lime_edge.runtime.text.prompts import Text
+from lime_edge.runtime.types import Active, Generation, Message, SkillSpec
 from lime_edge.trust.policy import TrustPolicy
 
-from ..types import Active, Generation, Message, SkillSpec
 from .call_rows import Rows
 from .routed_skills import Routed, RoutedSkills, finisher, with_route
 from .session import Opened, Session, check_messages

@@ -14,10 +14,10 @@ from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Bank
 from lime_edge.runtime.skills.registry import LoadConditions, Registry
 from lime_edge.runtime.text.prompts import Text
+from lime_edge.runtime.types import SkillInfo, SkillSpec
 from lime_edge.skills.compatibility import LIMITS
 from lime_edge.trust.policy import TrustPolicy, as_policy, read_trusted_skill
 
-from ..types import SkillInfo, SkillSpec
 from .skill_loading import SkillLoader
 
 

@@ -15,12 +15,11 @@ from lime_edge.runtime.decoding.choice_scores import log_softmax
 from lime_edge.runtime.decoding.kv_cache import Cache
 from lime_edge.runtime.decoding.loop import prefix_of, skill_rows, with_prefix
 from lime_edge.runtime.model.session import Graph
+from lime_edge.runtime.runtime import Runtime
 from lime_edge.runtime.skills.bank import Array
 from lime_edge.runtime.skills.registry import AppliedSkill
 from lime_edge.runtime.text.prompts import Text, Tokens
-
-from ..runtime import Runtime
-from ..types import SkillSpec
+from lime_edge.runtime.types import SkillSpec
 
 Float64 = npt.NDArray[np.float64]
 

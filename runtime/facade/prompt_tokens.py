@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lime_edge.runtime.decoding.requests import encode_prompts
+from lime_edge.runtime.types import ACTIVE, Active, Prompt, SkillSpec
 
-from ..types import ACTIVE, Active, Prompt, SkillSpec
 from .call_rows import split_rows
 from .loaded_skills import LoadedSkills
 

@@ -22,9 +22,9 @@ from lime_edge.runtime.decoding.requests import encode_prompts
 from lime_edge.runtime.decoding.state_reading import read_state
 from lime_edge.runtime.routing.chooser import Candidate, Chooser
 from lime_edge.runtime.skills.registry import AppliedSkill, Lease
+from lime_edge.runtime.types import ACTIVE, Active, Choice, Generation, Prompt, Route, SkillSpec
 from lime_edge.skills.route_statistics import read_statistics
 
-from ..types import ACTIVE, Active, Choice, Generation, Prompt, Route, SkillSpec
 from .call_rows import Rows
 from .prompt_tokens import PromptTokens
 

@@ -23,8 +23,7 @@ from lime_edge.runtime.scheduling.job import Job
 from lime_edge.runtime.scheduling.scheduler import Scheduler
 from lime_edge.runtime.scheduling.stream import Stream
 from lime_edge.runtime.skills.registry import AppliedSkill, Lease
-
-from ..types import ACTIVE, Active, Generation, Message, SkillSpec
+from lime_edge.runtime.types import ACTIVE, Active, Generation, Message, SkillSpec
 
 Ids = npt.NDArray[np.int64]
 Finish = Callable[[Answer], Generation]

@@ -15,11 +15,10 @@ from lime_edge.runtime.model.session import Graph
 from lime_edge.runtime.skills.bank import Bank
 from lime_edge.runtime.skills.registry import AppliedSkill, LoadConditions, Registry
 from lime_edge.runtime.text.prompts import Text
+from lime_edge.runtime.types import SkillInfo
 from lime_edge.skills.compatibility import check_skill
 from lime_edge.skills.package import Skill
 from lime_edge.trust.policy import Signer, TrustPolicy, read_trusted_skill
-
-from ..types import SkillInfo
 
 
 @dataclass(frozen=True)
