@@ -16,7 +16,7 @@ from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import read_skill
 from lime_edge.store.lookup import find_skill, skill_files
 
-from .picture_options import with_pictures
+from .options import with_pictures
 from .streams import checked
 
 HELP = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -113,6 +113,28 @@ def generation_options(function: F) -> F:
     for name, kind, text in reversed(_SETTINGS):
         function = click.option(name, type=kind, help=text)(function)
     return function
+
+
+def picture_options(function: F) -> F:
+    """Add --image and --video, both repeatable, as `images` and `videos`."""
+    for name, what in (("video", "A video"), ("image", "A picture")):
+        option = click.option(
+            f"--{name}",
+            f"{name}s",
+            multiple=True,
+            type=path_type(),
+            metavar="FILE",
+            help=f"{what} shown before the prompt; may be repeated.",
+        )
+        function = option(function)
+    return function
+
+
+def with_pictures(text: str, images: Sequence[Path], videos: Sequence[Path]) -> Any:
+    """The text, or a list of parts: pictures, then the text."""
+    shown = [{"type": "image", "path": str(path)} for path in images]
+    shown += [{"type": "video", "path": str(path)} for path in videos]
+    return [*shown, {"type": "text", "text": text}] if shown else text
 
 
 COUNT = click.IntRange(1)

@@ -15,8 +15,16 @@ from lime_edge.errors import ConfigError, UnknownSkillError
 from lime_edge.reports.tables import STDOUT, report, say
 
 from .answers import read_answers
-from .options import generation_options, json_option, model_argument, path_type, runtime_options, trust_option
-from .picture_options import picture_options, with_pictures
+from .options import (
+    generation_options,
+    json_option,
+    model_argument,
+    path_type,
+    picture_options,
+    runtime_options,
+    trust_option,
+    with_pictures,
+)
 from .streams import checked, read_input
 
 if TYPE_CHECKING:

@@ -153,6 +153,7 @@ TWICE = {
     "export": "the function and its command",
     "model": "the contract of an exported model, the PEFT model, and the room of the opened model",
     "operators": "the functions in the graph, and the native library",
+    "pictures": "those of training data, and those of requests",
     "prompts": "those of a request, and those of an audit",
     "receipt": "its form, the report on it and its command",
     "registry": "of variants, and of loaded skills",
