@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: test lint demo demo-vision serve serve-test sanitize versions clean web web-test
+.PHONY: test lint demo serve serve-test sanitize versions clean web web-test
 
 $(STAMP): pyproject.toml setup.py $(wildcard runtime/native/*.cpp runtime/native/*.h runtime/native/*.inc)
 	$(PYTHON) -m venv $(VENV)
@@ -29,10 +29,6 @@ lint: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/lime-edge demo
-
-# Three photographs, without and with a skill. The first run fetches 120 MB and exports the model.
-demo-vision: $(STAMP)
-	$(BIN)/lime-edge demo --vision
 
 # The demo's model behind an API like OpenAI's, with a page to try it: http://127.0.0.1:8000
 serve: $(STAMP)
