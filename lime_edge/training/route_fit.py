@@ -73,8 +73,10 @@ def fit_statistics(
         )
     precise = np.asarray(states, np.float64)
     best: tuple[float, float, float] | None = None
-    spread = np.zeros((states.shape[1],) * 2) if noise is None else np.asarray(noise, np.float64).T @ noise / len(noise)
-    folds = [_margins(precise, labels, counts, fold, layer, spread) for fold in range(_FOLDS)]
+    differences = np.zeros((1, states.shape[1])) if noise is None else np.asarray(noise, np.float64)
+    spread = differences.T @ differences / len(differences)
+    differences = differences - differences.mean(0)  # a model takes the mean off
+    folds = [_margins(precise, labels, counts, fold, layer, spread, differences) for fold in range(_FOLDS)]
     for temperature in TEMPERATURES:
         threshold, loss = _calibrated(folds, temperature)
         if best is None or loss < best[0]:
@@ -128,7 +130,9 @@ def _on_sphere(states: npt.NDArray[np.floating], statistics: RouteStatistics) ->
 Fold = tuple[Float64, list[Float64], Whole]  # squared distances to "none" and to each skill; whose requests they are
 
 
-def _margins(states: Float64, labels: Whole, counts: Whole, fold: int, layer: int, noise: Float64) -> Fold:
+def _margins(
+    states: Float64, labels: Whole, counts: Whole, fold: int, layer: int, spread: Float64, noise: Float64
+) -> Fold:
     """What the calibration needs of one fold: its kinds, every second of which plays a skill, are not in the fit.
 
     Returns:
@@ -139,8 +143,9 @@ def _margins(states: Float64, labels: Whole, counts: Whole, fold: int, layer: in
     held = able[fold::_FOLDS]
     skills, foreign = held[::2], held[1::2]
     rest = ~np.isin(labels, held)
-    fitted = _fit(states[rest], labels[rest], layer, noise)
-    points = (_on_sphere(states, fitted) - fitted.mean) @ fitted.whitening.T.astype(np.float64)
+    fitted = _fit(states[rest], labels[rest], layer, spread)
+    asking = states + noise[np.arange(len(states)) % len(noise)]  # as another precision of the weights gives them
+    points = (_on_sphere(asking, fitted) - fitted.mean) @ fitted.whitening.T.astype(np.float64)
     asked, owners, sets = [], [], []
     for number, kind in enumerate(skills):
         rows = np.flatnonzero(labels == kind)

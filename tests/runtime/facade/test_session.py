@@ -123,8 +123,8 @@ def test_every_answer_is_that_of_the_definition(steps: list[Any], kept: int) -> 
         for text, name, count, switch in steps:
             session.append(text)
             definition.messages.append({"role": "user", "content": text})
-            answer = _answer(session, name, count, switch)
-            expected = definition.turn(name, count, switch)
+            answer, switched = _answer(session, name, count, switch)
+            expected = definition.turn(name, count, switched)
             assert list(answer.token_ids) == expected
             if answer.text != definition.messages[-1]["content"]:  # a cut character: what the user was shown counts
                 definition.messages[-1]["content"] = answer.text
@@ -132,17 +132,21 @@ def test_every_answer_is_that_of_the_definition(steps: list[Any], kept: int) -> 
             np.testing.assert_array_equal(session._known.ids, definition.ids)
 
 
-def _answer(session: Any, name: str | None, count: int, switch: tuple[int, str | None] | None) -> Any:
+Switch = tuple[int, str | None]
+
+
+def _answer(session: Any, name: str | None, count: int, wanted: Switch | None) -> tuple[Any, Switch | None]:
+    """The answer of a turn, and after how many tokens another skill took over, if one did."""
     arguments = {"max_new_tokens": count, "speculate": False}
-    if switch is None:
-        return session.generate(name, **arguments)
-    stream = session.stream(name, **arguments)
-    while not stream._job.done:
-        if len(stream._job.answer.ids) == switch[0]:
-            stream.switch(switch[1])
-        stream._scheduler.wait(stream._job) if stream._submitted else next(stream, None)
-    "".join(stream)
-    return stream.generation
+    if wanted is None:
+        return session.generate(name, **arguments), None
+    stream, switched = session.stream(name, **arguments), None
+    for _ in stream:  # a piece may be of several tokens
+        said = len(stream._job.answer.ids)
+        if switched is None and said >= wanted[0] and not stream._job.done:
+            stream.switch(wanted[1])
+            switched = said, wanted[1]
+    return stream.generation, switched
 
 
 def test_turns_read_only_what_is_new() -> None:
