@@ -264,5 +264,5 @@ def _nth(settings: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def receipt_id(generation: Generation) -> str:
-    """Names what answered: equal receipts have equal ids."""
+    """Names the receipt of an answer, for the log: equal receipts have equal ids."""
     return json_digest(generation.receipt)[:32]
