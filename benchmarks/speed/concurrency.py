@@ -6,7 +6,8 @@
 Clients submit a request when their last one has ended; one thread drives, as in a server. Every round runs the same
 requests with every number of clients, in an order that changes; each request has words of its own, so nothing but the
 template is in the prefix cache. "Whole answers" are requests to the skills in turn, up to their own end, with drafts;
-"long answers" are conversations with the skills in turn, in which the end of turn ends nothing, of --tokens tokens.
+"long answers" are conversations with the skills in turn, in which the end of turn ends nothing, of --tokens tokens,
+with and without drafts. Tokens a CPU second say on a busy machine, too, how much work sharing a step saves.
 "Beside a read": streams take their tokens while a prompt of --read tokens is read; intervals before and during it.
 """
 
@@ -52,6 +53,7 @@ _WORDS = (
     "candle",
     "tower",
 )
+_WHOLE, _LONG, _PLAIN = "whole answers", "long answers", "long answers without drafts"
 _STEADY = 60  # steps of the streams before a prompt is read
 _STREAMS = (1, 4, 8)
 
@@ -63,6 +65,7 @@ class Request:
     prompt: Any
     skill: str | None
     tokens: int | None
+    drafts: bool = True
     times: list[float] = field(default_factory=list)  # of steps that gave tokens, after the beginning
     given: list[int] = field(default_factory=list)  # tokens of each of them
 
@@ -79,6 +82,7 @@ class Request:
             self.prompt,
             self.skill,
             max_new_tokens=self.tokens,
+            speculate=self.drafts,
             on_piece=piece,
             on_end=lambda _: ended.set(),
         )
@@ -92,6 +96,7 @@ class Load:
 
     clients: int
     seconds: float
+    cpu_seconds: float
     tokens: int
     requests: int
     first: list[float]  # until the first token of each request
@@ -110,40 +115,48 @@ def run_load(runtime: Runtime, requests: Sequence[Request], clients: int) -> Loa
                 request = left.pop()
             request.run(runtime)
 
-    start = time.perf_counter()
+    start, before = time.perf_counter(), time.process_time()
     running = [threading.Thread(target=client) for _ in range(clients)]
     for thread in running:
         thread.start()
     for thread in running:
         thread.join()
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - before
     between = [
         1e3 * (later - before) / count
         for request in requests
         for before, later, count in zip(request.times, request.times[1:], request.given[1:], strict=False)
     ]
     first = [1e3 * request.times[0] for request in requests if request.times]
-    return Load(clients, seconds, sum(sum(one.given) for one in requests), len(requests), first, between)
+    return Load(clients, seconds, cpu, sum(sum(one.given) for one in requests), len(requests), first, between)
 
 
-def make_requests(names: Sequence[str], count: int, tokens: int | None, rng: random.Random) -> list[Request]:
+def make_requests(
+    names: Sequence[str], count: int, tokens: int | None, rng: random.Random, drafts: bool = True
+) -> list[Request]:
     """Requests to skills in turn; with `tokens`, conversations of that many tokens."""
     made = []
     for at in range(count):
         text = f"{_REQUESTS[at % len(_REQUESTS)]} {' '.join(rng.choices(_WORDS, k=3))}"
         prompt = text if tokens is None else [{"role": "user", "content": f"Tell me all about this: {text}"}]
-        made.append(Request(prompt, names[at % len(names)], tokens))
+        made.append(Request(prompt, names[at % len(names)], tokens, drafts))
     return made
 
 
 def measure_loads(
-    runtime: Runtime, names: Sequence[str], clients: Sequence[int], count: int, tokens: int | None, rounds: int
+    runtime: Runtime,
+    names: Sequence[str],
+    clients: Sequence[int],
+    count: int,
+    tokens: int | None,
+    rounds: int,
+    drafts: bool = True,
 ) -> dict[str, Any]:
     """Rounds in which every number of clients answers the same requests; the first round is not counted."""
     loads: dict[int, list[Load]] = {number: [] for number in clients}
     for number in range(rounds + 1):
         for load in random.Random(number).sample(list(clients), len(clients)):
-            requests = make_requests(names, count, tokens, random.Random(1000 * number + load))
+            requests = make_requests(names, count, tokens, random.Random(1000 * number + load), drafts)
             found = run_load(runtime, requests, load)
             if number:
                 loads[load].append(found)
@@ -154,11 +167,15 @@ def measure_loads(
 def _summary(found: Sequence[Load], alone: Sequence[Load]) -> dict[str, Any]:
     speed = [load.tokens / load.seconds for load in found]
     against = [one / (load.tokens / load.seconds) for one, load in zip(speed, alone, strict=True)]
+    cpu = [load.tokens / load.cpu_seconds for load in found]
+    less = [one / (load.tokens / load.cpu_seconds) for one, load in zip(cpu, alone, strict=True)]
     first, between = [[ms for load in found for ms in getattr(load, name)] for name in ("first", "between")]
     return {
         "tokens_a_second": vars(Spread.of(speed)),
         "requests_a_second": vars(Spread.of([load.requests / load.seconds for load in found])),
         "against_one_at_a_time": vars(Spread.of(against)),
+        "tokens_a_cpu_second": vars(Spread.of(cpu)),
+        "cpu_against_one_at_a_time": vars(Spread.of(less)),
         "tokens_an_answer": sum(load.tokens for load in found) / sum(load.requests for load in found),
         "first_token_ms": _percentiles(first),
         "between_tokens_ms": _percentiles(between),
@@ -254,8 +271,9 @@ def main(
         for made in (whole, endless):
             drivers.append(threading.Thread(target=made.scheduler.run, args=(stop,)))
             drivers[-1].start()
-        document["whole answers"] = measure_loads(whole, names, concurrent, count, None, rounds)
-        document["long answers"] = measure_loads(endless, names, concurrent, count, tokens, rounds)
+        document[_WHOLE] = measure_loads(whole, names, concurrent, count, None, rounds)
+        document[_LONG] = measure_loads(endless, names, concurrent, count, tokens, rounds)
+        document[_PLAIN] = measure_loads(endless, names, concurrent, count, tokens, rounds, drafts=False)
         rng = random.Random(0)
         document["beside a read"] = {
             str(streams): [measure_read(endless, names, streams, read, rng) for _ in range(rounds)]
@@ -292,6 +310,7 @@ def _show(document: dict[str, Any], title: str) -> None:
                 f"{found['requests_a_second']['median']:.1f}",
                 f"{found['first_token_ms']['p50']:.0f} ({found['first_token_ms']['p95']:.0f})",
                 ", ".join(f"{value:.1f}" for value in between.values()),
+                f"{found['cpu_against_one_at_a_time']['median']:.2f}",
             )
         Console().print(made)
     headers = ("streams", "steady p95, ms", "during p95", "ratio", "highest", "prompt read, s")

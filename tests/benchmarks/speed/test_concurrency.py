@@ -34,10 +34,11 @@ def test_all_sides_are_measured(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [str(exported()), *skills, *options, "--json", str(path)], catch_exceptions=False)
     assert result.exit_code == 0
     found = json.loads(path.read_text("utf-8"))
-    for name in ("whole answers", "long answers"):
+    for name in ("whole answers", "long answers", "long answers without drafts"):
         assert list(found[name]) == ["1", "3"]
         assert found[name]["1"]["against_one_at_a_time"]["median"] == 1
         assert found[name]["3"]["tokens_a_second"]["median"] > 0
+        assert found[name]["3"]["tokens_a_cpu_second"]["median"] > 0
         assert list(found[name]["3"]["first_token_ms"]) == ["p50", "p95", "p99"]
     assert found["long answers"]["3"]["tokens_an_answer"] == 6
     (read,) = found["beside a read"]["1"]
