@@ -103,15 +103,13 @@ class FeatureFiles:
         return None
 
     def write(self, digest: str, features: Array) -> None:
-        """Keep features, in half precision where none of them is too large for it."""
+        """Keep features as they are: the first run then has the numbers of every later one."""
         if self._bytes is None:
             with suppress(OSError):
                 self._folder.mkdir(parents=True, exist_ok=True)
             self._bytes = sum(path.stat().st_size for path in self._folder.glob("*.npy"))
-        with np.errstate(over="ignore"):
-            half = features.astype(np.float16)
         out = io.BytesIO()
-        np.save(out, half if np.isfinite(half).all() else features, allow_pickle=False)
+        np.save(out, features, allow_pickle=False)
         if self._bytes + out.tell() <= _FILES_LIMIT:
             with suppress(OSError):
                 write_file(self._path(digest), out.getvalue())
