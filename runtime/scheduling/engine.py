@@ -78,8 +78,11 @@ class Engine:
             if only is None or job in only:
                 if not job.read:
                     reading[row] = job
-                elif job.wants:
-                    going[row] = job
+                else:
+                    if job.switch is not None:
+                        self._switch(cache, row, job)
+                    if job.wants:
+                        going[row] = job
         if reading and self._read_next(cache, reading, list(going.values())):
             return True
         if going:
@@ -180,6 +183,19 @@ class Engine:
         job.finish(error)
 
     # -- what a row does -----------------------------------------------------------------------------
+
+    def _switch(self, cache: Cache, row: int, job: Job) -> None:
+        """Let another skill go on with an answer from its newest token."""
+        if job.switch is None:
+            return
+        applied, lease, view = job.switch
+        if job.lease is not None:
+            job.kept.append(job.lease)
+        job.leases.append(lease)
+        job.lease, job.view, job.switch = lease, view, None
+        self.rows.use_newest_bank()
+        cache.views[row] = view
+        job.answer.switch(applied)
 
     def _read_next(self, cache: Cache, reading: Live, going: list[Job]) -> bool:
         """Read a piece of a prompt, unless it is time for a step."""
