@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: test lint demo serve serve-test sanitize versions clean web web-test
+.PHONY: test lint demo serve serve-test sanitize versions clean web web-test arm
 
 $(STAMP): pyproject.toml setup.py $(wildcard runtime/native/*.cpp runtime/native/*.h runtime/native/*.inc)
 	$(PYTHON) -m venv $(VENV)
@@ -70,6 +70,10 @@ web-test: $(WEB)/dist/node.js $(DEMO)/lime.json
 	rm -rf build/web-fixtures
 	$(BIN)/python -m tests.tools.web_fixtures build/web-fixtures --demo $(DEMO)
 	cd $(WEB) && npm run --silent check && LIME_FIXTURES=$(abspath build/web-fixtures) npm run --silent test
+
+# The native operators on aarch64 under qemu; needs Debian with g++-aarch64-linux-gnu and qemu-user.
+arm: $(STAMP)
+	$(BIN)/python -m tests.tools.arm
 
 clean:
 	rm -rf runtime/native/*.so runtime/native/*.dylib runtime/native/*.dll
