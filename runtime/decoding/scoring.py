@@ -121,8 +121,8 @@ def _score(
         try:
             next(scores)
         except StopIteration as end:
-            found: dict[str, float] = end.value
-            return found
+            scored: dict[str, float] = end.value
+            return scored
 
 
 def probabilities(scores: Mapping[str, float]) -> dict[str, float]:
