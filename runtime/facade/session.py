@@ -164,7 +164,12 @@ class Session:
             self._turn.release()
             raise
         job.kept = list(known.leases)
-        job.on_end = lambda: self._end(answer, (*known.leases, opened.lease, *job.leases), pin)
+
+        def end() -> None:
+            job.on_end = None  # otherwise the two would keep each other, and the pin
+            self._end(answer, (*known.leases, opened.lease, *job.leases), pin)
+
+        job.on_end = end
         return job, opened.finish
 
     def _end(self, answer: Answer, leases: tuple[Lease, ...], pin: Pin) -> None:
