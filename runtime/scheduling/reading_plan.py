@@ -16,7 +16,7 @@ from .job import Job
 
 _PIECE = 64  # tokens read at once while somebody watches
 _SHORT = 2 * _PIECE  # a prompt of which no more is left is read without spacing
-_SPACING = 21  # steps between two pieces of longer prompts
+_SPACING = 30  # steps between two pieces of longer prompts
 _BURST = 512  # tokens read between two steps while nobody watches
 
 
