@@ -9,24 +9,8 @@ import click
 from lime_edge import __version__
 from lime_edge.errors import LimeError
 
-from . import (
-    audit,
-    catalogue,
-    compare,
-    data,
-    export,
-    inspect,
-    learn,
-    pack,
-    receipt,
-    route,
-    run,
-    serve,
-    store,
-    streams,
-    train,
-    trust,
-)
+from . import audit, compare, data, export, inspect, learn, receipt, route, run, serve, streams, train
+from .packages import catalogue, pack, store, trust
 
 _STOPPED = 130  # the shells' exit code for a program ended by Ctrl-C
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from lime_edge.common.extras import require_extra
 from lime_edge.common.formatting import short
 from lime_edge.contract.names import ROUTE_FILE
 from lime_edge.errors import ConfigError
@@ -41,7 +42,8 @@ def route(
         raise ConfigError("--output and --version are of a package; give --skill, too")
     if skill is not None and len(data) != 1:
         raise ConfigError(f"--skill takes the training data of one skill; {len(data)} files or folders are given")
-    from lime_edge.training.route_states import add_route, add_statistics
+    with require_extra("train"):
+        from lime_edge.training.route_states import add_route, add_statistics
 
     with silence_libraries():
         if skill is None:

@@ -12,10 +12,13 @@ from lime_edge.cli.commands import main
 from tests.support.cli_models import lime, python
 from tests.tools import cli_docs
 
-MAKING, USING = ("train", "learn", "export"), ("inspect", "run", "chat", "eval", "list")
+MAKING, USING = (
+    ("train", "learn", "route", "export"),
+    ("inspect", "run", "chat", "eval", "compare", "receipt", "serve", "list"),
+)
 
 
-STORING = ("pull", "push", "info", "update", "rollback", "remove", "gc", "card")
+STORING = ("pull", "push", "info", "update", "rollback", "remove", "gc", "card", "pack", "index", "search")
 
 
 TRUST, LAST = ("sign", "verify", "audit"), ("doctor", "demo")
@@ -72,6 +75,7 @@ def test_a_missing_extra_says_what_to_install(command: str, tmp_path: Path) -> N
     arguments: dict[str, list[str | Path]] = {
         "train": ["x.jsonl", "-m", "default", "-o", tmp_path / "o"],
         "learn": ["x.jsonl", "-c", tmp_path, "--name", "x", "-o", tmp_path / "x.lime"],
+        "route": ["x.jsonl", "-c", tmp_path],
         "export": [tmp_path, "-o", tmp_path / "o"],
     }
     code = "import sys; sys.modules['torch'] = None; from lime_edge.cli import main; main()"

@@ -39,7 +39,7 @@ def test_the_walk_sees_imports() -> None:
     assert ("lime_edge.skills.package", "lime_edge.skills.manifest") in ARROWS
     assert ("lime_edge.skills.package", "os") in ARROWS
     assert ("lime_edge.runtime.runtime", "lime_edge.contract.model") in ARROWS
-    assert ("lime_edge.cli.commands", "lime_edge.cli.store") in ARROWS
+    assert ("lime_edge.cli.commands", "lime_edge.cli.packages.store") in ARROWS
 
 
 def test_every_module_has_a_room_and_every_room_has_modules() -> None:

@@ -8,7 +8,7 @@ import click
 
 from lime_edge.reports.tables import report, say
 
-from .options import json_option, path_type, trust_option
+from ..options import json_option, path_type, trust_option
 
 #: Where search and pull look unless they are told.
 INDEX_VARIABLE = "LIME_EDGE_INDEX"

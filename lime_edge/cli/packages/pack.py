@@ -8,7 +8,7 @@ import click
 
 from lime_edge.reports.tables import say
 
-from .options import model_argument, path_type, place_to_write
+from ..options import model_argument, path_type, place_to_write
 
 
 @click.command()

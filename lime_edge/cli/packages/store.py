@@ -14,7 +14,7 @@ import click
 
 from lime_edge.reports.tables import report, say
 
-from .options import json_option, path_type, trust_option
+from ..options import json_option, path_type, trust_option
 
 if TYPE_CHECKING:
     from lime_edge.store.store import Store

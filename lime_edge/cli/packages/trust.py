@@ -8,7 +8,7 @@ import click
 
 from lime_edge.reports.tables import report, say
 
-from .options import json_option, path_type
+from ..options import json_option, path_type
 
 _FAILED = 1  # a requested check fails
 

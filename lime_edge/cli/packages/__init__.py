@@ -1,0 +1,1 @@
+"""Commands on skill packages: the store, catalogues, signatures, other formats."""
