@@ -11,9 +11,9 @@ import torch
 from lime_edge.evaluation.examples import Row
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import write_skill
+from lime_edge.training.package_parts.golden_prompts import golden_prompts, made_for, today
 
 from . import checkpoint
-from .golden_prompts import golden_prompts, made_for, today
 from .predictor import Predictor
 
 NAME = "general"

@@ -33,16 +33,16 @@ from lime_edge.skills.interface import AnswerForm, Interface
 from lime_edge.skills.manifest import Activation, Golden, Made, Manifest, manifest_faults
 from lime_edge.skills.package import Skill, write_skill
 from lime_edge.skills.vector_codec import kind_of, module_of
+from lime_edge.training.package_parts.golden_prompts import golden_prompts, made_for, today
+from lime_edge.training.package_parts.route_states import route_of_rows
+from lime_edge.training.package_parts.skill_interface import draft_table, interface_of
+from lime_edge.training.package_parts.skill_scores import SkillScores, measure
 
 from . import backbone, checkpoint
 from .checkpoint import Vectors
 from .dataset import Collator, Examples
-from .golden_prompts import golden_prompts, made_for, today
 from .plan import TrainingPlan
 from .predictor import Predictor, pad_id
-from .route_states import route_of_rows
-from .skill_interface import draft_table, interface_of
-from .skill_scores import SkillScores, measure
 from .trainer import fit, resumable, unwritable
 from .training_rows import TrainingRows, check_prompts, note, pick, rows_of_skill
 

@@ -24,9 +24,9 @@ from lime_edge.method.model import LimeModel
 from lime_edge.skills import package
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import Skill
+from lime_edge.training.package_parts.golden_prompts import today
 
 from . import checkpoint
-from .golden_prompts import today
 from .learn_skill import within_limits
 
 with require_extra("export"):

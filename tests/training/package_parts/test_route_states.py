@@ -16,13 +16,19 @@ from lime_edge.errors import ConfigError, DataError, ModelError, SkillMismatchEr
 from lime_edge.evaluation.examples import Row
 from lime_edge.skills.package import read_skill, write_skill
 from lime_edge.skills.route_statistics import read_statistics
-from lime_edge.training import route_states
 from lime_edge.training.checkpoint import route_of
 from lime_edge.training.dataset import encode_prompt
 from lime_edge.training.export_checkpoint import export_checkpoint
 from lime_edge.training.learn_skill import Recipe, learn
+from lime_edge.training.package_parts import route_states
+from lime_edge.training.package_parts.route_states import (
+    add_route,
+    add_statistics,
+    general_text,
+    round_weights,
+    states_of,
+)
 from lime_edge.training.plan import TrainingPlan
-from lime_edge.training.route_states import add_route, add_statistics, general_text, round_weights, states_of
 from tests.support.tiny_training import backbone, save, scratch, tasks, tokenizer, wrapped, write_rows
 
 pytestmark = pytest.mark.usefixtures("float32")

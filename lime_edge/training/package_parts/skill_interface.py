@@ -11,8 +11,7 @@ from lime_edge.evaluation.instruction import Instruction, is_request
 from lime_edge.evaluation.splits import prompt_key
 from lime_edge.skills.draft_table import DraftTable
 from lime_edge.skills.interface import CHOICE_LIMIT, EXAMPLE_LIMIT, AnswerForm, Interface, Modality
-
-from .dataset import chat_of
+from lime_edge.training.dataset import chat_of
 
 _EXAMPLE = 200  # characters of the longest example
 _CHOICES = 2**16  # characters of all choices together that a runtime takes

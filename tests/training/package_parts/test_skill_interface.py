@@ -15,7 +15,7 @@ from lime_edge.skills.interface import AnswerForm, Interface
 from lime_edge.training import learn_skill as learning
 from lime_edge.training.dataset import chat_of
 from lime_edge.training.learn_skill import Recipe, learn
-from lime_edge.training.skill_interface import draft_table, interface_of
+from lime_edge.training.package_parts.skill_interface import draft_table, interface_of
 from tests.support.tiny_training import tasks, tokenizer, write_rows
 from tests.support.train_case import PLAN, trained
 

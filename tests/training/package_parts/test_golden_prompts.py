@@ -9,7 +9,7 @@ import torch
 
 from lime_edge.evaluation.examples import Row
 from lime_edge.training import backbone, checkpoint
-from lime_edge.training.golden_prompts import golden_prompts, made_for
+from lime_edge.training.package_parts.golden_prompts import golden_prompts, made_for
 from lime_edge.training.predictor import Predictor
 from tests.support.tiny_training import backbone_dir, logits, tokenizer, wrapped
 

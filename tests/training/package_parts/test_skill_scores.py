@@ -18,7 +18,7 @@ from lime_edge.evaluation.metrics import Score
 from lime_edge.skills.interface import AnswerForm
 from lime_edge.training import learn_skill as learning
 from lime_edge.training.learn_skill import Recipe, learn
-from lime_edge.training.skill_scores import SkillScores, measure
+from lime_edge.training.package_parts.skill_scores import SkillScores, measure
 from tests.support.tiny_training import tasks, write_rows
 from tests.support.train_case import PLAN, dies_after, made, trained
 

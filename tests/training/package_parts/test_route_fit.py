@@ -8,7 +8,7 @@ import pytest
 
 from lime_edge.errors import DataError
 from lime_edge.skills.route_statistics import radius
-from lime_edge.training.route_fit import SHRINKAGE, TEMPERATURES, cluster, fit_route, fit_statistics
+from lime_edge.training.package_parts.route_fit import SHRINKAGE, TEMPERATURES, cluster, fit_route, fit_statistics
 
 Float64 = npt.NDArray[np.float64]
 WIDTH = 12

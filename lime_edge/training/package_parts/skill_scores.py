@@ -9,9 +9,9 @@ from lime_edge.evaluation.examples import Row, data_digest
 from lime_edge.evaluation.instruction import Instruction
 from lime_edge.evaluation.metrics import Score, score
 from lime_edge.skills.manifest import Metric
+from lime_edge.training.predictor import Predictor
 
 from .golden_prompts import today
-from .predictor import Predictor
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What `learn` puts into a package besides its vectors: interface, golden prompts, scores, centroids of requests."""
