@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from lime_edge.evaluation.examples import Row
 from lime_edge.runtime.routing.state_space import Mixtures, StateSpace
 from lime_edge.skills.route_statistics import RouteStatistics
-from lime_edge.training.route_fit import fit_route
-from lime_edge.training.route_states import states_of
+from lime_edge.training.package_parts.route_fit import fit_route
+from lime_edge.training.package_parts.route_states import states_of
 
 Float64 = npt.NDArray[np.float64]
 

@@ -21,8 +21,8 @@ from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import write_skill
 from lime_edge.skills.vector_codec import Array, kind_of, module_of, quantise
 from lime_edge.training import backbone, checkpoint
-from lime_edge.training.golden_prompts import made_for, today
 from lime_edge.training.learn_skill import GAIN_ONLY, SKILL_PLAN, Recipe, prepare
+from lime_edge.training.package_parts.golden_prompts import made_for, today
 from lime_edge.training.plan import Optimizer
 
 Vectors = Mapping[str, Array]

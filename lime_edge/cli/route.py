@@ -43,7 +43,7 @@ def route(
     if skill is not None and len(data) != 1:
         raise ConfigError(f"--skill takes the training data of one skill; {len(data)} files or folders are given")
     with require_extra("train"):
-        from lime_edge.training.route_states import add_route, add_statistics
+        from lime_edge.training.package_parts.route_states import add_route, add_statistics
 
     with silence_libraries():
         if skill is None:

@@ -18,8 +18,8 @@ from lime_edge.exporters import AdapterWeights, export
 from lime_edge.runtime import Runtime
 from lime_edge.skills.package import read_skill, write_skill
 from lime_edge.skills.route_statistics import RouteStatistics, read_statistics, write_statistics
-from lime_edge.training.route_fit import fit_route, fit_statistics
-from lime_edge.training.route_states import states_of
+from lime_edge.training.package_parts.route_fit import fit_route, fit_statistics
+from lime_edge.training.package_parts.route_states import states_of
 from tests.support import runtime_models
 
 WORDS = {"legal": ["law", "lease"], "shell": ["grep", "chmod"], "music": ["song", "album"]}

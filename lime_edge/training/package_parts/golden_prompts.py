@@ -15,9 +15,8 @@ from lime_edge.evaluation.content import has_media, length_of, text_of
 from lime_edge.evaluation.examples import Row
 from lime_edge.evaluation.splits import prompt_key
 from lime_edge.skills.manifest import Golden
+from lime_edge.training import backbone, checkpoint
 from lime_edge.training.predictor import Predictor, Prompt
-
-from . import backbone, checkpoint
 
 _PROMPTS = 3
 _TOKENS = 8  # maximum length of a golden answer

@@ -20,11 +20,11 @@ from lime_edge.evaluation.instruction import Instruction
 from lime_edge.skills.package import Skill, read_skill, write_skill
 from lime_edge.skills.route import Route
 from lime_edge.skills.route_statistics import RouteStatistics, read_statistics, write_statistics
+from lime_edge.training import backbone, checkpoint
 from lime_edge.training.dataset import encode_prompt
 from lime_edge.training.predictor import pad_id
 from lime_edge.training.training_rows import pick
 
-from . import backbone, checkpoint
 from .route_fit import fit_route, fit_statistics
 
 Float32 = npt.NDArray[np.float32]
