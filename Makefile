@@ -68,12 +68,12 @@ web: $(WEB)/dist/node.js build/web/lime.json
 
 web-test: $(WEB)/dist/node.js $(DEMO)/lime.json
 	rm -rf build/web-fixtures
-	$(BIN)/python -m tests.tools.web_fixtures build/web-fixtures --demo $(DEMO)
+	$(BIN)/python -m tests.tools.platforms.web_fixtures build/web-fixtures --demo $(DEMO)
 	cd $(WEB) && npm run --silent check && LIME_FIXTURES=$(abspath build/web-fixtures) npm run --silent test
 
 # The native operators on aarch64 under qemu; needs Debian with g++-aarch64-linux-gnu and qemu-user.
 arm: $(STAMP)
-	$(BIN)/python -m tests.tools.arm
+	$(BIN)/python -m tests.tools.platforms.arm
 
 clean:
 	rm -rf runtime/native/*.so runtime/native/*.dylib runtime/native/*.dll

@@ -168,10 +168,19 @@ TWICE = {
     "vision_graph": "as it is exported, and as it is opened",
 }
 
+#: Folders with more entries than others may have, and why.
+FULLER = {
+    "tests": "one folder for each room, and what they share",
+}
+
 #: Product modules without a test file of their name, and where they are tested instead.
 TESTED_ELSEWHERE = {
+    "lime_edge.cli.receipt": "tests/cli/test_route.py",  # from a checkpoint to a receipt
     "lime_edge.contract.names": "tests/contract/test_model.py",  # names alone
     "lime_edge.contract.vector_kinds": "tests/contract/test_module_table.py",  # constants alone
+    "lime_edge.runtime.decoding.past": "tests/runtime/facade/test_session.py",  # a property test of sessions
+    "lime_edge.runtime.decoding.state_reading": "tests/runtime/facade/test_routed_skills.py",
+    "lime_edge.runtime.facade.conversations": "tests/runtime/facade/test_session.py",
     "lime_edge.server.ray": "tests/server/slow/ray_serve.py",  # ray is not installed by CI
     "lime_edge.server.serving": "tests/server/test_app.py",  # fields alone
 }

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
+from lime_edge.cli.options import json_option, path_type, trust_option
 from lime_edge.reports.tables import report, say
-
-from ..options import json_option, path_type, trust_option
 
 #: Where search and pull look unless they are told.
 INDEX_VARIABLE = "LIME_EDGE_INDEX"

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
+from lime_edge.cli.options import model_argument, path_type, place_to_write
 from lime_edge.reports.tables import say
-
-from ..options import model_argument, path_type, place_to_write
 
 
 @click.command()

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lime_edge.cli.options import json_option, path_type, trust_option
 from lime_edge.reports.tables import report, say
-
-from ..options import json_option, path_type, trust_option
 
 if TYPE_CHECKING:
     from lime_edge.store.store import Store

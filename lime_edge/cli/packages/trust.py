@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
+from lime_edge.cli.options import json_option, path_type
 from lime_edge.reports.tables import report, say
-
-from ..options import json_option, path_type
 
 _FAILED = 1  # a requested check fails
 

@@ -1,11 +1,11 @@
-/** Fixtures that `python -m tests.tools.web_fixtures` wrote, and what several tests share. */
+/** Fixtures that `python -m tests.tools.platforms.web_fixtures` wrote, and what several tests share. */
 
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 export const FIXTURES = process.env.LIME_FIXTURES ?? "";
-assert.ok(existsSync(join(FIXTURES, "expected.json")), "LIME_FIXTURES names no folder of tests.tools.web_fixtures: make web-test");
+assert.ok(existsSync(join(FIXTURES, "expected.json")), "LIME_FIXTURES names no folder of tests.tools.platforms.web_fixtures: make web-test");
 
 export const fixture = (...parts) => join(FIXTURES, ...parts);
 export const bytes = (...parts) => new Uint8Array(readFileSync(fixture(...parts)));

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.runtime_models import contract
 from tests.support.web_models import source
-from tests.tools.web_fixtures import PACKED, PACKED_FILE, packed_digests, random_skill
+from tests.tools.platforms.web_fixtures import PACKED, PACKED_FILE, packed_digests, random_skill
 
 
 def test_rows_of_random_skills_are_those_on_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs the native operators on aarch64 under qemu: `python -m tests.tools.arm [FOLDER]`. Needs Debian.
+"""Runs the native operators on aarch64 under qemu: `python -m tests.tools.platforms.arm [FOLDER]`. Needs Debian.
 
 Cross-compiles the operators, fetches Python for arm64 from Debian and the wheels for aarch64 from PyPI into FOLDER, and
 answers prompts of a tiny model there, natively and with the graph's functions. Answers and scores must be those of this
@@ -58,7 +58,7 @@ for operators in (library, None):
 def run_arm(folder: Path) -> bool:
     """Prepare everything that is not in `folder` yet, and compare; whether all answers are equal."""
     from tests.support.web_models import source
-    from tests.tools.web_fixtures import write_fixtures
+    from tests.tools.platforms.web_fixtures import write_fixtures
 
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "root").exists():

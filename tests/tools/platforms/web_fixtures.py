@@ -1,4 +1,4 @@
-"""Writes what the tests of lime-edge-web need: `python -m tests.tools.web_fixtures FOLDER [--demo MODEL]`.
+"""Writes what the tests of lime-edge-web need: `python -m tests.tools.platforms.web_fixtures FOLDER [--demo MODEL]`.
 
 Everything comes from the Python package: tiny models for browsers, skills and the answers that they must give,
 packages that must be refused, rows of random skills as bytes, and signatures. With ``--demo`` also an exported model
@@ -33,7 +33,7 @@ from tests.tools.corpus import write_corpus
 
 PACKED = 200  # random skills whose rows are compared byte for byte
 #: SHA-256 of the rows in float32 and in float16, one pair a skill; the same file is read by the tests in TypeScript.
-PACKED_FILE = Path(__file__).parents[1] / "exporters" / "web" / "packed_rows.json"
+PACKED_FILE = Path(__file__).parents[2] / "exporters" / "web" / "packed_rows.json"
 _PROMPTS = ("Hello", "is it so?", "é中😀 <|im_end|> \n end")
 _CHOICES = ("yes", "no", "not yet")
 

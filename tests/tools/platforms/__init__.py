@@ -1,0 +1,1 @@
+"""Other platforms: fixtures for browsers and Node, and ARM."""
