@@ -20,7 +20,7 @@ from benchmarks.engines.rival_files import (
 )
 from lime_edge.exporters.genai_builder import Precision
 
-# The best of what was tried on validation rows, see docs/requests.md.
+# The engines' own defaults or recommendations.
 NGRAM = {"ngram_size": 2, "max_draft_tokens": 4}
 LOOKUP = 2  # drafted tokens; 2 is what llama-cpp-python recommends for CPUs
 
