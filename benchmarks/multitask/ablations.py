@@ -28,11 +28,11 @@ from lime_edge.method.registry import VARIANTS
 from lime_edge.method.variants import LimeLora
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.dataset import Collator, Examples
-from lime_edge.training.learn_skill import pick
 from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.predictor import pad_id
 from lime_edge.training.quiet import silence_libraries
 from lime_edge.training.trainer import fit
+from lime_edge.training.training_rows import pick
 
 from .scores import Answers, accuracy
 

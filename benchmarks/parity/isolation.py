@@ -25,11 +25,12 @@ from lime_edge.common.paths import SHIPPED
 from lime_edge.evaluation.examples import Row, read_rows
 from lime_edge.training import backbone, checkpoint
 from lime_edge.training.dataset import Collator, Examples
-from lime_edge.training.learn_skill import Recipe, pick, prepare
+from lime_edge.training.learn_skill import Recipe, prepare
 from lime_edge.training.plan import TrainingPlan
 from lime_edge.training.predictor import pad_id
 from lime_edge.training.quiet import silence_libraries
 from lime_edge.training.trainer import fit
+from lime_edge.training.training_rows import pick
 
 #: The first task's skill is measured; all tasks have short prompts.
 TASKS = (

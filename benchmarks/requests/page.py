@@ -44,11 +44,11 @@ def blocks(documents: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             made.setdefault(stream.replace(",", ""), []).extend(_stream(stream, tasks, one["threads"]))
         made.setdefault("goals", []).extend(_goals(one))
         made["engines"] = [table(("side", "what it is"), sorted(one["notes"].items()))]
-    for one in sorted(documents, key=_threads):
-        if one.get("benchmark") == "drafts":
-            made.setdefault("drafts", []).append(_drafts(one))
-        elif one.get("benchmark") == "contexts":
-            made.setdefault("contexts", []).append(_contexts(one))
+    for document in sorted(documents, key=_threads):
+        if document.get("benchmark") == "drafts":
+            made.setdefault("drafts", []).append(_drafts(document))
+        elif document.get("benchmark") == "contexts":
+            made.setdefault("contexts", []).append(_contexts(document))
     return {name: "\n".join(parts) for name, parts in made.items()}
 
 

@@ -89,7 +89,7 @@ def _route(layer: int, centroids: Any) -> Any:
 def main(model: Path, package: Path, threads: int, rounds: int, target: Path | None) -> None:
     """Measure choices, pairs of a given and a chosen skill, many skills on one context, and a shadow."""
     document: dict[str, Any] = {"machine": machine(), "threads": threads, "choice_ms": choosing(model, rounds)}
-    one = {"max_new_tokens": 1, "speculate": False}
+    one: dict[str, Any] = {"max_new_tokens": 1, "speculate": False}
     with tempfile.TemporaryDirectory() as folder:
         for activation in ("response", "always"):
             runtime = Runtime.load(model, threads=threads, prefix_cache=0)
@@ -141,10 +141,11 @@ def _shadow(model: Path, package: Path, threads: int, rounds: int) -> dict[str, 
     runtimes = [Runtime.load(model, threads=threads, prefix_cache=0, shadow=share) for share in (0.0, 1.0)]
     for runtime in runtimes:
         runtime.load_skill(package, "skill")
-    sides = {
-        name: (lambda asked, runtime=runtime: runtime.generate(asked, "skill", max_new_tokens=24))
-        for name, runtime in zip(("without", "every"), runtimes, strict=True)
-    }
+
+    def side(runtime: Runtime) -> Callable[[str], Any]:
+        return lambda asked: runtime.generate(asked, "skill", max_new_tokens=24)
+
+    sides = {name: side(runtime) for name, runtime in zip(("without", "every"), runtimes, strict=True)}
     found = paired(sides, 40, rounds)
     ratio = float(np.median(np.array(found["every"]) / np.array(found["without"])))
     return {"every_answer": ratio, "of_a_hundredth": 1 + (ratio - 1) / 100}

@@ -119,7 +119,7 @@ def tables(results: Sequence[dict[str, Any]]) -> list[Table]:
 
 def _row(width: int, side: str, runs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     def middle(*path: str) -> float:
-        found = []
+        found: list[float] = []
         for run in runs:
             value: Any = run
             for key in path:

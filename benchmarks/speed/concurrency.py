@@ -313,10 +313,13 @@ def _show(document: dict[str, Any], title: str) -> None:
                 f"{found['cpu_against_one_at_a_time']['median']:.2f}",
             )
         Console().print(made)
-    headers = ("streams", "steady p95, ms", "during p95", "ratio", "highest", "prompt read, s")
-    made = Table(*headers, title=f"beside a read, {title}; medians of rounds", title_justify="left")
+    columns = ("streams", "steady p95, ms", "during p95", "ratio", "highest", "prompt read, s")
+    made = Table(*columns, title=f"beside a read, {title}; medians of rounds", title_justify="left")
     for streams, rounds in document["beside a read"].items():
-        of = lambda *path, rounds=rounds: float(np.median([_at(one, *path) for one in rounds]))  # noqa: E731
+
+        def of(*path: str, rounds: Any = rounds) -> float:
+            return float(np.median([_at(one, *path) for one in rounds]))
+
         made.add_row(
             streams,
             f"{of('steady_ms', 'p95'):.1f}",

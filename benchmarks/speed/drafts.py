@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -33,6 +33,7 @@ from benchmarks.engines.sides import UNTOUCHED, untouched_graph
 from benchmarks.harness.rounds import Group, Report, Variant, measure
 from benchmarks.requests.data import Request, requests_of
 from lime_edge import Runtime, read_skill
+from lime_edge.exporters.genai_builder import Precision
 from lime_edge.runtime.constraints.answer_spec import AnswerSpec
 from lime_edge.runtime.model.session import SessionSettings
 from lime_edge.runtime.types import Generation
@@ -142,9 +143,11 @@ class Sides:
 
     def _ask(self, request: Request, skill: str | None, settings: dict[str, Any]) -> Generation:
         if skill is not None:
-            return self.runtime.generate(request.bare, skill, **settings)
-        message = [{"role": "user", "content": request.full}]
-        return self.runtime.generate(message, None, max_new_tokens=self.tokens, **settings)
+            found: Generation = self.runtime.generate(request.bare, skill, **settings)
+        else:
+            message = [{"role": "user", "content": request.full}]
+            found = self.runtime.generate(message, None, max_new_tokens=self.tokens, **settings)
+        return found
 
     def _summary(self) -> dict[str, Any]:
         """For every side tokens a second over all answers, relative to the untouched graph, and what was drafted."""
@@ -200,7 +203,8 @@ def main(
         raise click.UsageError("expected a --task or a --text")
     with tempfile.TemporaryDirectory() as scratch:
         runtime = Runtime.load(exported, "cpu", threads)
-        graph = untouched_graph(work or Path(scratch), backbone.resolve(model), runtime.contract.precision)
+        precision = cast(Precision, runtime.contract.precision)
+        graph = untouched_graph(work or Path(scratch), backbone.resolve(model), precision)
         plain = Graph(graph, SessionSettings("cpu", threads))
         sides = Sides(plain, runtime, tokens)
         report = Report("drafts", {"threads": threads, "rows": rows, "tokens": tokens})

@@ -124,7 +124,7 @@ def _torch_model(backbone: Path, threads: int) -> Callable[[Any, Any], int]:
     from lime_edge.backbones import lime_vision  # noqa: F401  (registers the family)
 
     torch.set_num_threads(threads)
-    model = AutoModelForImageTextToText.from_pretrained(backbone, dtype=torch.float32).eval()
+    model = AutoModelForImageTextToText.from_pretrained(backbone, dtype=torch.float32).train(False)
 
     def run(ids: Any, pixel_values: Any) -> int:
         with torch.inference_mode():

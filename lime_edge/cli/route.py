@@ -66,5 +66,5 @@ def route(
                 "centroids": len(made.route.centroids),
             }
             title = f"skill {made.name} {made.manifest.version}"
-    rows = [(key, short(value) if key == "digest" else str(value)) for key, value in document.items()]
+    rows = [(key, short(str(value)) if key == "digest" else str(value)) for key, value in document.items()]
     report(document, [Table(title, rows)], target)

@@ -32,7 +32,8 @@ class StateSpace:
         """States [n, D] as points [n, r]."""
         points = self.place(scaled(states) - self._moved)
         lengths = np.sqrt(np.square(points).sum(-1, keepdims=True)) + 1e-12
-        return (points * (radius(self._whitening) / lengths)).astype(np.float32)
+        placed: Float32 = (points * (radius(self._whitening) / lengths)).astype(np.float32)
+        return placed
 
     def place(self, centroids: Float32) -> Float32:
         """Centroids [k, D] as points [k, r]: means of points, which lie inside the sphere."""
@@ -55,7 +56,8 @@ class StateSpace:
 def scaled(states: Float32) -> Float32:
     """States [n, D], each divided by its root mean square."""
     scale = np.sqrt(np.mean(np.square(states, dtype=np.float64), axis=-1, keepdims=True)) + 1e-12
-    return (states / scale).astype(np.float32)
+    found: Float32 = (states / scale).astype(np.float32)
+    return found
 
 
 class Mixtures:

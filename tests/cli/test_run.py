@@ -63,9 +63,10 @@ def test_eval(model: Path, skill: Path) -> None:
 
 def _answer(runtime: Runtime, row: Row, name: str | None) -> str:
     (message,) = row.messages
+    prompt: str = message["content"]
     if row.choices:
-        return runtime.choose(message["content"], row.choices, name).label
-    return runtime.generate(message["content"], name, max_new_tokens=8).text
+        return runtime.choose(prompt, row.choices, name).label
+    return runtime.generate(prompt, name, max_new_tokens=8).text
 
 
 def test_eval_asks_a_skill_without_the_instruction_that_it_carries(model: Path, skill: Path, tmp_path: Path) -> None:

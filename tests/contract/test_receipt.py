@@ -66,6 +66,7 @@ def test_other_documents_are_refused_by_both(change: Callable[[Any], object], fa
 
 
 def test_anything_else_is_refused() -> None:
-    for document in (None, [], "x", 5):
+    documents: tuple[object, ...] = (None, [], "x", 5)
+    for document in documents:
         assert receipt_faults(document)
         assert not VALIDATOR.is_valid(document)

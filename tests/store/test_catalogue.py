@@ -114,7 +114,10 @@ def test_a_signed_index_is_accepted_and_a_tampered_one_refused(host: Server, sit
     ],
 )
 def test_an_invalid_index_is_refused(site: Path, change: Callable[[Any], object], fault: str) -> None:
-    edit_json(site / INDEX_FILE, lambda document: change(document) and None)
+    def edit(document: Any) -> None:
+        change(document)
+
+    edit_json(site / INDEX_FILE, edit)
     with pytest.raises(FetchError, match=fault):
         read_catalogue(str(site))
 

@@ -21,7 +21,11 @@ def read_by_torch(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     given: list[Any] = []
 
     def model(backbone: Path, threads: int) -> Any:
-        return lambda ids, pixels: given.append((ids.shape, pixels.shape)) or 0
+        def run(ids: Any, pixels: Any) -> int:
+            given.append((ids.shape, pixels.shape))
+            return 0
+
+        return run
 
     monkeypatch.setattr(picture, "_torch_model", model)
     return given

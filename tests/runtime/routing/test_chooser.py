@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,8 +70,7 @@ def test_a_blend_has_no_more_skills_than_allowed() -> None:
 def test_the_threshold_sends_more_to_the_base() -> None:
     between = (AXES[1] + AXES[0] * 0.9).astype(np.float32)
     assert Chooser(STATISTICS).choose(between, SKILLS).skill == "a"
-    strict = RouteStatistics(*(getattr(STATISTICS, name) for name in ("layer", "pooling", "temperature")), 9.0,
-                             STATISTICS.mean, STATISTICS.whitening, STATISTICS.none)  # fmt: skip
+    strict = replace(STATISTICS, threshold=9.0)
     assert Chooser(strict).choose(between, SKILLS).skill is None
 
 
