@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-_COPIED = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
+_COPIED: tuple[str, ...] = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
 _COPIED += ("chat_template.jinja", "generation_config.json")
 _NO_TOWER = {"depth": 1, "hidden_size": 16, "num_heads": 1, "intermediate_size": 16, "fullatt_block_indexes": [0]}
 
@@ -43,7 +43,7 @@ def _causal(model: Any) -> Any:
     config = type(decoder.config).from_dict(decoder.config.to_dict())
     config.tie_word_embeddings = _tied(model)
     with torch.device("meta"):
-        causal = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        causal = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     _fill(causal, model)
     return causal
 

@@ -53,9 +53,10 @@ class VisionModel:
         contract = vision_contract(directory, tiles)
         try:
             with quiet():
-                model, found = AutoModelForImageTextToText.from_pretrained(
+                loaded: Any = AutoModelForImageTextToText.from_pretrained(
                     directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
                 )
+                model, found = loaded
         except Exception as error:  # transformers raises many unrelated classes
             raise ExportError(f"{directory} cannot be loaded: {type(error).__name__}: {error}") from error
         if missing := sorted(found["missing_keys"]):
@@ -66,7 +67,7 @@ class VisionModel:
     def decoder_name(self) -> str:
         """Name of the decoder in the model, as "model.language_model"."""
         decoder = self.model.get_decoder()
-        return next(name for name, module in self.model.named_modules() if module is decoder)
+        return next(str(name) for name, module in self.model.named_modules() if module is decoder)
 
     def module_faults(self, modules: Sequence[AdaptedModule]) -> Iterator[str]:
         """Adapted modules that are not projections of the decoder, or of other shapes."""

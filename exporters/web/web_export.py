@@ -85,7 +85,9 @@ def _write(source: Path, contract: ModelContract, made: Path) -> ModelContract:
     RequireInputs()(model)
     ir.save(model, made / GRAPH_FILE, external_data=WEIGHTS_FILE)
     names = [GRAPH_FILE, WEIGHTS_FILE]
-    vocabulary = next(value for value in model.graph.outputs if value.name == "logits").shape[-1]
+    shape = next(value for value in model.graph.outputs if value.name == "logits").shape
+    assert shape is not None  # the builder declares it
+    vocabulary = shape[-1]
     parts = weight_parts(model.graph)
     if Int8Products()(model).modified:
         ir.save(model, made / _WASM_GRAPH, external_data=_WASM_WEIGHTS)

@@ -78,10 +78,10 @@ def write_skill(model: Any, path: Path, name: str, **about: str) -> Skill:
     if unknown := sorted(set(about) - set(known)):
         raise ConfigError(f"unknown facts {', '.join(unknown)}; expected some of {', '.join(known)}")
     tuner = checkpoint.tuner(model)
+    facts: dict[str, Any] = {"version": "1.0.0", **about}
     manifest = Manifest(
         name=name,
-        version=about.pop("version", "1.0.0"),
-        **about,
+        **facts,
         created=today(),
         activation="always",
         backbone=module_digest(model),

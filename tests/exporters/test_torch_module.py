@@ -23,7 +23,8 @@ class Branch(torch.nn.Module):
         self.used, self.unused = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.used(x)
+        out: torch.Tensor = self.used(x)
+        return out
 
 
 def adapter(*names: str, width: int = 4) -> AdapterWeights:

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +83,12 @@ def test_rows_with_other_pictures_and_skills_do_not_matter(name: str) -> None:
         "logits"
     ]
     for number, row in enumerate(rows):
-        fed = {"features": text.features, "feature_ids": row, "bank": bank, "skill_ids": ids[number : number + 1]}
+        fed: dict[str, Any] = {
+            "features": text.features,
+            "feature_ids": row,
+            "bank": bank,
+            "skill_ids": ids[number : number + 1],
+        }
         assert error(together[number : number + 1], run(session, text, **fed)["logits"]) < TOLERANCE
 
 
@@ -99,10 +105,12 @@ def _with_skill(name: str, skill: dict[str, Array]) -> Array:
     made, text, model = exported(name), prompt(name), torch_model(name)
     handles = []
     for own in made.adapter.modules:
-        vectors = {kind: skill[f"{kind}.{own.name}"] for kind in made.contract.table.kinds_of(own.name)}
+        vectors: dict[str, Array] = {
+            kind: skill[f"{kind}.{own.name}"] for kind in made.contract.table.kinds_of(own.name)
+        }
 
         def hook(
-            module: torch.nn.Module,
+            module: torch.nn.Linear,
             args: tuple[torch.Tensor, ...],
             _: object,
             own: AdaptedModule = own,

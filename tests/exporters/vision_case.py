@@ -95,6 +95,6 @@ def run(
     return dict(zip(names, session.run(names, feed), strict=True))
 
 
-def pictures(prompt: Prompt, start: int = 0, stop: int | None = None) -> dict[str, Array]:
+def pictures(prompt: Prompt, start: int = 0, stop: int | None = None) -> dict[str, Any]:
     """The inputs that put the pictures of a prompt in place."""
     return {"features": prompt.features, "feature_ids": prompt.feature_ids[:, start:stop]}

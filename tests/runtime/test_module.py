@@ -15,6 +15,7 @@ import pytest
 
 from lime_edge.errors import ConfigError, ModelError, SkillMismatchError, UnknownSkillError
 from lime_edge.runtime import Module
+from lime_edge.runtime.types import SkillSpec
 from lime_edge.skills.package import read_skill, write_skill
 from tests.support.module_case import close, inputs, made, numbers, outputs
 
@@ -55,7 +56,8 @@ def test_skills_are_switched_and_mixed(module: Module) -> None:
     with module.disable_skill():
         assert close(module.run(numbers(given))["noise"], base["noise"])
     module.use_skill(None)
-    mixed = module.run(numbers(given), [None, "style", {"style": 1.0}])["noise"]
+    skills: list[SkillSpec] = [None, "style", {"style": 1.0}]
+    mixed = module.run(numbers(given), skills)["noise"]
     assert all(close(mixed[row], wanted["noise"][row]) for row, wanted in enumerate((base, skilled, skilled)))
     half = module.run(numbers(given), {"style": 0.5})["noise"]
     assert not close(half, base["noise"])
@@ -91,7 +93,8 @@ def test_every_fault_of_a_call_is_named(module: Module) -> None:
         "the list of skills is empty",
     ):
         assert fault in str(caught.value)
-    for bad in ("text", None, [object()], np.zeros((1, 4), np.complex64)):
+    cases: tuple[Any, ...] = ("text", None, [object()], np.zeros((1, 4), np.complex64))
+    for bad in cases:
         with pytest.raises(ConfigError, match=r"step (holds|is)"):
             module.run({"picture": np.zeros((1, 4, 4, 4)), "step": bad})
     with pytest.raises(ConfigError, match="with 2 skills, expected as many rows"):

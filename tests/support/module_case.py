@@ -57,10 +57,10 @@ def inputs(rows: int = 3, seed: int = 0, side: int = 4) -> dict[str, Tensor]:
 def wrapped(experts: int = 2, **config: Any) -> Any:
     """The denoiser with LiME layers, whose parameters are all random."""
     torch.manual_seed(0)
-    settings = {"target_modules": TARGETS, "r": 4, "routing": Routing(experts=experts), **config}
+    settings: dict[str, Any] = {"target_modules": TARGETS, "r": 4, "routing": Routing(experts=experts), **config}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = peft.get_peft_model(Denoiser().eval(), LimeConfig(**settings))  # type: ignore[arg-type]
+        model = peft.get_peft_model(Denoiser().eval(), LimeConfig(**settings))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -44,7 +44,7 @@ def texts(words: list[str], count: int, seed: int = 0) -> list[str]:
 
 
 def rows(requests: list[str]) -> list[Row]:
-    return [Row(({"role": "user", "content": text},), "yes", (), text) for text in requests]
+    return [Row(({"role": "user", "content": text},), "yes") for text in requests]
 
 
 def states(requests: list[str]) -> npt.NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -66,8 +67,9 @@ def test_unknown_facts_and_other_models(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_an_image_classifier_of_transformers(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
-    vit = ViTForImageClassification(ViTConfig(**shape, image_size=16, patch_size=8, num_labels=4)).eval()
+    shape: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape |= {"intermediate_size": 48, "image_size": 16, "patch_size": 8, "num_labels": 4}
+    vit = ViTForImageClassification(ViTConfig(**shape)).train(False)
     config = LimeConfig(target_modules=["o_proj", "fc1", "classifier"], r=2, routing=Routing(experts=1))
     model = peft.get_peft_model(vit, config)
     with torch.no_grad():

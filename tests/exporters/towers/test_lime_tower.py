@@ -22,7 +22,7 @@ def tiny_model(directory: Path) -> Path:
     text = LlamaConfig(**_SHAPE | {"head_dim": 16, "tie_word_embeddings": True})
     torch.manual_seed(0)
     config = LimeVisionConfig(text_config=text, image_token_id=2, projector_width=32)
-    model = LimeVisionForConditionalGeneration(config).eval()
+    model = LimeVisionForConditionalGeneration(config).train(False)
     with contextlib.redirect_stderr(io.StringIO()):
         model.save_pretrained(directory)
     tiny_tokenizer(directory)

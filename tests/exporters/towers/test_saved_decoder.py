@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ def test_the_logits_of_text_stay_the_same(name: str, tmp_path: Path, capfd: pyte
     capfd.readouterr()
     save_decoder(model, checkpoint(name), tmp_path / "decoder", rotary)
     assert capfd.readouterr() == ("", "")
-    opened = (Qwen2_5_VLForConditionalGeneration if rotary else AutoModelForCausalLM).from_pretrained(
+    opened: Any = (Qwen2_5_VLForConditionalGeneration if rotary else AutoModelForCausalLM).from_pretrained(
         tmp_path / "decoder", dtype=torch.float32
     )
     ids = torch.tensor([[5, 6, 7, 8]])

@@ -20,7 +20,8 @@ def test_features_of_all_tiles_in_a_row() -> None:
 
 def test_tiles_of_noise_are_the_same_every_time() -> None:
     tiles = random_tiles(CONTRACT, 3)
-    assert (tiles.shape, tiles.dtype) == ((3, 3, 6, 4), np.float32)
+    assert tiles.shape == (3, 3, 6, 4)
+    assert tiles.dtype == np.float32
     assert np.array_equal(tiles[:2], random_tiles(CONTRACT, 2))
     square = replace(CONTRACT, tiles=Tiles(4, 4, 2, 4))
     assert random_tiles(square, 1).shape == (1, 3, 4, 4)

@@ -39,7 +39,8 @@ def checkpoint(name: str) -> Path:
 @cache
 def torch_model(name: str) -> Any:
     with contextlib.redirect_stderr(io.StringIO()):
-        return AutoModelForImageTextToText.from_pretrained(checkpoint(name), dtype=torch.float32).eval()
+        model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint(name), dtype=torch.float32)
+    return model.eval()
 
 
 def contract_of(name: str, tiles: int = 1) -> VisionContract:

@@ -19,7 +19,7 @@ from tests.support.tiny import _SHAPE, VOCABULARY, _randomise_biases_and_norms, 
 FAMILIES = ("llava_clip", "llava_siglip", "llava_onevision", "smolvlm", "idefics3", "qwen2_vl", "qwen2_5_vl")
 
 _ROWS = range(1, 4)
-_TOKENS = ("<image>", "<video>", "<fake_token_around_image>", "<global-img>")
+_TOKENS: tuple[str, ...] = ("<image>", "<video>", "<fake_token_around_image>", "<global-img>")
 _TOKENS += ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 _TOKENS += tuple(f"<row_{row}_col_{column}>" for row in _ROWS for column in _ROWS)
 IDS = {token: VOCABULARY + number for number, token in enumerate(_TOKENS)}
@@ -39,7 +39,12 @@ TEMPLATE = """\
 
 _TEXT: dict[str, Any] = _SHAPE | {"vocab_size": SIZE, "max_position_embeddings": 512}
 _PIXELS = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28], "rescale_factor": 1 / 255}
-_ENCODER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+_ENCODER: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+}
 
 
 def tiny_vision_model(family: str, directory: Path, seed: int = 0) -> Path:

@@ -177,7 +177,7 @@ def test_an_interrupted_run_on_pictures_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = dataclasses.replace(PLAN, steps=4, save_every=2)
-    config = {"r": 4, "routing": Routing(experts=3), "target_modules": ["o_proj", "up_proj"]}
+    config: dict[str, Any] = {"r": 4, "routing": Routing(experts=3), "target_modules": ["o_proj", "up_proj"]}
     given = ([str(pictures())], str(model_dir("qwen2_vl")))
     train(*given, tmp_path / "whole", LimeConfig(**config), plan)
     with monkeypatch.context() as patch:
