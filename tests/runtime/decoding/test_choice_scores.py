@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lime_edge.runtime import Runtime
+from lime_edge.runtime import Generation, Runtime
 from lime_edge.runtime.decoding import loop
 from lime_edge.runtime.decoding.choice_scores import log_softmax, score_steps
 from lime_edge.runtime.decoding.kv_cache import Cache
@@ -31,7 +32,7 @@ def test_log_softmax() -> None:
 
 
 def _generated(made: Runtime, prompt: str, skill: str | None, **settings: Any) -> str:
-    found = made.generate(prompt, skill, answers=CHOICES, **settings)
+    found: Generation = made.generate(prompt, skill, answers=CHOICES, **settings)
     assert found.finish_reason == "stop"
     assert found.token_ids == (*made._text.encode(found.text), made._text.end_id)
     return found.text
@@ -67,7 +68,7 @@ def test_choices_that_do_not_fit_are_cut(made: Runtime) -> None:
     assert any(choice.startswith(found.text) for choice in CHOICES)
 
 
-def _scored(first: dict[int, float], choices: dict[str, tuple[int, ...]], doubt: float) -> dict[str, float] | None:
+def _scored(first: dict[int, float], choices: Mapping[str, tuple[int, ...]], doubt: float) -> dict[str, float] | None:
     """The scores that need no run of the graph; None if one would be needed."""
     logits = np.log(np.array([first.get(token, 1e-9) for token in range(8)]))
     nothing: Any = None  # neither a cache nor a prompt is read
@@ -96,9 +97,9 @@ def test_a_first_token_without_doubt_decides_alone() -> None:
 def test_only_a_skill_s_own_choices_go_without_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     doubts: list[float] = []
 
-    def scored(*arguments: Any, doubt: float, **settings: Any) -> Any:
-        doubts.append(doubt)
-        return score_steps(*arguments, doubt=doubt, **settings)
+    def scored(*arguments: Any, **settings: Any) -> Any:
+        doubts.append(settings["doubt"])
+        return score_steps(*arguments, **settings)
 
     monkeypatch.setattr(loop, "score_steps", scored)
     inside = Interface(answers=AnswerForm("choices", CHOICES))

@@ -71,11 +71,13 @@ def test_use_skill_auto_is_the_default_of_calls(made: Runtime) -> None:
     text = texts(WORDS["legal"], 1, 5)[0]
     made.use_skill("auto")
     try:
-        assert made.active_skill == "auto"
+        active = made.active_skill
+        assert active == "auto"
         assert "route" in made.generate(text, max_new_tokens=2).receipt
         assert made.generate(text, None, max_new_tokens=2).receipt.get("route") is None
         with made.disable_skill():
-            assert made.active_skill is None
+            disabled = made.active_skill
+            assert disabled is None
             assert made.generate(text, max_new_tokens=2).receipt.get("route") is None
         rows = made.generate([text, "one two one two two"], ["auto", "shell"], max_new_tokens=2)
         assert [row.receipt.get("route") is not None for row in rows] == [True, False]

@@ -91,7 +91,8 @@ class Definition:
         rows = np.where(np.arange(len(tokens.ids)) >= start, GRAPH.number[name], 0)
         known = min(common_length(self.ids, tokens.ids), len(tokens.ids) - 1)
         rows[:known] = self.rows[:known]
-        ids, answer = tokens.ids, []
+        ids = tokens.ids
+        answer: list[int] = []
         while len(answer) < count and not (answer and answer[-1] in self.made._text.eos_ids):
             if switch is not None and len(answer) == switch[0]:
                 name = switch[1]
@@ -223,9 +224,9 @@ def test_a_fault_of_a_turn_changes_nothing() -> None:
     made = runtime()
     session = made.session()
     session.append("Hello")
-    for arguments in ({"max_new_tokens": 0}, {"max_new_tokens": 10**6}):
+    for count in (0, 10**6):
         with pytest.raises(ConfigError):
-            session.generate(**arguments)
+            session.generate(max_new_tokens=count)
     with pytest.raises(UnknownSkillError):
         session.generate("nobody")
     event = threading.Event()

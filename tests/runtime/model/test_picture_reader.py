@@ -28,7 +28,8 @@ WORDS = ("is it so", "what is this", "no", "a")
 def plain_answer(runtime: Runtime, messages: Any, pictures: list[Any], count: int = 5) -> list[int]:
     """Greedy tokens of the base; every step runs the whole sequence, with features that no runtime made."""
     ids = runtime._text.tokens(messages).ids.tolist()
-    sight, made = PlainSight(seeing()), []
+    sight = PlainSight(seeing())
+    made: list[int] = []
     for _ in range(count):
         made.append(int(sight.logits(ids + made, pictures)[-1].argmax()))
     return made
@@ -65,6 +66,7 @@ def test_every_form_of_a_picture_is_the_same_picture(tmp_path: Path) -> None:
     ]
     for part in forms:
         assert ids_of(runtime, [{"role": "user", "content": [part, {"type": "text", "text": "a"}]}]) == expected
+    assert runtime._graph.pictures is not None
     assert runtime._graph.pictures.encoded == 2  # as an object, and as a file
 
 
@@ -201,7 +203,7 @@ def test_text_alone_is_answered_as_without_a_tower() -> None:
     seen, text = opened(), Runtime.load(exported(), threads=1)
     ids_of(seen, asked(picture(1), "a"))  # the binding has read features before
     for prompt in ("is it so", [{"role": "user", "content": "what is this"}]):
-        assert seen.choose(prompt, ["yes", "no"], None).scores == text.choose(prompt, ["yes", "no"], None).scores  # type: ignore[arg-type]
+        assert seen.choose(prompt, ["yes", "no"], None).scores == text.choose(prompt, ["yes", "no"], None).scores
 
 
 @pytest.mark.parametrize(

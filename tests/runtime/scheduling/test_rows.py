@@ -38,8 +38,9 @@ def read(rows: Rows, row: int, one: Job) -> np.ndarray[Any, Any]:
 def test_one_job_gets_a_cache_of_its_size_and_gives_it_back(made: Runtime) -> None:
     rows, (one,) = Rows(made._graph, SchedulerSettings()), jobs(made, 1, max_new_tokens=5)
     assert rows.seat([one]) == [one]
-    assert rows.cache is not None
-    assert (rows.cache.rows, rows.cache.capacity) == (1, 64)
+    cache = rows.cache
+    assert cache is not None
+    assert (cache.rows, cache.capacity) == (1, 64)
     assert rows.size == 64 * 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, numbers, bytes
     rows.free(0)
     assert (rows.cache, rows.size, rows.count) == (None, 0, 0)
@@ -67,15 +68,15 @@ def test_a_cache_grows_and_what_is_in_it_stays(made: Runtime) -> None:
         rows.close_hole()
     assert rows.jobs() == [many[2], many[1]]
     assert rows.seat(many[3:]) == [many[2], many[1], *many[3:]]
-    for row, one in enumerate(rows.jobs()):
-        assert one is not None
-        if one in many[3:]:
-            read(rows, row, one)
-    for row, one in enumerate(rows.jobs()):
-        assert one is not None
-        skill = one.answer.request.applied.skill_id
+    for row, seated in enumerate(rows.jobs()):
+        assert seated is not None
+        if seated in many[3:]:
+            read(rows, row, seated)
+    for row, seated in enumerate(rows.jobs()):
+        assert seated is not None
+        skill = seated.answer.request.applied.skill_id
         found = rows.cache.extend(row, np.array([7, 8]), np.full(2, skill))
-        np.testing.assert_array_equal(found, alone[many.index(one)])
+        np.testing.assert_array_equal(found, alone[many.index(seated)])
 
 
 def test_free_rows_are_used_first(made: Runtime) -> None:

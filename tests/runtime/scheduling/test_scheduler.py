@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from lime_edge.errors import ConfigError
-from lime_edge.runtime import Runtime, SchedulerSettings
+from lime_edge.runtime import Generation, Runtime, SchedulerSettings
 from lime_edge.runtime.model import io_binding, lifetime
+from lime_edge.runtime.types import SkillSpec
 from tests.support.runtime_models import PROMPTS, exported, runtime
 
 SKILLS: list[Any] = ["legal", "brief", None, {"legal": 0.5, "brief": 0.5}]
@@ -176,7 +177,7 @@ def test_priorities_and_deadlines(made: Runtime, monkeypatch: pytest.MonkeyPatch
     ended: list[str] = []
 
     def ask(name: str, **settings: Any) -> str:
-        found = made.generate("Hello", "legal", max_new_tokens=30, speculate=False, **settings)
+        found: Generation = made.generate("Hello", "legal", max_new_tokens=30, speculate=False, **settings)
         ended.append(name)
         return found.finish_reason
 
@@ -195,8 +196,9 @@ def test_priorities_and_deadlines(made: Runtime, monkeypatch: pytest.MonkeyPatch
 
 def test_stats(made: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     counted(monkeypatch, 0.002)
+    skills: list[SkillSpec] = ["legal", None, {"legal": 0.5, "brief": 0.5}]
     with ThreadPoolExecutor(2) as pool:
-        done = pool.submit(made.generate, ["Hello"] * 3, ["legal", None, {"legal": 0.5, "brief": 0.5}], batch_size=2)
+        done = pool.submit(lambda: made.generate(["Hello"] * 3, skills, batch_size=2))
         while made.scheduler.stats().running < 2:
             time.sleep(0.001)
         stats = made.scheduler.stats()

@@ -124,7 +124,7 @@ def test_bad_input_is_refused_at_once() -> None:
     made = runtime(exported(), "legal")
     made.load_skill(skill(exported(), "brief"))
     with pytest.raises(ConfigError, match="submit takes one prompt"):
-        made.submit(["a", "b"])  # type: ignore[arg-type]
+        made.submit(["a", "b"])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="priority is 101"):
         made.submit("a", priority=101)
     with pytest.raises(ConfigError, match="user is 5"):

@@ -13,7 +13,8 @@ def test_news_before_waiting_is_not_lost() -> None:
     waiter = Waiter()
     waiter.wake()
     waiter.wake()
-    assert waiter.woken
+    woken = waiter.woken
+    assert woken
     start = time.monotonic()
     waiter.wait(60)
     assert time.monotonic() - start < 30

@@ -115,7 +115,12 @@ def test_a_row_alone_is_a_row_of_any_batch(name: str, tmp_path: Path) -> None:
     path = changed(name, tmp_path / "model")
     runtime = Runtime.load(path, threads=1, prefix_cache=0)
     runtime.load_skill(skill(path, "shade"))
-    prompts = [asked("a", *PICTURES), asked(PICTURES[1], "b"), "no picture", asked("c", PICTURES[0], "d")]
+    prompts: list[str | list[dict[str, Any]]] = [
+        asked("a", *PICTURES),
+        asked(PICTURES[1], "b"),
+        "no picture",
+        asked("c", PICTURES[0], "d"),
+    ]
     skills = ["shade", None, "shade", None]
     together = runtime.generate(prompts, skills, max_new_tokens=5)
     alone = [runtime.generate(one, by, max_new_tokens=5) for one, by in zip(prompts, skills, strict=True)]
