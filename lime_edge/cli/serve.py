@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lime_edge.common.extras import require_extra
+from lime_edge.errors import ConfigError
 
 from .options import model_argument, path_type, runtime_options, trust_option
 
@@ -90,6 +91,7 @@ def serve(
         from lime_edge.server import app, uvicorn_server
         from lime_edge.server.operations import request_log, server_settings
         from lime_edge.server.operations.api_keys import ApiKeys
+        from lime_edge.server.served_models import checked_base_name
 
     limits = server_settings.Limits(
         running=rows,
@@ -99,11 +101,13 @@ def serve(
         drain_seconds=drain_seconds,
         body_bytes=body_bytes,
     )
+    base = checked_base_name(directory.resolve().name if name is None else name)
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise ConfigError("--skills names what is no folder", missing)
     configured = server_settings.ServerSettings(limits=limits, **chosen)
     keys = None if configured.api_keys is None else ApiKeys.read(configured.api_keys)
     request_log.to_stream()
     runtime = _runtime(directory, device, threads, trust, limits)
-    base = name or directory.resolve().name
     watcher = _watcher(runtime, base, directory, folders, store, trust)
     watcher.poll()
     made = app.create_app(runtime, configured, base, None if no_watch else watcher, keys)

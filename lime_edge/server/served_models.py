@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
-from lime_edge.errors import LimeError
+from lime_edge.common.strict_json import show
+from lime_edge.errors import ConfigError, LimeError
 from lime_edge.runtime import Runtime, SkillInfo
 from lime_edge.server.formats.api_errors import unknown_model
 from lime_edge.server.formats.response_models import ModelCard
@@ -13,6 +15,21 @@ from lime_edge.skills.package import read_skill
 
 AUTO = "auto"  # the skill that fits the request
 SEPARATOR = ":"  # BASE:SKILL
+_BASE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def checked_base_name(name: str) -> str:
+    """A name of the base model that stands in URLs and JSON as it is.
+
+    Raises:
+        ConfigError: It is empty, long, reserved, or has other characters than letters, digits, ``.``, ``_`` and ``-``.
+    """
+    if name == AUTO or not _BASE_NAME.fullmatch(name):
+        raise ConfigError(
+            f"the name of the base model is {show(name)}; expected 1 to 128 letters, digits, '.', '_' or '-', and not "
+            f"{AUTO!r}: give another one with --name"
+        )
+    return name
 
 
 def is_reserved(base: str, name: str) -> bool:

@@ -15,15 +15,15 @@ from lime_edge.cli.commands import main
 from tests.support.cli_models import backbone, data, lime, trained
 
 #: Parameters that name something in text instead of a path.
-NAMES = {"data", "model", "skill", "skills", "reference", "references", "name", "names", "to"}
+NAMES = {"data", "model", "skill", "skills", "reference", "references", "name", "names", "to", "against", "place"}
 READ = ("missing/file", "file/below", "n" * 300, "", "garbage", "empty")
 WRITTEN = ("file/below", "n" * 300, "")  # the other values are good places to write to
-OUTPUTS = {"output", "html", "reference", "target"}
+OUTPUTS = {"output", "html", "reference", "target", "receipt"}
 #: What passes: an empty name lists the skills, what cannot be compared with is left out, and two words are names.
 GOOD = {
     ("chat", "skill", ""),
     *(("audit", "against", bad) for bad in ("garbage", "empty")),
-    *(("learn", "name", bad) for bad in ("garbage", "empty")),
+    *((command, "name", bad) for command in ("learn", "serve") for bad in ("garbage", "empty")),
 }
 
 
@@ -33,13 +33,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path, skill: P
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIME_EDGE_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("LIME_EDGE_CACHE", str(tmp_path / "cache"))
-    for name, content in (("file", b"x"), ("garbage", b"caf\xe9\xff\0"), ("empty", b""), ("key", b"no key")):
+    for name, content in (
+        ("file", b"x"),
+        ("garbage", b"caf\xe9\xff\0"),
+        ("empty", b""),
+        ("key", b"no key"),
+        ("receipt.json", b"{}"),
+    ):
         (tmp_path / name).write_bytes(content)
     for work in (
         "training.learn_skill.fit",
         "training.train_adapter.fit",
         "exporters.genai_builder._run",
         "training.backbone._fetch_gguf",
+        "server.uvicorn_server.serve",
     ):
         monkeypatch.setattr(f"lime_edge.{work}", lambda *_, **__: pytest.fail("the long work began"))
     return tmp_path
@@ -51,6 +58,7 @@ def _value(command: str, parameter: click.Parameter, model: Path, skill: Path) -
         **{"data": data(), "checkpoint": trained()[0], "output": "out", "directory": model, "skill": skill},
         **{"model": backbone() if command == "train" else model, "key": "key", "prompt": "hi", "name": "odd"},
         **{"path": skill, "reference": "out.lime", "references": skill, "files": data()},
+        **{"file": "receipt.json", "form": "onnx-adapter", "folder": skill.parent, "place": "site"},
     }
     return str(values[str(parameter.name)])
 

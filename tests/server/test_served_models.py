@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lime_edge.errors import ConfigError
 from lime_edge.server.formats.api_errors import ApiError
-from lime_edge.server.served_models import ServedModels, is_reserved
+from lime_edge.server.served_models import ServedModels, checked_base_name, is_reserved
 from tests.server.served import NAME, ask, running, shared
 from tests.support.runtime_models import exported, runtime, skill
 
@@ -47,3 +48,10 @@ def test_names() -> None:
         with pytest.raises(ApiError):
             models.skill(name)
     assert [is_reserved(NAME, name) for name in (NAME, "auto", f"{NAME}:x", "legal")] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "two words", "n" * 129, "auto", "café"])
+def test_names_of_the_base_stand_in_urls(name: str) -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        checked_base_name(name)
+    assert checked_base_name("smollm2-135m-int4") == "smollm2-135m-int4"
