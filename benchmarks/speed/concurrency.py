@@ -298,6 +298,7 @@ def _show(document: dict[str, Any], title: str) -> None:
             "requests/s",
             "first token, ms (p95)",
             "between, ms",
+            "against one, CPU",
         )
         made = Table(*headers, title=f"{name}, {title}; between: p50, p95, p99", title_justify="left")
         for clients, found in document[name].items():
