@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from lime_edge import __version__
-from lime_edge.common.strict_json import load_json
+from lime_edge.common.strict_json import load_json, show
 from lime_edge.errors import LimeError
 from lime_edge.runtime import Runtime
 from lime_edge.server.formats.api_errors import ApiError, internal, of_lime_error, of_validation
@@ -232,6 +232,10 @@ def _add_errors(app: FastAPI, serving: Serving) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def of_body(request: Request, error: RequestValidationError) -> Response:
+        if isinstance(error.body, bytes):  # FastAPI parses JSON alone, and only where the header names it
+            given = request.headers.get("content-type")
+            message = f"the content type is {'missing' if given is None else show(given)}; expected application/json"
+            return answered(ApiError(415, message, code="unsupported_media_type"))
         return answered(of_validation(error.errors()))
 
     @app.exception_handler(HTTPException)

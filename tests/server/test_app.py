@@ -88,7 +88,9 @@ def test_only_json_is_read(url: str) -> None:
     """A form of another site can send text without asking first."""
     body = json.dumps({"model": "legal", "messages": [{"role": "user", "content": "x"}]}).encode()
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-        assert ask(url, "/v1/chat/completions", body, {"content-type": kind}).status == 400
+        found = ask(url, "/v1/chat/completions", body, {"content-type": kind})
+        assert found.status == 415
+        assert "expected application/json" in found.json["error"]["message"]
 
 
 def test_other_origins_are_off_by_default() -> None:
