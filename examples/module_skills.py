@@ -9,12 +9,14 @@ of the others. What runs in the end is one ONNX graph, without torch. Needs `pip
 import sys
 from pathlib import Path
 
+from lime_edge import LimeConfig  # first: it switches the telemetry of other libraries off
+
+# isort: split
 import numpy as np
 import peft
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
-from lime_edge import LimeConfig
 from lime_edge.contract.routing import Routing
 from lime_edge.runtime import Module
 from lime_edge.training import checkpoint

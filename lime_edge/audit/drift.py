@@ -44,6 +44,8 @@ def built_in() -> Mapping[str, list[Any]]:
 def guard_tasks(folder: Path | None, count: int) -> dict[str, list[Row]]:
     """The built-in guard task, and one for every data file below `folder` with at most `count` evenly spaced rows.
 
+    JSON documents in a folder are left out: reports are that, too.
+
     Raises:
         DataError: The folder does not exist or holds no data file, or rows are invalid.
     """
@@ -51,7 +53,9 @@ def guard_tasks(folder: Path | None, count: int) -> dict[str, list[Row]]:
     tasks = {"built-in": own}
     if folder is None:
         return tasks
-    files = sorted(filter(is_data_file, folder.rglob("*"))) if folder.is_dir() else [folder] if folder.is_file() else []
+    files = [folder] if folder.is_file() else []
+    if folder.is_dir():
+        files = sorted(path for path in folder.rglob("*") if is_data_file(path) and path.suffix != ".json")
     if not files:
         raise DataError(
             f"{folder} holds no guard tasks; expected a folder with data files (.jsonl, ...), or one of them"

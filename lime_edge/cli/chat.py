@@ -84,7 +84,7 @@ class Chat:
             names = [path.stem for path in skill_files(self.directory)]
             names += [called for called in self._loaded.values() if called not in names]
             active = self.runtime.active_skill
-            names.append(AUTO_SKILL)
+            names += [AUTO_SKILL] if self.runtime.contract.route is not None else []
             say("".join(f"{'*' if one == active else ' '} {printable(one)}\n" for one in names) or "no skills found\n")
         elif name == _NONE:
             self.runtime.use_skill(None)

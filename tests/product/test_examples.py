@@ -69,4 +69,5 @@ def test_every_example_is_tested() -> None:
         "learn_a_skill.py",
         "mixed_batch.py",
         "module_skills.py",
+        "serve_client.py",  # with a running server: tests/server/slow
     }

@@ -61,7 +61,10 @@ def test_every_package_that_imports_such_a_library_imports_lime_edge_first() -> 
     importing = {module for module, library in rooms.arrows() if library in LIBRARIES}
     assert {module.partition(".")[0] for module in importing} == {"lime_edge"}
     assert {"lime_edge.runtime.model.session", "lime_edge.reports.doctor"} <= importing
-    for folder in ("benchmarks", "tests", "examples"):
+    for path in (ROOT / "examples").glob("*.py"):
+        tops = [name.partition(".")[0] for name in rooms.imports("", path)]
+        assert next((name for name in tops if name in {*LIBRARIES, "lime_edge"}), "lime_edge") == "lime_edge", path
+    for folder in ("benchmarks", "tests"):
         files = list((ROOT / folder).rglob("*.py"))
         found = [
             str(path) for path in files if LIBRARIES & {name.partition(".")[0] for name in rooms.imports("", path)}

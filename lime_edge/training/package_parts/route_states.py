@@ -29,7 +29,7 @@ from .route_fit import fit_route, fit_statistics
 
 Float32 = npt.NDArray[np.float32]
 
-GENERAL_TEXT = Path(__file__).parents[1] / "shipped" / "general_text.json"
+GENERAL_TEXT = Path(__file__).parents[2] / "shipped" / "general_text.json"
 DEPTH = 0.4  # share of the layers after which states are compared; docs/routing.md has others
 ROWS = 120  # requests that the centroids of a skill come from
 _TASK_ROWS = 12  # texts of a task that the statistics come from, with its instruction and without

@@ -66,6 +66,7 @@ def default_vision_backbone(language_model: Callable[[], Path]) -> Path:
         return target
     directory = language_model()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(target) as work:
             build(directory, tower_weights(work), work / "model")
             with_projector(work / "model", SHIPPED / "vision" / PROJECTOR)

@@ -43,6 +43,9 @@ def test_what_is_known_of_a_skill(made: Runtime) -> None:
         "adapter": made.contract.adapter_digest,
         "graph": made.contract.graph_digest,
         "precision": "fp32",
+        "tokens": {"prompt": 9, "reused": 0, "new": 1, "drafted": 0, "accepted": 0},
+        "switches": [],
+        "past": [],
     }
     assert made.generate("x", None, max_new_tokens=1).receipt["skills"] == []
 

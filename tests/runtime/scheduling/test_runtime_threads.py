@@ -22,7 +22,7 @@ JOBS: list[tuple[str, Any, dict[str, Any]]] = [
 def run(made: Runtime, job: tuple[str, Any, dict[str, Any]]) -> tuple[Any, ...]:
     prompt, spec, settings = job
     answer = made.generate(prompt, spec, max_new_tokens=12, **settings)
-    return answer.token_ids, answer.receipt
+    return answer.token_ids, {**answer.receipt, "tokens": None}  # how many were reused depends on who came before
 
 
 @pytest.mark.parametrize("window", [1, 3])
