@@ -121,8 +121,9 @@ def _torch_model(backbone: Path, threads: int) -> Callable[[Any, Any], int]:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from lime_edge.backbones import lime_vision  # noqa: F401  (registers the family)
+    from lime_edge.backbones.lime_vision import register
 
+    register()
     torch.set_num_threads(threads)
     model = AutoModelForImageTextToText.from_pretrained(backbone, dtype=torch.float32).train(False)
 
