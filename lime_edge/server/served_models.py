@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 
 from lime_edge.common.strict_json import show
+from lime_edge.contract.names import AUTO_SKILL
 from lime_edge.errors import ConfigError, LimeError
 from lime_edge.runtime import Runtime, SkillInfo
 from lime_edge.server.formats.api_errors import unknown_model
@@ -13,7 +14,6 @@ from lime_edge.server.formats.response_models import ModelCard
 from lime_edge.skills.manifest import Manifest
 from lime_edge.skills.package import read_skill
 
-AUTO = "auto"  # the skill that fits the request
 SEPARATOR = ":"  # BASE:SKILL
 _BASE_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -24,17 +24,17 @@ def checked_base_name(name: str) -> str:
     Raises:
         ConfigError: It is empty, long, reserved, or has other characters than letters, digits, ``.``, ``_`` and ``-``.
     """
-    if name == AUTO or not _BASE_NAME.fullmatch(name):
+    if name == AUTO_SKILL or not _BASE_NAME.fullmatch(name):
         raise ConfigError(
             f"the name of the base model is {show(name)}; expected 1 to 128 letters, digits, '.', '_' or '-', and not "
-            f"{AUTO!r}: give another one with --name"
+            f"{AUTO_SKILL!r}: give another one with --name"
         )
     return name
 
 
 def is_reserved(base: str, name: str) -> bool:
     """Whether a skill of this name could not be told from the base, or from the choice of a skill."""
-    return name in (base, AUTO) or name.startswith(base + SEPARATOR)
+    return name in (base, AUTO_SKILL) or name.startswith(base + SEPARATOR)
 
 
 class ServedModels:
@@ -58,7 +58,7 @@ class ServedModels:
         if model == self.base:
             return None
         name = model.removeprefix(self.base + SEPARATOR)
-        if name in self.skills() or (name == AUTO and self.chooses):
+        if name in self.skills() or (name == AUTO_SKILL and self.chooses):
             return name
         raise unknown_model(model, self.names())
 
@@ -77,7 +77,7 @@ class ServedModels:
 
     def names(self) -> list[str]:
         """Every name that a request may use, without those of the form BASE:SKILL."""
-        return [self.base, *self.skills(), *([AUTO] if self.chooses else [])]
+        return [self.base, *self.skills(), *([AUTO_SKILL] if self.chooses else [])]
 
     def cards(self) -> list[ModelCard]:
         """The base, then the skills in loading order."""

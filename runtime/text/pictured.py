@@ -9,24 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from lime_edge.common.strict_json import bounded
-from lime_edge.contract.content_parts import MediaKind, MediaPart, media_parts
+from lime_edge.contract.content_parts import MediaPart, media_parts
 from lime_edge.contract.conversation import Chat
 from lime_edge.contract.vision import VisionContract
 from lime_edge.errors import ConfigError
-from lime_edge.runtime.vision.placement import place
+from lime_edge.runtime.vision.placement import Placeable, place
 
 Ids = npt.NDArray[np.int64]
 
 
-class Picture(Protocol):
+class Picture(Placeable, Protocol):
     """A picture that can stand in a prompt."""
 
-    @property
-    def pieces(self) -> tuple[str | int, ...]: ...
-    @property
-    def kind(self) -> MediaKind: ...
-    @property
-    def count(self) -> int: ...
     @property
     def token(self) -> int:
         """The token that stands for its features in a prompt."""
