@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lime_edge.common.extras import require_extra
+from lime_edge.common.files import read_bounded, reason
 from lime_edge.common.strict_json import show
 from lime_edge.contract.content_parts import MediaPart
 from lime_edge.errors import ConfigError
@@ -85,16 +84,15 @@ def read_file(path: str, limit: int, name: str) -> bytes:
         ConfigError: It is missing, no regular file, or longer than the limit.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigError(f"{name} is not a file")
-            data = file.read(limit + 1)
+        data = read_bounded(path, limit)
     except OSError as error:
-        raise ConfigError(f"{name} cannot be read: {error.strerror or error}") from error
-    if not 0 < len(data) <= limit:
-        found = f"more than {limit:,}" if data else "0"
-        raise ConfigError(f"{name} has {found} bytes; expected 1 to {limit:,}")
+        raise ConfigError(f"{name} cannot be read: {reason(error)}") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"{name} is not a file that can be used: {error}; expected at most {limit:,} bytes"
+        ) from error
+    if not data:
+        raise ConfigError(f"{name} has 0 bytes; expected 1 to {limit:,}")
     return data
 
 
